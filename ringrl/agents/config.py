@@ -1,0 +1,49 @@
+"""What an agent is told: its tokens and its action head."""
+
+import dataclasses
+import enum
+
+from ringrl.errors import RingRLError
+
+
+class AgentName(enum.StrEnum):
+    """Agents by their short names."""
+
+    at = "at"
+    dt = "dt"
+    bc = "bc"
+    bc10 = "bc10"
+
+
+class ActionHead(enum.StrEnum):
+    """How an action is predicted; `auto` is `categorical` for discrete actions and `bins` for continuous ones."""
+
+    auto = "auto"
+    deterministic = "deterministic"  # tanh, mean squared error
+    gaussian = "gaussian"  # likelihood of a diagonal Gaussian
+    bins = "bins"  # a categorical over equal bins per action dimension
+    categorical = "categorical"  # cross-entropy over discrete actions
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """An agent's tokens, embeddings and action head."""
+
+    name: AgentName = AgentName.at
+    tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 are merged (DESIGN.md, section 1)
+    token_layout: str = ""  # overrides the layout: slots split by "|", fields joined by "+"
+    action_head: ActionHead = ActionHead.auto
+    action_bins: int = 5
+    return_to_go: bool = True  # condition on the return to go
+    completion: bool = True  # tell the model which trajectories reached the target
+    timestep_embedding: bool = True
+    trajectory_embedding: bool = False
+    max_trajectories: int = 64  # rows of the trajectory embedding
+
+    def __post_init__(self) -> None:
+        if not self.token_layout and self.tokens_per_step not in (1, 2, 4):
+            raise RingRLError(
+                f"agent.tokens_per_step={self.tokens_per_step}: choose 1, 2 or 4, or spell out agent.token_layout."
+            )
+        if self.action_bins < 2:
+            raise RingRLError(f"agent.action_bins={self.action_bins}: at least 2 are needed.")

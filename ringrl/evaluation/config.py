@@ -1,0 +1,45 @@
+"""What an evaluation is told."""
+
+import dataclasses
+import enum
+
+from ringrl.errors import RingRLError
+
+
+class Split(enum.StrEnum):
+    """Which tasks of an environment to use."""
+
+    training = "training"
+    held_out = "held_out"
+    all = "all"
+
+
+class WhenFull(enum.StrEnum):
+    """What to do when the context is full: forget the oldest whole trajectory, or end the evaluation there."""
+
+    drop = "drop"
+    stop = "stop"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How a policy is rolled out and scored."""
+
+    trials: int = 0  # episodes in one context; 0 means as many as trajectories in a chain
+    environments: int = 16  # at once, dealt over the tasks in turn
+    repeats: int = 1  # whole evaluations, with other seeds
+    split: Split = Split.held_out  # an environment without a split has its one task in both
+    sample: bool = True  # sample actions, else take the mode
+    temperature: float = 1.0
+    target_return: float | None = None  # None: mean over training tasks of the best return in the data
+    when_full: WhenFull = WhenFull.drop
+    context_steps: int = 0  # steps of history kept; 0 means as many as in training
+    seed: int = 10_000
+    video: bool = False
+    bootstrap_samples: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.trials < 0 or self.environments < 1 or self.repeats < 1:
+            raise RingRLError("evaluation.trials must be at least 0, environments and repeats at least 1.")
+        if self.temperature <= 0:
+            raise RingRLError(f"evaluation.temperature={self.temperature} must be positive; sample=false takes the mode.")

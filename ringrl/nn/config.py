@@ -1,0 +1,53 @@
+"""What the transformer is told."""
+
+import dataclasses
+import enum
+
+from ringrl.errors import RingRLError
+
+
+class Remat(enum.StrEnum):
+    """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
+
+    none = "none"
+    dots = "dots"
+    layer = "layer"
+
+
+class Feedforward(enum.StrEnum):
+    """The feed-forward's form: two matrices and GELU, or LLaMA's three with SiLU."""
+
+    gelu = "gelu"
+    swiglu = "swiglu"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and options of the pre-norm transformer; see the shape legend for the letters."""
+
+    layers: int = 2  # L
+    width: int = 64  # M
+    heads: int = 4  # H
+    key_value_heads: int = 0  # K; 0 means as many as heads
+    feedforward_width: int = 0  # F; 0 means 4 M
+    feedforward: Feedforward = Feedforward.gelu
+    feedforward_block_size: int = 0  # tokens at a time; 0 means all at once
+    rope: bool = True
+    rope_base: float = 10_000.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    remat: Remat = Remat.none
+    unroll_layers: bool = True  # unrolls the scan over layers: faster to run, slower to compile
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise RingRLError(f"model.width={self.width} is not divisible by model.heads={self.heads}.")
+        if self.key_value_heads and self.heads % self.key_value_heads:
+            raise RingRLError(
+                f"model.key_value_heads={self.key_value_heads} does not divide model.heads={self.heads}."
+            )
+        if self.rope and (self.width // self.heads) % 2:
+            raise RingRLError(f"model.rope needs an even head size, not {self.width // self.heads}.")
+        for name in ("attention_dropout", "residual_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise RingRLError(f"model.{name}={getattr(self, name)} is not in [0, 1).")
