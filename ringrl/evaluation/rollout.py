@@ -1,0 +1,225 @@
+"""Roll a policy out for n trials in one context, over a batch of environments whose episodes end raggedly."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from ringrl.errors import RingRLError
+from ringrl.types import ActionKind, DataSpec
+
+SUCCESS_KEYS = ("success", "is_success")  # what environments call it in their `info`
+
+
+class ActingPolicy(Protocol):
+    """What a rollout asks of a policy: the protocol of `ringrl.evaluation.policy`."""
+
+    def reset(self, num_environments: int, seed: int) -> None:
+        """Forget everything."""
+        ...
+
+    def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Actions (B, A) or (B,) for raw observations (B, O)."""
+        ...
+
+    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
+        """Take in what the last actions led to; `finished`: the trial ended there."""
+        ...
+
+    @property
+    def full(self) -> np.ndarray:
+        """(B,) bool: no further trial can start."""
+        ...
+
+
+class FrameSink(Protocol):
+    """What receives each moment of environment 0, such as a video recorder."""
+
+    def capture(self, vector_env: Any, *, trial: int, step: int, trial_return: float) -> None:
+        """Called after every reset (step 0) and every step of environment 0 while it is active."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """What n trials in each of B environments gave; NaN (length 0) for a trial that could not run."""
+
+    trial_returns: np.ndarray  # (B, n) float64
+    trial_lengths: np.ndarray  # (B, n) int64, environment steps
+    trial_success: np.ndarray | None  # (B, n) float64: 1 where `info` reported success at any step; None: never told
+    task_ids: np.ndarray  # (B,) int64
+    repeats: np.ndarray  # (B,) int64: which whole evaluation a row belongs to
+
+
+def rollout(
+    vector_env: gymnasium.vector.VectorEnv,
+    policy: ActingPolicy,
+    *,
+    trials: int,
+    task_ids: Sequence[int] | np.ndarray,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+    frames: FrameSink | None = None,
+    trial_steps_limit: int = 100_000,
+) -> Rollout:
+    """Run `trials` episodes in every environment, each environment going straight on to its next one.
+
+    `vector_env` has flat Box observations (B, O) and autoreset mode DISABLED; environment i starts from seed
+    `seed + i` on task `task_ids[i]`. An environment idles once its trials are done or the policy's context is
+    full. `on_progress(done, total)` counts finished trials. Raises `RingRLError` where sizes of environment and
+    policy differ, where the environment gives a number that is not finite, or where an episode never ends.
+    """
+    task_ids = np.asarray(task_ids, np.int64)
+    count = vector_env.num_envs
+    if task_ids.shape != (count,):
+        raise RingRLError(f"{task_ids.size} task ids were given for {count} environments: give one for each.")
+    if trials < 1:
+        raise RingRLError(f"trials={trials}: an evaluation needs at least 1.")
+    check_vector_env(vector_env, getattr(policy, "spec", None))
+
+    returns = np.full((count, trials), np.nan)
+    lengths = np.zeros((count, trials), np.int64)
+    success = np.zeros((count, trials))
+    success_known = False
+    trial = np.zeros(count, np.int64)  # index of the running trial
+    steps = np.zeros(count, np.int64)  # of the running trial
+    sums = np.zeros(count)
+    succeeded = np.zeros(count, bool)
+
+    policy.reset(count, seed)
+    observations, _ = vector_env.reset(seed=int(seed), options={"task_id": task_ids.copy()})
+    active = ~np.asarray(policy.full, bool)
+    if frames is not None and active[0]:
+        frames.capture(vector_env, trial=0, step=0, trial_return=0.0)
+
+    while active.any():
+        observations = np.asarray(observations)
+        _check_finite("observation", observations, active, trial, steps)
+        actions = _legal_actions(vector_env, policy.act(observations, active), active, trial, steps)
+        observations, rewards, terminated, truncated, infos = vector_env.step(actions)
+        rewards = np.asarray(rewards, np.float64)
+        ended = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        steps[active] += 1
+        _check_finite("reward", rewards, active, trial, steps)
+        sums[active] += rewards[active]
+        told = _read_success(infos, count)
+        if told is not None:
+            success_known = True
+            succeeded |= told & active
+        finished = ended & active
+        policy.observe(np.where(active, rewards, 0.0), finished, active)
+        if frames is not None and active[0]:
+            frames.capture(vector_env, trial=int(trial[0]), step=int(steps[0]), trial_return=float(sums[0]))
+
+        rows = np.flatnonzero(finished)
+        returns[rows, trial[rows]] = sums[rows]
+        lengths[rows, trial[rows]] = steps[rows]
+        success[rows, trial[rows]] = succeeded[rows]
+        trial[rows] += 1
+        sums[rows], steps[rows], succeeded[rows] = 0.0, 0, False
+        active = active & ~(finished & ((trial >= trials) | np.asarray(policy.full, bool)))
+        if on_progress is not None and rows.size:
+            on_progress(int(trial.sum()), count * trials)
+        if not active.any():
+            break
+        if (steps >= trial_steps_limit).any():
+            index = int(np.argmax(steps))
+            raise RingRLError(
+                f"Environment {index}, trial {trial[index]} still runs after {steps[index]} steps: "
+                "give the environment a time limit (max_episode_steps)."
+            )
+        if ended.any():  # idle environments too: a finished one may not be stepped
+            fresh, _ = vector_env.reset(options={"reset_mask": ended.copy()})
+            observations = np.where(ended[:, None], fresh, observations)
+            if frames is not None and ended[0] and active[0]:
+                frames.capture(vector_env, trial=int(trial[0]), step=0, trial_return=0.0)
+
+    success = np.where(np.isnan(returns), np.nan, success)
+    return Rollout(returns, lengths, success if success_known else None, task_ids, np.zeros(count, np.int64))
+
+
+def join_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
+    """One rollout of all rows, `repeats` numbered in the order given; all have the same number of trials."""
+    success = [part.trial_success for part in rollouts if part.trial_success is not None]
+    return Rollout(
+        np.concatenate([part.trial_returns for part in rollouts]),
+        np.concatenate([part.trial_lengths for part in rollouts]),
+        np.concatenate(success) if len(success) == len(rollouts) else None,
+        np.concatenate([part.task_ids for part in rollouts]),
+        np.concatenate([np.full(len(part.task_ids), i, np.int64) for i, part in enumerate(rollouts)]),
+    )
+
+
+def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | None) -> None:
+    """Refuse, in one line, spaces that cannot be acted in or that differ from what the policy was made for."""
+    name = _name(vector_env)
+    box, action = vector_env.single_observation_space, vector_env.single_action_space
+    if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
+        raise RingRLError(f"{name} gives observations of {box}: flatten them (ringrl_envs.make_vector does).")
+    if isinstance(action, gymnasium.spaces.Discrete):
+        kind, size = ActionKind.discrete, int(action.n)
+    elif isinstance(action, gymnasium.spaces.Box):
+        kind, size = ActionKind.continuous, int(np.prod(action.shape))
+    else:
+        raise RingRLError(f"{name} takes actions of {action}: only Box and Discrete are supported.")
+    mode = vector_env.metadata.get("autoreset_mode")
+    if mode is not None and mode != gymnasium.vector.AutoresetMode.DISABLED:
+        raise RingRLError(f"{name} resets itself ({mode}): make it with autoreset_mode=AutoresetMode.DISABLED.")
+    if spec is None:
+        return
+    if box.shape[0] != spec.observation_size:
+        raise RingRLError(
+            f"{name} gives observations of size {box.shape[0]}, but the policy was trained on size "
+            f"{spec.observation_size}: evaluate on the environment that its data came from."
+        )
+    if (kind, size) != (spec.action.kind, spec.action.size):
+        raise RingRLError(
+            f"{name} takes {kind} actions of size {size}, but the policy was trained on {spec.action.kind} actions "
+            f"of size {spec.action.size}: evaluate on the environment that its data came from."
+        )
+
+
+def _legal_actions(
+    vector_env: gymnasium.vector.VectorEnv,
+    actions: np.ndarray,
+    active: np.ndarray,
+    trial: np.ndarray,
+    steps: np.ndarray,
+) -> np.ndarray:
+    """Actions in the environment's own shape and dtype, within its bounds; idle environments get a quiet one."""
+    actions = np.asarray(actions)
+    _check_finite("action", actions, active, trial, steps)
+    space = vector_env.single_action_space
+    if isinstance(space, gymnasium.spaces.Discrete):
+        quiet = np.full(active.shape, space.start, space.dtype)
+        return np.where(active, actions.reshape(active.shape), quiet).astype(space.dtype)
+    assert isinstance(space, gymnasium.spaces.Box)
+    actions = actions.reshape(active.shape + space.shape)
+    rows = active.reshape(active.shape + (1,) * len(space.shape))
+    return np.clip(np.where(rows, actions, 0.0), space.low, space.high).astype(space.dtype)
+
+
+def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:
+    bad = active & ~np.isfinite(values).reshape(len(active), -1).all(axis=1)
+    if bad.any():
+        index = int(np.argmax(bad))
+        remedy = "the policy has diverged" if what == "action" else "look for a fault in the environment"
+        raise RingRLError(
+            f"The {what} is not finite in environment {index}, trial {trial[index]}, step {steps[index]}: {remedy}."
+        )
+
+
+def _read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
+    """(B,) bool of this step's successes, or None where `info` says nothing of success."""
+    for key in SUCCESS_KEYS:
+        if key in infos:
+            told = np.asarray(infos.get(f"_{key}", np.ones(count, bool)), bool)
+            return told & np.asarray(infos[key]).astype(bool)
+    return None
+
+
+def _name(vector_env: gymnasium.vector.VectorEnv) -> str:
+    spec = getattr(vector_env, "spec", None)
+    return spec.id if spec is not None else type(vector_env).__name__
