@@ -1,0 +1,56 @@
+# The project's own commands. `make install` keeps everything in .venv and runs only when something changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint format types clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := robotics,sweep,dev
+SIZE ?= full
+
+# Headless by default: rendering asks for MUJOCO_GL=egl or osmesa.
+export MUJOCO_GL ?= disable
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv and install the project into it, editable
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=; \
+	for candidate in $(PYTHON) python3.11 python3.12 python3; do \
+	  if "$$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make install: Python 3.11 or newer with venv is needed; name one with PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if [ ! -x $(BIN)/python ]; then "$$python" -m venv $(VENV); fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+quickstart: install ## collect, train AT, DT, BC and BC-10 %, roll out, compare (SIZE=smoke for a small one)
+	$(BIN)/python experiments/quickstart/run.py --size $(SIZE)
+
+test: install ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: install ## run the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## apply style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## check types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean: ## remove .venv and caches (run folders and data stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
