@@ -1,0 +1,103 @@
+"""Scores: by hand on small tables, and the intervals' coverage on samples of a known mean."""
+
+import numpy as np
+import pytest
+
+from ringrl.errors import RingRLError
+from ringrl.evaluation.scores import Estimate, Reference, Sample, score
+
+RETURNS = np.array([[1.0, 5.0, 3.0], [4.0, 2.0, 9.0]])
+
+
+def test_by_hand():
+    scores = score(Sample(RETURNS))
+    assert [trial.value for trial in scores.trials] == [2.5, 3.5, 6.0]
+    assert scores.first.value == 2.5
+    assert scores.last.value == 6.0
+    assert scores.mean.value == 4.0
+    assert scores.best.value == 7.0  # (5 + 9) / 2: best of each environment
+    assert (scores.first.low, scores.first.high) == (1.0, 4.0)  # of two rows, the rows themselves
+    assert (scores.best.low, scores.best.high) == (5.0, 9.0)
+
+
+def test_normalised_by_hand():
+    normal = score(Sample(RETURNS)).normalized(Reference(1.0, 11.0))
+    assert normal.first.value == pytest.approx(15.0)
+    assert normal.trials[2].value == pytest.approx(50.0)
+    assert (normal.best.low, normal.best.high) == pytest.approx((40.0, 80.0))
+
+
+def test_trials_that_did_not_run_are_left_out():
+    returns = np.array([[1.0, 5.0, np.nan, np.nan], [4.0, 2.0, 9.0, np.nan], [np.nan] * 4])
+    scores = score(Sample(returns))
+    assert [trial.value for trial in scores.trials[:3]] == [2.5, 3.5, 9.0]
+    assert np.isnan(scores.trials[3].value)
+    assert scores.trials[3].to_json() == {"value": None, "low": None, "high": None}
+    assert scores.last.value == 7.0  # (5 + 9) / 2: each environment's own last
+    assert scores.mean.value == 4.0  # (3 + 5) / 2
+    assert scores.best.value == 7.0
+    assert np.isnan(Estimate.from_json(scores.trials[3].to_json()).low)
+
+
+def test_nothing_varies():
+    assert score(Sample([[0.1, 0.2]])).last == Estimate(0.2, 0.2, 0.2)
+    for trial in score([Sample(np.full((7, 2), 0.1)), Sample(np.full((7, 2), 0.1))]).trials:
+        assert trial == Estimate(trial.value, trial.value, trial.value)
+        assert trial.value == pytest.approx(0.1)
+
+
+def test_same_input_same_numbers():
+    sample = Sample(np.random.default_rng(0).normal(size=(9, 3)))
+    assert score(sample) == score(sample)
+    assert score(sample, seed=1) != score(sample)
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+def test_rows_of_one_task_are_drawn_together():
+    values = np.random.default_rng(0).normal(size=(8, 1))
+    alone = score(Sample(values)).first
+    copied = score(Sample(np.tile(values, (5, 1)), np.tile(np.arange(8), 5))).first
+    independent = score(Sample(np.tile(values, (5, 1)), np.zeros(40))).first
+    assert width(copied) == pytest.approx(width(alone), rel=0.05)  # copies teach nothing
+    assert width(independent) < 0.6 * width(alone)
+
+
+def test_differing_seeds_widen_the_interval():
+    returns = np.random.default_rng(0).normal(size=(16, 1))
+    alike = score([Sample(returns)] * 3).first
+    apart = score([Sample(returns - 3.0), Sample(returns), Sample(returns + 3.0)]).first
+    assert apart.value == pytest.approx(alike.value)
+    assert width(apart) > 3 * width(alike)
+    assert width(alike) < width(score(Sample(returns)).first)
+
+
+def test_samples_of_different_lengths_are_pooled():
+    scores = score([Sample([[1.0, 2.0]]), Sample([[3.0, 4.0, 8.0]])])
+    assert [trial.value for trial in scores.trials] == [2.0, 3.0, 8.0]
+    assert scores.last.value == 5.0
+
+
+def test_intervals_cover_the_true_mean():
+    random = np.random.default_rng(0)
+    hits = 0
+    for seed in range(400):
+        estimate = score(Sample(random.normal(3.0, 2.0, size=(16, 1))), bootstrap_samples=800, seed=seed).first
+        hits += estimate.low <= 3.0 <= estimate.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("returns", "message"),
+    [(np.zeros((0, 3)), "shape"), (np.full((2, 2), np.nan), "No trial ran"), ([[np.inf]], "infinite")],
+)
+def test_what_cannot_be_scored_is_refused(returns, message):
+    with pytest.raises(RingRLError, match=message):
+        score(Sample(np.asarray(returns)))
+
+
+def test_references_must_ascend():
+    with pytest.raises(RingRLError, match="ascending"):
+        Reference(1.0, 1.0)
