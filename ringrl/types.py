@@ -25,6 +25,14 @@ class ActionKind(enum.StrEnum):
     discrete = "discrete"
 
 
+class Context(enum.StrEnum):
+    """How far back a step may look: the whole chain (AT), its own trial (DT, and AT's control), or itself (BC)."""
+
+    chain = "chain"
+    trial = "trial"
+    step = "step"
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chain:

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 
 from ringrl.errors import RingRLError
+from ringrl.types import Context
 
 
 class Source(enum.StrEnum):
@@ -26,14 +27,6 @@ class Supervise(enum.StrEnum):
 
     all = "all"
     last = "last"
-
-
-class Context(enum.StrEnum):
-    """How far back a step may look: the whole chain (AT), its own trial (DT, and AT's control), or itself (BC)."""
-
-    chain = "chain"
-    trial = "trial"
-    step = "step"
 
 
 @dataclasses.dataclass(frozen=True)

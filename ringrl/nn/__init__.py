@@ -1,0 +1,8 @@
+"""Flax nnx modules: the transformer, its cache, and the embedding of steps."""
+
+from ringrl.nn.cache import KeyValueCache as KeyValueCache
+from ringrl.nn.cache import empty_cache as empty_cache
+from ringrl.nn.config import Feedforward as Feedforward
+from ringrl.nn.config import ModelConfig as ModelConfig
+from ringrl.nn.config import Remat as Remat
+from ringrl.nn.transformer import Transformer as Transformer

@@ -1,0 +1,169 @@
+"""How an action is predicted: what the model puts out, how it is learnt, and how it is acted upon."""
+
+import abc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from ringrl.agents.config import ActionHead, AgentConfig
+from ringrl.errors import RingRLError
+from ringrl.types import ActionKind, ActionSpec
+
+
+class Head(abc.ABC):
+    """Turns `output_size` numbers a step into a loss against an action, a sample, and a mode."""
+
+    output_size: int
+
+    @abc.abstractmethod
+    def loss(self, outputs: Float[Array, "... U"], actions: Array) -> Float[Array, "..."]:
+        """Loss of each step, against actions (..., A) or (...,)."""
+
+    @abc.abstractmethod
+    def mode(self, outputs: Float[Array, "... U"]) -> Array:
+        """The most likely action, in the environment's units."""
+
+    @abc.abstractmethod
+    def sample(self, outputs: Float[Array, "... U"], key: jax.Array, temperature: float) -> Array:
+        """An action drawn from the prediction, in the environment's units."""
+
+
+class _Continuous(Head):
+    """Actions are scaled to [-1, 1] by their bounds; an unbounded dimension keeps its units."""
+
+    def __init__(self, spec: ActionSpec):
+        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        self.size = spec.size
+        self.bounded = np.isfinite(low) & np.isfinite(high)
+        self.center = np.where(self.bounded, np.float32(0.5) * (low + high), np.float32(0))
+        self.half = np.where(self.bounded, np.float32(0.5) * (high - low), np.float32(1))
+
+    def scale(self, actions: jax.Array) -> jax.Array:
+        return (actions.astype(jnp.float32) - _like(self.center, actions)) / _like(self.half, actions)
+
+    def unscale(self, values: jax.Array) -> jax.Array:
+        clipped = jnp.where(_like(self.bounded, values), jnp.clip(values, -1.0, 1.0), values)
+        return clipped * _like(self.half, values) + _like(self.center, values)
+
+
+def _like(vector: np.ndarray, values: jax.Array) -> np.ndarray:
+    """`vector` (A,) with the rank of `values` (..., A)."""
+    return vector.reshape((1,) * (values.ndim - 1) + vector.shape)
+
+
+class DeterministicHead(_Continuous):
+    """tanh and mean squared error over dimensions (Decision Transformer, arXiv 2106.01345)."""
+
+    def __init__(self, spec: ActionSpec):
+        super().__init__(spec)
+        if not bool(self.bounded.all()):
+            raise RingRLError("agent.action_head=deterministic needs bounded actions; use agent.action_head=gaussian.")
+        self.output_size = spec.size
+
+    def loss(self, outputs, actions):
+        return jnp.mean((jnp.tanh(outputs) - self.scale(actions)) ** 2, axis=-1)
+
+    def mode(self, outputs):
+        return self.unscale(jnp.tanh(outputs))
+
+    def sample(self, outputs, key, temperature):
+        del key, temperature
+        return self.mode(outputs)
+
+
+class GaussianHead(_Continuous):
+    """Negative log-likelihood of a diagonal Gaussian, mean over dimensions; log deviation within [-5, 2]."""
+
+    def __init__(self, spec: ActionSpec):
+        super().__init__(spec)
+        self.output_size = 2 * spec.size
+
+    def _split(self, outputs):
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        return mean, jnp.clip(log_std, -5.0, 2.0)
+
+    def loss(self, outputs, actions):
+        mean, log_std = self._split(outputs)
+        standardised = (self.scale(actions) - mean) * jnp.exp(-log_std)
+        return jnp.mean(0.5 * standardised**2 + log_std + 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+    def mode(self, outputs):
+        return self.unscale(self._split(outputs)[0])
+
+    def sample(self, outputs, key, temperature):
+        mean, log_std = self._split(outputs)
+        return self.unscale(mean + temperature * jnp.exp(log_std) * jax.random.normal(key, mean.shape))
+
+
+class BinsHead(_Continuous):
+    """A categorical over equal bins for each dimension; acting takes a bin's centre.
+
+    The outermost centres lie on the bounds, so full force can be expressed.
+    """
+
+    def __init__(self, spec: ActionSpec, bins: int):
+        super().__init__(spec)
+        if not bool(self.bounded.all()):
+            raise RingRLError("agent.action_head=bins needs bounded actions; use agent.action_head=gaussian.")
+        self.bins = bins
+        self.output_size = spec.size * bins
+
+    def _logits(self, outputs):
+        return outputs.reshape(*outputs.shape[:-1], self.size, self.bins)
+
+    def _centers(self, indices):
+        return self.unscale(indices.astype(jnp.float32) * (2.0 / (self.bins - 1)) - 1.0)
+
+    def loss(self, outputs, actions):
+        scaled = jnp.clip(self.scale(actions), -1.0, 1.0)
+        labels = jnp.round((scaled + 1.0) * ((self.bins - 1) / 2)).astype(jnp.int32)
+        return optax.softmax_cross_entropy_with_integer_labels(self._logits(outputs), labels).mean(axis=-1)
+
+    def mode(self, outputs):
+        return self._centers(jnp.argmax(self._logits(outputs), axis=-1))
+
+    def sample(self, outputs, key, temperature):
+        return self._centers(jax.random.categorical(key, self._logits(outputs) / temperature))
+
+
+class CategoricalHead(Head):
+    """Cross-entropy over discrete actions."""
+
+    def __init__(self, spec: ActionSpec):
+        self.output_size = spec.size
+
+    def loss(self, outputs, actions):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, actions)
+
+    def mode(self, outputs):
+        return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
+
+    def sample(self, outputs, key, temperature):
+        return jax.random.categorical(key, outputs / temperature).astype(jnp.int32)
+
+
+def make_head(config: AgentConfig, spec: ActionSpec) -> Head:
+    """The head that a config names for these actions.
+
+    Raises:
+      RingRLError: a head that does not fit the kind of action.
+    """
+    discrete = spec.kind is ActionKind.discrete
+    choice = config.action_head
+    if choice is ActionHead.auto:
+        choice = ActionHead.categorical if discrete else ActionHead.bins
+    if (choice is ActionHead.categorical) != discrete:
+        fitting = "categorical" if discrete else "bins, gaussian or deterministic"
+        raise RingRLError(f"agent.action_head={choice} does not fit {spec.kind} actions; use {fitting}, or auto.")
+    match choice:
+        case ActionHead.categorical:
+            return CategoricalHead(spec)
+        case ActionHead.deterministic:
+            return DeterministicHead(spec)
+        case ActionHead.gaussian:
+            return GaussianHead(spec)
+        case _:
+            return BinsHead(spec, config.action_bins)

@@ -1,0 +1,109 @@
+"""A stack of pre-norm layers: one scan for training, one pass over a cache for acting."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from ringrl.nn.block import Block
+from ringrl.nn.cache import KeyValueCache, write_rows
+from ringrl.nn.config import ModelConfig, Remat
+from ringrl.ops import AttentionConfig, attention, decode_attention
+
+
+class Transformer(nnx.Module):
+    """L layers whose parameters are stacked on a leading axis, and a last norm."""
+
+    def __init__(self, config: ModelConfig, attention_config: AttentionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.attention_config = attention_config
+
+        @nnx.split_rngs(splits=config.layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def make_layers(rngs: nnx.Rngs) -> Block:
+            return Block(config, dtype, rngs)
+
+        self.layers = make_layers(rngs)
+        self.norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S M"],
+        *,
+        positions: Int[Array, "B S"],
+        segment_ids: Int[Array, "B S"],
+        dropout_key: jax.Array | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> Float[Array, "B S M"]:
+        """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`)."""
+        config = self.config
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(x: jax.Array, parameters_and_key) -> tuple[jax.Array, None]:
+            parameters, key = parameters_and_key
+            block_key, attention_key = (None, None) if key is None else jax.random.split(key)
+
+            def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+                return attention(
+                    query,
+                    key,
+                    value,
+                    config=self.attention_config,
+                    mesh=mesh,
+                    positions=positions,
+                    segment_ids=segment_ids,
+                    dropout_rate=config.attention_dropout,
+                    dropout_key=attention_key,
+                )
+
+            return nnx.merge(graph, parameters)(x, positions, attend, block_key), None
+
+        if config.remat is Remat.layer:
+            layer = jax.checkpoint(layer)
+        elif config.remat is Remat.dots:
+            layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        keys = None if dropout_key is None else jax.random.split(dropout_key, config.layers)
+        x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
+        return self.norm(x)
+
+    def decode(
+        self,
+        x: Float[Array, "B Q M"],
+        cache: KeyValueCache,
+        *,
+        positions: Int[Array, "B Q"],
+        segment_ids: Int[Array, "B Q"],
+        limit: int,
+    ) -> tuple[Float[Array, "B Q M"], KeyValueCache]:
+        """Hidden states of new tokens, which are written into the cache and may attend to it and each other.
+
+        `limit` (static) bounds the rows read: no new token's position may reach it. Tokens at negative positions
+        are neither written nor meaningful.
+        """
+        rows = jnp.arange(x.shape[0])[:, None]
+        targets = jnp.where(positions < 0, cache.capacity, positions)
+        segments = cache.segment_ids.at[rows, targets].set(segment_ids, mode="drop")
+        key_positions = jnp.broadcast_to(jnp.arange(limit, dtype=jnp.int32), (x.shape[0], limit))
+        keys, values = list(cache.keys), list(cache.values)
+        graph, stacked = nnx.split(self.layers)
+        for index in range(self.config.layers):
+
+            def attend(query: jax.Array, key: jax.Array, value: jax.Array, index: int = index) -> jax.Array:
+                keys[index] = write_rows(keys[index], key, positions)
+                values[index] = write_rows(values[index], value, positions)
+                return decode_attention(
+                    query,
+                    keys[index][:, :, :limit],
+                    values[index][:, :, :limit],
+                    query_positions=positions,
+                    key_positions=key_positions,
+                    query_segments=segment_ids,
+                    key_segments=segments[:, :limit],
+                )
+
+            block = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stacked))
+            x = block(x, positions, attend)
+        cache = dataclasses.replace(cache, keys=tuple(keys), values=tuple(values), segment_ids=segments)
+        return self.norm(x), cache

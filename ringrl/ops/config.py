@@ -1,0 +1,47 @@
+"""What attention is told: the strategy, the local kernel, and the block sizes."""
+
+import dataclasses
+import enum
+
+from ringrl.errors import RingRLError
+
+
+class Strategy(enum.StrEnum):
+    """How attention over the whole sequence is computed."""
+
+    dense = "dense"  # every score at once; the reference
+    blockwise = "blockwise"  # one device, online softmax over blocks, memory linear in the sequence
+
+
+class Layout(enum.StrEnum):
+    """How steps are dealt to devices."""
+
+    contiguous = "contiguous"
+
+
+class Kernel(enum.StrEnum):
+    """Who computes a local block."""
+
+    auto = "auto"
+    xla = "xla"
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+    """Strategy, layout, kernel and block sizes (tokens); enums or their lower-case strings (DESIGN.md, section 4)."""
+
+    strategy: Strategy = Strategy.dense
+    layout: Layout = Layout.contiguous
+    kernel: Kernel = Kernel.auto
+    query_block_size: int = 512
+    key_block_size: int = 512
+
+    def __post_init__(self) -> None:
+        for name, choices in (("strategy", Strategy), ("layout", Layout), ("kernel", Kernel)):
+            try:
+                object.__setattr__(self, name, choices(getattr(self, name)))
+            except ValueError:
+                known = ", ".join(choices)
+                raise RingRLError(f"attention.{name}={getattr(self, name)} is unknown: choose {known}.") from None
+        if self.query_block_size < 1 or self.key_block_size < 1:
+            raise RingRLError("attention.query_block_size and attention.key_block_size must be at least 1.")

@@ -1,0 +1,83 @@
+"""The one attention function behind which every strategy stands (DESIGN.md, section 4)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ringrl.errors import RingRLError
+from ringrl.ops.blockwise import blockwise_attention
+from ringrl.ops.config import AttentionConfig, Strategy
+from ringrl.ops.dropout import dropout_seed
+from ringrl.ops.reference import dense_attention
+
+
+def attention(
+    query: Float[Array, "B S H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    *,
+    config: AttentionConfig,
+    mesh: jax.sharding.Mesh | None = None,
+    causal: bool = True,
+    positions: Int[Array, "B S"] | None = None,
+    segment_ids: Int[Array, "B S"] | None = None,
+    window: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+) -> Float[Array, "B S H D"]:
+    """Exact masked attention of global arrays, by the configured strategy.
+
+    Args:
+      query, key, value: K divides H; query head h reads key head h // (H / K).
+      config: the strategy and its blocks.
+      mesh: the devices of a sharded strategy; the strategies of one device ignore it.
+      causal: a query at position i attends to keys at positions j <= i.
+      positions: the original position of each token, in any order; the default is 0 .. S - 1.
+      segment_ids: tokens attend within their segment; negative is padding; the default is one segment.
+      window: a query at position i attends to keys at positions j with |i - j| < window.
+      dropout_rate: of attention weights, when a dropout_key is given; keyed by (chain, head, query position, key
+        position), so the mask is the same whatever the strategy, layout or block size.
+
+    Returns:
+      The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
+
+    Raises:
+      RingRLError: shapes that do not fit each other, or an impossible window or dropout rate.
+    """
+    del mesh
+    _check(query, key, value, window, dropout_rate)
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
+    if segment_ids is None:
+        segment_ids = jnp.zeros(query.shape[:2], jnp.int32)
+    arguments = (query, key, value, positions, positions, segment_ids, segment_ids)
+    dropping = dropout_rate > 0.0 and dropout_key is not None
+    options = {
+        "causal": causal,
+        "window": window,
+        "dropout_rate": dropout_rate if dropping else 0.0,
+        "seed": dropout_seed(dropout_key) if dropping else None,
+    }
+    match config.strategy:
+        case Strategy.dense:
+            return dense_attention(*arguments, **options)
+        case Strategy.blockwise:
+            return blockwise_attention(
+                *arguments,
+                query_block_size=config.query_block_size,
+                key_block_size=config.key_block_size,
+                **options,
+            )
+
+
+def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None, dropout_rate: float) -> None:
+    fits = query.ndim == key.ndim == 4 and key.shape == value.shape and query.shape[2] % key.shape[2] == 0
+    if not fits or (query.shape[:2], query.shape[3]) != (key.shape[:2], key.shape[3]):
+        raise RingRLError(
+            f"attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
+            "expected (B, S, H, D), (B, S, K, D), (B, S, K, D) with K dividing H."
+        )
+    if window is not None and window < 1:
+        raise RingRLError(f"attention window={window}: use at least 1, or None for no window.")
+    if not 0.0 <= dropout_rate < 1.0:
+        raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")

@@ -1,0 +1,37 @@
+"""Attention dropout keyed by (chain, head, query position, key position): one mask for every strategy."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+
+def _mix(bits: jax.Array) -> jax.Array:
+    """A bijection of 32-bit words whose output bits depend on all input bits (a xor-shift-multiply finaliser)."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)
+
+
+def dropout_seed(key: Key[Array, ""]) -> UInt32[Array, "2"]:
+    """Two words of a JAX key: the counter's seed."""
+    return jax.random.key_data(key).astype(jnp.uint32).reshape(-1)[:2]
+
+
+def dropout_multiplier(
+    seed: UInt32[Array, "2"],
+    rate: float,
+    chains: Int[Array, "B"],
+    heads: Int[Array, "H"],
+    query_positions: Int[Array, "B Q"],
+    key_positions: Int[Array, "B T"],
+) -> Float[Array, "B H Q T"]:
+    """0 with probability `rate`, else 1 / (1 - rate), as a pure function of seed, chain, head and both positions."""
+    chain_words = _mix(seed[0] + chains.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
+    head_words = _mix(seed[1] + heads.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B))
+    pair_words = _mix(chain_words[:, None] ^ (head_words[None, :] * jnp.uint32(0xC2B2AE35)))
+    query_words = query_positions.astype(jnp.uint32) * jnp.uint32(0x27D4EB2F)
+    row_words = _mix(pair_words[:, :, None] + query_words[:, None, :])
+    column_words = _mix(key_positions.astype(jnp.uint32) * jnp.uint32(0x165667B1) + jnp.uint32(0x61C88647))
+    bits = _mix(row_words[:, :, :, None] ^ _mix(row_words[:, :, :, None] + column_words[:, None, None, :]))
+    threshold = jnp.uint32(min(int(rate * 2**32), 2**32 - 1))
+    return (bits >= threshold).astype(jnp.float32) / (1.0 - rate)
