@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(summaries.os, "replace", disk_full)
-    with pytest.raises(RingRLError, match="file cannot be written .No space left on device"):
+    with pytest.raises(RingRLError, match=r"file cannot be written .No space left on device"):
         summaries.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,259 @@
+"""Figures of an evaluation and of a training: return by trial with bands, and curves by training step."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from ringrl.evaluation.summary import write_atomically
+
+# Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color), darkest first.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A3820A")
+AGENT_COLORS = {"AT": PALETTE[0], "DT": PALETTE[1], "BC-10%": PALETTE[2], "BC": PALETTE[3]}
+DASHES = ("-", "--", ":", "-.")
+INK, FAINT, GRID = "#222222", "#767676", "#E6E6E6"
+DIRECT_LABELS = 8  # more curves than this get a legend
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Return by trial: mean and interval, each (n,); NaN where no trial ran."""
+
+    label: str
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def plot_trials(
+    curves: Sequence[Curve],
+    *,
+    title: str = "",
+    ylabel: str = "Return",
+    references: Mapping[str, float] | None = None,
+    note: str = "Mean and 95 % interval",
+) -> Figure:
+    """Return by trial, one curve with its band per group; `references` are dashed lines such as the optimum."""
+    return plot_panels({title: curves}, ylabel=ylabel, references={title: references or {}}, note=note)
+
+
+def plot_panels(
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    ylabel: str = "Return",
+    references: Mapping[str, Mapping[str, float]] | None = None,
+    note: str = "Mean and 95 % interval",
+) -> Figure:
+    """One panel of return by trial per entry (an environment), two a row; a label has one colour throughout."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _new_figure(7.4 * columns if columns == 1 else 6.4 * columns, 4.4 * rows)
+    labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
+    styles = {label: _style(index, label, labels) for index, label in enumerate(labels)}
+    for index, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _draw_trials(axes, curves, styles, (references or {}).get(title, {}))
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20 if note else 8)
+        if note:
+            axes.text(0, 1.025, note, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
+        if index % columns == 0:
+            axes.set_ylabel(ylabel)
+    return figure
+
+
+def plot_training_curves(
+    history: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "", log: Sequence[str] = ()
+) -> Figure:
+    """One panel per metric of `{name: (steps, values)}`: every value faint, a running mean strong.
+
+    The metrics named in `log` get a logarithmic axis where all their values are positive.
+    """
+    columns = min(2, max(1, len(history)))
+    rows = max(1, -(-len(history) // columns))
+    figure = _new_figure(6.4 if columns == 1 else 5.2 * columns, 3.3 * rows)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    for index, (name, (steps, values)) in enumerate(history.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        steps, values = np.asarray(steps, float), np.asarray(values, float)
+        color = PALETTE[index % len(PALETTE)]
+        marker = "o" if len(values) < 12 else ""
+        smooth = _running_mean(values)
+        axes.plot(steps, values, color=color, alpha=0.3, linewidth=1)
+        axes.plot(steps, smooth, color=color, linewidth=2, marker=marker, markersize=4.5)
+        if name in log and values.size and (values[np.isfinite(values)] > 0).all():
+            axes.set_yscale("log")
+        axes.set_title(name, loc="left", fontsize=10.5, color=INK)
+        if index + columns >= len(history):
+            axes.set_xlabel("Step")
+        _tidy(axes)
+    return figure
+
+
+def save_png(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all."""
+    write_atomically(Path(path), png_bytes(figure))
+    return Path(path)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as an encoded PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def figure_pixels(figure: Figure) -> np.ndarray:
+    """The figure as (height, width, 3) uint8, for TensorBoard's image summaries."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(index: int, label: str, labels: Sequence[str]) -> tuple[str, str]:
+    """Colour and dash: an agent's own colour where every label is an agent, else the palette in order."""
+    if set(labels) <= AGENT_COLORS.keys():
+        return AGENT_COLORS[label], "-"
+    return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
+
+
+def _draw_trials(
+    axes: Axes, curves: Sequence[Curve], styles: Mapping[str, tuple[str, str]], references: Mapping[str, float]
+) -> None:
+    longest = max((len(curve.mean) for curve in curves), default=1)
+    for curve in curves:
+        mean, low, high = (np.asarray(x, float) for x in (curve.mean, curve.low, curve.high))
+        trials = np.arange(1, len(mean) + 1)
+        color, dash = styles[curve.label]
+        if len(mean) == 1:
+            axes.errorbar(trials, mean, [mean - low, high - mean], color=color, fmt="o", capsize=3, label=curve.label)
+            continue
+        axes.fill_between(trials, low, high, color=color, alpha=0.14, linewidth=0)
+        marker = "o" if longest <= 20 else ""
+        axes.plot(
+            trials, mean, dash, color=color, linewidth=2, marker=marker, markersize=4.5, label=curve.label, zorder=3
+        )
+    _tidy(axes)
+    axes.set_xlabel("Trial in the context")
+    if longest <= 16:
+        axes.set_xticks(range(1, longest + 1))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, steps=[1, 2, 5, 10]))
+    axes.set_xlim(0.7, max(longest, 2) + 0.3)
+    for value in references.values():
+        axes.axhline(value, color=FAINT, linewidth=1, dashes=(4, 3), zorder=1)
+    axes.margins(y=0.08)
+    axes.autoscale_view()
+    same_end = len({len(curve.mean) for curve in curves}) <= 1
+    if same_end and longest > 1 and len(curves) + len(references) <= DIRECT_LABELS:
+        _label_ends(axes, curves, styles, references)
+    else:
+        _legend(axes, curves)
+        _label_lines(axes, references)
+
+
+def _label_ends(
+    axes: Axes, curves: Sequence[Curve], styles: Mapping[str, tuple[str, str]], references: Mapping[str, float]
+) -> None:
+    """Name every curve and reference at its right end, pushed apart where closer than a line of text."""
+    ends = [next((value for value in reversed(list(curve.mean)) if np.isfinite(value)), np.nan) for curve in curves]
+    texts = [(curve.label, styles[curve.label][0], "bold") for curve in curves]
+    texts += [(name, FAINT, "normal") for name in references]
+    low, high = axes.get_ylim()
+    heights = [(end - low) / (high - low) if np.isfinite(end) else 0.0 for end in [*ends, *references.values()]]
+    for (text, color, weight), place in zip(texts, _spread(heights, gap=0.062), strict=True):
+        axes.annotate(
+            text,
+            xy=(1.0, place),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=color,
+            fontsize=10 if weight == "bold" else 9,
+            fontweight=weight,
+            va="center",
+        )
+
+
+def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+    """A legend in the order of the curves: beside the panel, or under it where the labels are long."""
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    ordered = [by_label[curve.label] for curve in curves]
+    widest = max((len(curve.label) for curve in curves), default=0)
+    if not ordered:
+        return
+    if widest <= 22:
+        axes.legend(handles=ordered, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    else:
+        axes.legend(
+            handles=ordered,
+            loc="upper left",
+            bbox_to_anchor=(0.0, -0.13),
+            frameon=False,
+            fontsize=8.5,
+            ncols=2 if widest <= 40 else 1,
+            borderaxespad=0.0,
+        )
+
+
+def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
+    """Name the reference lines inside the panel, on a white halo."""
+    left = blended_transform_factory(axes.transAxes, axes.transData)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for name, value in references.items():
+        axes.text(
+            0.012, value, name, transform=left, color=FAINT, fontsize=8.5, va="bottom", path_effects=halo, zorder=4
+        )
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """The nearest heights in the same order that are at least `gap` apart: overlapping neighbours are pooled."""
+    order = np.argsort(heights, kind="stable")
+    groups: list[list[float]] = []  # [centre, size]
+    for index in order:
+        groups.append([heights[index], 1])
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
+            (centre, size), (below, count) = groups.pop(), groups.pop()
+            groups.append([(centre * size + below * count) / (size + count), size + count])
+    flat = [centre + gap * (i - (size - 1) / 2) for centre, size in groups for i in range(int(size))]
+    places = [0.0] * len(flat)
+    for place, index in zip(flat, order, strict=True):
+        places[index] = place
+    return places
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over a centred window of about a twentieth of the curve; NaN are left out."""
+    half = len(values) // 40
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    index = np.arange(len(values))
+    start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    number = counts[stop] - counts[start]
+    return np.where(number > 0, (sums[stop] - sums[start]) / np.maximum(number, 1), np.nan)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9, length=3, color="#BBBBBB")
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
