@@ -1,0 +1,106 @@
+"""`ringrl COMMAND ...`: dispatches to one file per command and turns faults into one line and an exit code."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ringrl
+
+SUMMARIES = {
+    "collect": "make a Minari data set from an environment and a mix of behaviour policies",
+    "train": "train an agent on a data set, evaluating as it goes",
+    "eval": "roll out n trials of a trained agent",
+    "report": "gather runs into a table with intervals and a figure",
+}
+USAGE = "usage: ringrl COMMAND [group=choice] [key=value] [-m for sweeps] [--debug]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a fault in the input, 130 when interrupted, 1 for a bug."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(f"ringrl {ringrl.__version__}")
+        return 0
+    from ringrl.cli import failures
+
+    wants_full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    debug = "--debug" in words or "debug=true" in words or wants_full_error
+    words = [word for word in words if word != "--debug"]
+    return failures.guard(lambda: _run(words[0], words[1:]), debug)
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:9}{summary}" for name, summary in SUMMARIES.items())
+    return f"{USAGE}\n\n{rows}\n\n`ringrl COMMAND --help` lists its config groups, `ringrl COMMAND --cfg job` its keys."
+
+
+def _run(command: str, words: list[str]) -> int:
+    from ringrl.cli import failures
+    from ringrl.cli.schema import nearest
+    from ringrl.errors import RingRLError
+
+    if command not in SUMMARIES:
+        alike = nearest(command, SUMMARIES)
+        raise RingRLError(f"Unknown command {command!r}: did you mean {alike[0]!r}? Commands: {', '.join(SUMMARIES)}.")
+    failures.forget_sweeps()
+    _hydra(command, words)
+    lines = failures.sweep_failures()
+    for line in lines:
+        failures.say(line)
+    return failures.USER_ERROR if lines else failures.SUCCESS
+
+
+def _hydra(command: str, words: list[str]) -> None:
+    """Check the overrides, then let Hydra compose the configuration and call the command (once per sweep job)."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from omegaconf import DictConfig
+
+    from ringrl.cli.compose import conf_folder, register_schemas
+    from ringrl.cli.job import run_job
+    from ringrl.cli.overrides import check_overrides, normalise, resume_folder, vocabulary
+    from ringrl.config import COMMANDS
+
+    words = normalise(words)
+    parser = get_args_parser()
+    parser.prog = f"ringrl {command}"
+    options: argparse.Namespace = parser.parse_args(words)
+    conf = conf_folder()
+    folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
+    overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))
+    folder = resume_folder(overrides, sweeping=options.multirun)
+    if folder is not None:  # continue in that folder, and leave the record of its first start alone
+        words = [*words, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+
+    register_schemas()
+
+    failed: list[Exception] = []  # kept from Hydra, which would print more than one line
+
+    def job(config: DictConfig) -> None:
+        error = run_job(command, config)
+        if error is not None:
+            failed.append(error)
+
+    importlib.import_module(f"ringrl.cli.{command}")  # a broken installation shows before the folder is made
+    arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"ringrl {command}", *words], "1"  # let exceptions through to `guard`
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=command)(job)()
+    finally:
+        sys.argv = arguments
+        if full_error is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+    if failed:
+        raise failed[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

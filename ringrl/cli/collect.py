@@ -1,0 +1,2 @@
+def run(command, folder):
+    print(command, folder)

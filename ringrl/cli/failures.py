@@ -1,0 +1,90 @@
+"""From exceptions to one line on standard error and an exit code; and the failures of a sweep's jobs."""
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ringrl.errors import RingRLError
+
+SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+ERROR_FILE = "error.txt"  # in the run folder of a job that failed
+
+_sweeps: list[Path] = []  # folders of the sweeps that this process has launched
+
+
+class RememberSweep(Callback):
+    """Hydra callback: notes where a sweep writes, for jobs may run in other processes or on other machines."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called once per sweep, in the process that launches it."""
+        _sweeps.append(Path(config.hydra.sweep.dir))
+
+
+def forget_sweeps() -> None:
+    """Start afresh, before a command."""
+    _sweeps.clear()
+
+
+def sweep_failures() -> list[str]:
+    """One line for each job of the launched sweeps that failed."""
+    files = [file for folder in _sweeps for file in sorted(folder.glob(f"*/{ERROR_FILE}"))]
+    return [file.read_text().strip() for file in files]
+
+
+def guard(function: Callable[[], int], debug: bool) -> int:
+    """`function()`'s exit code; a fault of the user's prints one line, anything else its traceback."""
+    try:
+        return function()
+    except KeyboardInterrupt:
+        say("interrupted.")
+        return INTERRUPTED
+    except Exception as error:
+        line = describe(error)
+        if debug or line is None:
+            traceback.print_exc()
+        if line is None:
+            say(f"internal error ({type(error).__name__}); please report it with the traceback above.")
+            return CRASH
+        say(line)
+        return USER_ERROR
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    print(f"ringrl: error: {line}", file=sys.stderr)
+
+
+def describe(error: BaseException) -> str | None:
+    """One line for what the user can put right; None for a fault of the program's own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"The disk is full{where}: free some space and run the command again."
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _config_line(error)
+    if isinstance(error, RingRLError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _config_line(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages span lines and causes: keep the first line of each, and the key."""
+    parts: list[str] = []
+    key = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).strip().splitlines()
+        if text and not any(text[0] in part for part in parts):
+            parts.append(text[0].rstrip(":. "))
+        key = key or getattr(cause, "full_key", None) or ""
+        cause = cause.__cause__
+    if key and not any(key in part for part in parts):
+        parts.append(f"(key {key})")
+    return ": ".join(parts) + "."

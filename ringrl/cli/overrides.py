@@ -1,0 +1,88 @@
+"""Reads the command line's overrides before Hydra does, so that a slip gets one line with the nearest valid name."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import OverrideParseException
+
+from ringrl.cli.schema import key_paths, matches, nearest
+from ringrl.errors import RingRLError
+
+CONFIG_FILE = "config.yaml"  # in a run folder: the whole configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The names a command accepts: dotted keys, and the choices of each config group."""
+
+    keys: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+
+
+def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
+    """What `command` accepts, with the groups found in `folders` of YAML files."""
+    groups: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            group = file.parent.relative_to(folder).as_posix()
+            if group != ".":
+                groups.setdefault(group, set()).add(file.stem)
+    return Vocabulary(tuple(key_paths(command)), {name: tuple(sorted(found)) for name, found in groups.items()})
+
+
+def normalise(arguments: Sequence[str]) -> list[str]:
+    """`+experiment=NAME` is what Hydra users type; RingRL's defaults list already holds the group, before the agent."""
+    return [text[1:] if text.startswith("+experiment=") else text for text in arguments]
+
+
+def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:
+    """The parsed overrides; raises RingRLError on the first key or group choice that does not exist."""
+    overrides = []
+    for text in texts:
+        try:
+            [override] = OverridesParser.create().parse_overrides([text])
+        except OverrideParseException:
+            raise RingRLError(
+                f"Cannot read {text!r}: write key=value, quoted 'key=\"a b\"' where it has spaces."
+            ) from None
+        _check(override, known)
+        overrides.append(override)
+    return overrides
+
+
+def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
+    """The run folder that `resume=RUN` names, checked; None without it."""
+    values = [_unquoted(override.value()) for override in overrides if override.key_or_group == "resume"]
+    if not values or values[-1] is None:
+        return None
+    folder = Path(str(values[-1]))
+    if sweeping:
+        raise RingRLError(f"resume={folder} continues one run: leave -m out.")
+    if not (folder / CONFIG_FILE).is_file():
+        raise RingRLError(f"resume={folder}: no {CONFIG_FILE} there; give the folder of a `ringrl train` run.")
+    return str(folder.absolute())
+
+
+def _check(override: Override, known: Vocabulary) -> None:
+    name = override.key_or_group
+    if name.split("/")[0].split(".")[0] == "hydra":  # Hydra checks its own keys
+        return
+    value = None if override.is_delete() else override.value()
+    choices = list(value.list) if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    names_choices = all(choice is None or isinstance(choice, str) for choice in map(_unquoted, choices))
+    if name in known.groups and names_choices:
+        for choice in map(_unquoted, choices):
+            if choice is not None and choice not in known.groups[name]:
+                alike = nearest(choice, known.groups[name])
+                raise RingRLError(f"{name}={choice}: did you mean {alike[0]!r}? Choices: {', '.join(alike)}.")
+    elif name not in known.groups and not matches(name, known.keys):
+        alike = nearest(name, [*known.keys, *known.groups])
+        raise RingRLError(f"Unknown key {name!r}: did you mean {alike[0]!r}?")
+
+
+def _unquoted(choice: Any) -> Any:
+    return getattr(choice, "text", choice)

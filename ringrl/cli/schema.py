@@ -1,0 +1,162 @@
+"""Between the rooms' frozen dataclasses and OmegaConf: schemas out, checked dataclasses back in.
+
+OmegaConf refuses to merge YAML into a frozen schema, so each dataclass gets a mutable twin of the same fields
+for Hydra to fill; `build` then makes the frozen one, whose `__post_init__` checks run.
+"""
+
+import dataclasses
+import difflib
+import enum
+import functools
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from omegaconf import MISSING
+
+from ringrl.errors import RingRLError
+
+T = TypeVar("T")
+
+
+@functools.cache
+def schema(cls: type) -> type:
+    """The mutable twin of a frozen dataclass, nested dataclasses included; a field without default is `???`."""
+    hints = typing.get_type_hints(cls)
+    fields = []
+    for field in dataclasses.fields(cls):
+        if field.default_factory is not dataclasses.MISSING:
+            default = dataclasses.field(default_factory=functools.partial(_twin_value, field.default_factory))
+        elif field.default is not dataclasses.MISSING:
+            default = dataclasses.field(default=field.default)
+        else:
+            default = dataclasses.field(default=MISSING)
+        fields.append((field.name, _twin_type(hints[field.name]), default))
+    return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+    """`values` (plain containers, complete or not) as the frozen dataclass `cls`.
+
+    Raises RingRLError on an unknown key (with the nearest valid one), a missing value, a wrong choice, and
+    whatever the dataclasses' own checks refuse.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise unknown_key(join(path, str(key)), (join(path, name) for name in hints))
+    arguments = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        here = join(path, field.name)
+        if field.name in values and values[field.name] != MISSING:
+            arguments[field.name] = _convert(hints[field.name], values[field.name], here)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise RingRLError(f"{here} is needed: give {here}=VALUE.")
+    return cls(**arguments)
+
+
+def key_paths(cls: type, path: str = "") -> list[str]:
+    """Every dotted key of `cls`, sections and leaves; a mapping with free keys ends in `.*`."""
+    paths = []
+    for name, hint in typing.get_type_hints(cls).items():
+        here = join(path, name)
+        paths.append(here)
+        hint = _without_none(hint)
+        if dataclasses.is_dataclass(hint):
+            paths.extend(key_paths(hint, here))  # type: ignore[arg-type]
+        elif typing.get_origin(hint) is dict:
+            item = typing.get_args(hint)[1]
+            if dataclasses.is_dataclass(item):
+                paths.extend(key_paths(item, f"{here}.*"))  # type: ignore[arg-type]
+            else:
+                paths.append(f"{here}.*")
+    return paths
+
+
+def matches(key: str, paths: Iterable[str]) -> bool:
+    """Whether `key` is one of `paths`; `*` stands for one name, at the end for any."""
+    parts = key.split(".")
+    for path in paths:
+        pattern = path.split(".")
+        head = pattern[: len(parts)] if len(pattern) >= len(parts) else pattern
+        free = pattern[-1] == "*" and len(parts) > len(pattern)
+        if (len(parts) == len(pattern) or free) and all(p in ("*", q) for p, q in zip(head, parts, strict=False)):
+            return True
+    return False
+
+
+def unknown_key(key: str, valid: Iterable[str]) -> RingRLError:
+    """The error for a key that does not exist, with the nearest that does."""
+    return RingRLError(f"Unknown key {key!r}: did you mean {nearest(key, valid)[0]!r}?")
+
+
+def nearest(name: str, candidates: Iterable[str]) -> list[str]:
+    """`candidates` from the most alike to `name` to the least, comparing whole paths and their last parts."""
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+        last = difflib.SequenceMatcher(None, name.rsplit(".", 1)[-1], candidate.rsplit(".", 1)[-1]).ratio()
+        return max(whole, 0.95 * last)
+
+    return sorted((c for c in candidates if not c.endswith("*")), key=likeness, reverse=True)
+
+
+def join(path: str, name: str) -> str:
+    """A dotted path."""
+    return f"{path}.{name}" if path else name
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else hint
+    return hint
+
+
+def _twin_type(hint: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return schema(hint)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is dict:
+        key, item = typing.get_args(hint)
+        return dict[key, _twin_type(item)]
+    return hint
+
+
+def _twin_value(factory: Any) -> Any:
+    return _twin(factory())
+
+
+def _twin(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return schema(type(value))(**{name: _twin(getattr(value, name)) for name in names})
+    if isinstance(value, dict):
+        return {key: _twin(item) for key, item in value.items()}
+    return value
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    optional, hint = hint is not _without_none(hint), _without_none(hint)
+    if value is None and (optional or hint is Any):
+        return None
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise RingRLError(f"{path}={value!r}: a section with keys is needed.")
+        return build(hint, value, path)  # type: ignore[arg-type]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            choices = nearest(str(value), [str(member.value) for member in hint])
+            raise RingRLError(f"{path}={value!r}: choose from {', '.join(choices)}.") from None
+    if typing.get_origin(hint) is dict:
+        item = typing.get_args(hint)[1]
+        return {str(key): _convert(item, entry, join(path, str(key))) for key, entry in value.items()}
+    if typing.get_origin(hint) is list:
+        return [_convert(typing.get_args(hint)[0], entry, f"{path}[{i}]") for i, entry in enumerate(value)]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and hint in (int, float, bool, str) and type(value) is not hint:
+        raise RingRLError(f"{path}={value!r}: {hint.__name__} is needed.")
+    return value

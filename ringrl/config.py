@@ -1,0 +1,163 @@
+"""What each command of the command line is told: the rooms' dataclasses gathered, and the checks that cross rooms."""
+
+import dataclasses
+import enum
+from typing import Any
+
+from ringrl.agents.config import AgentConfig, AgentName
+from ringrl.data.config import ChainConfig, DataConfig
+from ringrl.errors import RingRLError
+from ringrl.evaluation.config import EvaluationConfig, Split
+from ringrl.nn.config import ModelConfig
+from ringrl.ops.config import AttentionConfig
+from ringrl.training.config import TrainingConfig
+from ringrl.types import Context
+
+CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, AgentName.bc10: Context.step}
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """A gymnasium environment; without an id, the one that the data set names."""
+
+    id: str = ""
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """`ringrl train`: an agent on a data set."""
+
+    name: str = "run"  # the experiment's name: part of the run folder
+    label: str = ""  # how reports call this run's agent; empty: agent.name
+    seed: int = 0
+    resume: str | None = None  # a run folder to continue
+    debug: bool = False  # tracebacks instead of one-line errors
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    chain: ChainConfig = dataclasses.field(default_factory=ChainConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_agent_context(self.agent, self.chain)
+        check_trajectory_embedding(self.agent, self.chain)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalCommand:
+    """`ringrl eval`: n trials of a trained agent."""
+
+    checkpoint: str  # a run folder, or one of its checkpoints
+    name: str = "eval"
+    label: str = ""
+    debug: bool = False
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+class BehaviorKind(enum.StrEnum):
+    """Who acts while data are collected."""
+
+    random = "random"
+    scripted = "scripted"  # the environment's own controller, of graded quality
+    checkpoint = "checkpoint"  # a trained RingRL agent
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviorConfig:
+    """One policy of a mix. Quality q (0 random, 1 the controller) is drawn once per episode from [low, high]."""
+
+    kind: BehaviorKind = BehaviorKind.scripted
+    weight: float = 1.0  # share of the episodes, relative to the other policies
+    quality_low: float = 0.0
+    quality_high: float = 1.0
+    checkpoint: str = ""  # a run folder, for kind=checkpoint
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise RingRLError(f"behavior weight={self.weight} must not be negative; 0 leaves the policy out.")
+        if not 0.0 <= self.quality_low <= self.quality_high <= 1.0:
+            raise RingRLError(
+                f"behavior quality_low={self.quality_low}, quality_high={self.quality_high}: "
+                "0 <= quality_low <= quality_high <= 1 is needed."
+            )
+        if (self.kind == BehaviorKind.checkpoint) != bool(self.checkpoint):
+            raise RingRLError("behavior checkpoint=RUN goes with kind=checkpoint, and kind=checkpoint with it.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectCommand:
+    """`ringrl collect`: a Minari data set from an environment and a mix of behaviour policies."""
+
+    dataset: str  # the Minari id to write, such as ringrl/dark_room-v0
+    name: str = "collect"
+    seed: int = 0
+    debug: bool = False
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    behavior: dict[str, BehaviorConfig] = dataclasses.field(default_factory=dict)  # name -> policy
+    split: Split = Split.training
+    episodes_per_task: int = 100
+    num_environments: int = 64  # at once
+    overwrite: bool = False  # replace a data set of the same id
+    reuse: bool = False  # keep a data set of the same id if it was collected by this very command
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.env.id:
+            raise RingRLError("env.id is needed: choose env=NAME, or give env.id=ENVIRONMENT_ID.")
+        if self.episodes_per_task < 1 or self.num_environments < 1:
+            raise RingRLError("episodes_per_task and num_environments must be at least 1.")
+        if not any(behavior.weight > 0 for behavior in self.behavior.values()):
+            raise RingRLError("behavior names no policy with a positive weight: choose behavior=graded, for one.")
+        if self.overwrite and self.reuse:
+            raise RingRLError("overwrite=true and reuse=true exclude each other.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportCommand:
+    """`ringrl report`: a table and a figure over runs."""
+
+    runs: list[str] = dataclasses.field(default_factory=list)  # run folders, or folders of runs; empty: the latest
+    name: str = "run"  # with runs empty: the latest under runs/train/<name>
+    title: str = ""
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+COMMANDS = {"train": TrainCommand, "eval": EvalCommand, "collect": CollectCommand, "report": ReportCommand}
+
+
+def check_name(name: str) -> None:
+    """A run's name is a folder's name: refuse what would leave the runs' folder."""
+    if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
+        raise RingRLError(f"name={name!r}: a plain folder name is needed.")
+
+
+def check_agent_context(agent: AgentConfig, chain: ChainConfig) -> None:
+    """DT looks at its own trial, BC at one step; AT may look at either (its controls)."""
+    expected = CONTEXT_OF_AGENT.get(agent.name)
+    if expected is not None and chain.context != expected:
+        raise RingRLError(
+            f"agent={agent.name} sees one {expected}, but chain.context={chain.context}: "
+            f"set chain.context={expected}, or choose agent=at."
+        )
+
+
+def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
+    """The trajectory embedding needs a row for each trajectory of a chain."""
+    if agent.trajectory_embedding and chain.trajectories > agent.max_trajectories:
+        raise RingRLError(
+            f"chain.trajectories={chain.trajectories} is more than agent.max_trajectories={agent.max_trajectories}: "
+            "raise the latter."
+        )
