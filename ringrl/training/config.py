@@ -48,7 +48,7 @@ class TrainingConfig:
     evaluate_every: int = 0  # the end of training always evaluates
     save_every: int = 500  # the end of training always saves
     keep_last: int = 2  # checkpoints kept besides the best
-    nonfinite_limit: int = 10  # skipped steps in a row before training stops
+    nonfinite_limit: int = 10  # skipped steps in a row before training stops; 0 never stops
     loader_threads: int = 1
     prefetch: int = 4
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -1,0 +1,158 @@
+"""The training loop: batches in; parameters, logs and checkpoints out."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from ringrl.errors import RingRLError
+from ringrl.training.checkpoint import Checkpointer
+from ringrl.training.config import TrainingConfig
+from ringrl.training.device import check_memory, device_name, peak_flops
+from ringrl.training.interrupt import Interrupt
+from ringrl.training.milestones import Evaluate, Milestones
+from ringrl.training.progress import TrainingProgress
+from ringrl.training.recorder import Logger, Recorder
+from ringrl.training.state import Agent, TrainState
+from ringrl.training.step import TrainStep, make_train_step
+from ringrl.types import Chain
+
+MakeBatches = Callable[[int], Iterator[Chain]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What `train` leaves: the last state, totals over the whole run, and this call's losses by step."""
+
+    state: TrainState
+    steps: int
+    tokens: int
+    seconds: float  # of training: compilation, evaluation and saving left out
+    final_loss: float | None  # None where this call had no step to do
+    losses: list[tuple[int, float]]
+    evaluation: dict[str, float] | None  # the last one of this call
+    interrupted: bool
+
+
+def train(
+    agent: Agent,
+    state: TrainState,
+    make_batches: MakeBatches,
+    training: TrainingConfig,
+    *,
+    checkpointer: Checkpointer | None = None,
+    logger: Logger | None = None,
+    evaluate: Evaluate | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    resumed: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    console: Console | None = None,
+) -> TrainResult:
+    """Train from `state` until `training.steps` batches are consumed. The state given is donated: use the result's.
+
+    `make_batches(start)` yields batches start, start + 1, ... of the run's one stream, so a restored state goes on
+    with exactly the batches, dropout and losses that it would have had. `evaluate(params, step)` runs every
+    `evaluate_every` steps and always at the end (not after Ctrl-C); its "score", higher is better, decides the best
+    checkpoint. A checkpoint is written every `save_every` steps, at a new best, at the end, and on Ctrl-C: it holds
+    `metadata` (plain JSON) plus data_position, tokens, seconds and evaluation. `resumed` is the metadata of the
+    checkpoint that `state` came from.
+
+    Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or a checkpoint
+    cannot be written; KeyboardInterrupt on a second Ctrl-C.
+    """
+    start = step = int(state.step)
+    tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))
+    milestones = Milestones(checkpointer, evaluate, logger, metadata or {})
+
+    with Interrupt() as interrupt, TrainingProgress(training.steps, step, enabled=progress, console=console) as bar:
+        tokens, flops, batches, train_step = 0, 0.0, iter(()), None
+        if step < training.steps:
+            batches = make_batches(step)
+            batch = _next(batches, step, training)
+            chains, chain_steps = batch.loss_mask.shape
+            tokens, flops = chains * chain_steps * agent.tokens_per_step, agent.train_flops(chains, chain_steps)
+            batches = itertools.chain([batch], batches)
+            train_step = compile_train_step(agent, training, state, batch)
+        recorder = Recorder(training, bar, logger, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
+
+        def totals() -> dict[str, Any]:
+            return {
+                "tokens": tokens_before + (step - start) * tokens,
+                "seconds": seconds_before + recorder.seconds,
+            }
+
+        while train_step is not None and step < training.steps and not interrupt.requested:
+            with recorder.waiting():
+                batch = _next(batches, step, training)
+            state, metrics = train_step(state, batch)
+            step += 1
+            recorder.add(step, metrics)
+            if step == training.steps:
+                break
+            if logger is not None and _due(step, training.histogram_every):
+                logger.histograms(state.params, step, prefix="parameters")
+            new_best = False
+            if _due(step, training.evaluate_every):
+                recorder.flush()
+                with recorder.pause():
+                    new_best = milestones.evaluate(state, step)
+            if new_best or _due(step, training.save_every):
+                recorder.flush()
+                with recorder.pause():
+                    milestones.save(state, step, **totals())
+
+        recorder.flush()
+        if not interrupt.requested:
+            with recorder.pause():
+                milestones.evaluate(state, step)
+        if step > start or milestones.evaluation is not None:
+            milestones.save(state, step, **totals())
+
+    final_loss = recorder.losses[-1][1] if recorder.losses else None
+    return TrainResult(
+        state,
+        step,
+        **totals(),
+        final_loss=final_loss,
+        losses=recorder.losses,
+        evaluation=milestones.evaluation,
+        interrupted=interrupt.requested,
+    )
+
+
+def compile_train_step(agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain) -> TrainStep:
+    """The train step compiled for these shapes; raises RingRLError where it needs more memory than the device has."""
+    device = next(iter(state.step.devices()))
+    steps = batch.loss_mask.shape[1]
+    try:
+        compiled = make_train_step(agent, training).lower(state, batch).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise RingRLError(
+            f"Chain longer than memory allows: {device_name(device)} cannot hold a training step on chains of {steps} "
+            "steps; lower chain.trajectories or training.batch_size, or set attention.strategy=blockwise."
+        ) from error
+    check_memory(compiled, device, steps=steps)
+    return compiled
+
+
+def _next(batches: Iterator[Chain], step: int, training: TrainingConfig) -> Chain:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise RingRLError(f"Batches ran out at step {step} of training.steps={training.steps}.") from None
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _peak_flops(state: TrainState) -> float | None:
+    """Peak of all devices that hold the state together, or None where unknown."""
+    devices = list(state.step.devices())
+    peak = peak_flops(devices[0].device_kind)
+    return None if peak is None else peak * len(devices)

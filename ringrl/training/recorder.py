@@ -1,0 +1,117 @@
+"""From the device's metrics to the screen, the logs and the history, one step late."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+
+from ringrl.errors import RingRLError
+from ringrl.training.config import TrainingConfig
+from ringrl.training.progress import TrainingProgress
+from ringrl.types import Metrics
+
+
+class Logger(Protocol):
+    """What the loop asks of a logger (see `ringrl.training.metrics.TensorBoardLogger`)."""
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Numbers by tag at a step."""
+        ...
+
+    def histograms(self, tree: Any, step: int, prefix: str = ...) -> None:
+        """The distribution of every array of a tree."""
+        ...
+
+
+class Recorder:
+    """Takes each step's metrics when it is dispatched and reads them when the next one is.
+
+    So the host never waits for the step it has just started. Rates leave out the time spent inside `pause`.
+    """
+
+    def __init__(
+        self,
+        training: TrainingConfig,
+        progress: TrainingProgress,
+        logger: Logger | None,
+        *,
+        tokens: int,
+        flops: float,
+        peak_flops: float | None,
+    ) -> None:
+        self.losses: list[tuple[int, float]] = []
+        self._training, self._progress, self._logger = training, progress, logger
+        self._step_tokens, self._step_flops, self._peak_flops = tokens, flops, peak_flops
+        self._pending: tuple[int, Metrics] | None = None
+        self._began = time.perf_counter()
+        self._paused = 0.0
+        self._waited = 0.0
+        self._window_began, self._window_step, self._window_waited = 0.0, -1, 0.0
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Hand over the metrics of a dispatched step; reports the one before."""
+        if self._window_step < 0:
+            self._window_step = step - 1
+        self.flush()
+        self._pending = (step, metrics)
+
+    def flush(self) -> None:
+        """Report the step not yet reported, waiting for it; raises RingRLError past `nonfinite_limit`."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.losses.append((step, values["loss"]))
+        self._report(step, values)
+        limit = self._training.nonfinite_limit
+        if limit and values["skipped_in_row"] >= limit:
+            raise RingRLError(
+                f"The loss or a gradient was not finite for {limit} steps in a row, the last at step {step}; lower "
+                "training.optimizer.learning_rate or check the data. Checkpoints saved before are whole."
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, pauses left out."""
+        return time.perf_counter() - self._began - self._paused
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time that is not training: evaluating, saving."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent waiting for the loader."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - began
+
+    def _report(self, step: int, values: dict[str, float]) -> None:
+        now = self.seconds
+        elapsed = max(now - self._window_began, 1e-9)
+        rate = (step - self._window_step) / elapsed
+        self._progress.update(step, values["loss"], rate, rate * self._step_tokens)
+        every = self._training.log_every
+        if not every or (step % every and step != self._training.steps):
+            return
+        throughput = {
+            "steps_per_second": rate,
+            "tokens_per_second": rate * self._step_tokens,
+            "model_flops_per_second": rate * self._step_flops,
+            "loader_wait": (self._waited - self._window_waited) / elapsed,
+        }
+        if self._peak_flops:
+            throughput["mfu"] = throughput["model_flops_per_second"] / self._peak_flops
+        if self._logger is not None:
+            tagged = {f"train/{name}": value for name, value in values.items()}
+            self._logger.scalars(tagged | {f"throughput/{n}": v for n, v in throughput.items()}, step)
+        self._window_began, self._window_step, self._window_waited = now, step, self._waited

@@ -1,0 +1,66 @@
+"""Everything that one training step reads and replaces."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ringrl.training.config import TrainingConfig
+from ringrl.training.optimizer import make_optimizer
+from ringrl.types import Chain, Metrics, Parameters
+
+
+class Agent(Protocol):
+    """What the trainer asks of an agent (see `ringrl.agents.make_agent`)."""
+
+    def init(self, key: jax.Array, /) -> Parameters:
+        """Fresh parameters: a nested dictionary of float32 arrays."""
+        ...
+
+    def loss(self, params: Parameters, batch: Chain, dropout_key: jax.Array | None, /) -> tuple[jax.Array, Metrics]:
+        """Mean loss over the supervised steps of a batch, and scalar metrics with their number, `supervised_steps`."""
+        ...
+
+    def train_flops(self, chains: int, steps: int) -> float:
+        """Model FLOPs of one optimiser step on `chains` chains of `steps` steps."""
+        ...
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one environment step takes."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Parameters, optimiser and counters; with the data position (`step`) it is all that resuming needs.
+
+    `step` counts batches consumed, skipped ones included, so it is also the index of the next batch.
+    """
+
+    params: Parameters
+    optimizer_state: Any
+    step: jax.Array  # () int32
+    key: jax.Array  # () key: dropout of step k draws from fold_in(key, k)
+    skipped: jax.Array  # () int32: steps without an update because the loss or a gradient was not finite
+    skipped_in_row: jax.Array  # () int32
+
+
+def create_state(
+    agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
+) -> TrainState:
+    """A fresh state, a function of the seed alone."""
+    transform = optimizer if optimizer is not None else make_optimizer(training)
+
+    @jax.jit
+    def create(key: jax.Array) -> TrainState:
+        parameter_key, dropout_key = jax.random.split(key)
+        params = agent.init(parameter_key)
+        # Separate zeros: a donated state may not hold one buffer twice.
+        counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
+        return TrainState(params, transform.init(params), counters[0], dropout_key, counters[1], counters[2])
+
+    return create(jax.random.key(seed))
