@@ -203,11 +203,11 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.legend(
             handles=ordered,
             loc="upper left",
-            bbox_to_anchor=(0.0, -0.13),
+            bbox_to_anchor=(0.0, 0.0),
             frameon=False,
             fontsize=8.5,
             ncols=2 if widest <= 40 else 1,
-            borderaxespad=0.0,
+            borderaxespad=4.6,  # in font sizes: below the axis label
         )
 
 

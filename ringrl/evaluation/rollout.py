@@ -77,7 +77,7 @@ def rollout(
         raise RingRLError(f"{task_ids.size} task ids were given for {count} environments: give one for each.")
     if trials < 1:
         raise RingRLError(f"trials={trials}: an evaluation needs at least 1.")
-    check_vector_env(vector_env, getattr(policy, "spec", None))
+    check_vector_env(vector_env, getattr(policy, "spec", None) or getattr(getattr(policy, "agent", None), "spec", None))
 
     returns = np.full((count, trials), np.nan)
     lengths = np.zeros((count, trials), np.int64)

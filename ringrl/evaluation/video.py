@@ -1,0 +1,217 @@
+"""Videos of an evaluation: one environment over all its trials, as mp4, as GIF and as an array of frames."""
+
+import contextlib
+import dataclasses
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v2
+import imageio.v3
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ringrl.errors import RingRLError
+from ringrl.evaluation.rollout import ActingPolicy, rollout
+
+BANNER_HEIGHT = 24
+BANNER_COLOR, TEXT_COLOR = (28, 30, 34), (240, 240, 240)
+REMEDY = (
+    "MuJoCo: set MUJOCO_GL=egl (a GPU, or Debian: libegl1) or MUJOCO_GL=osmesa (Debian: libosmesa6); "
+    "pygame environments: install pygame. Scores need no renderer: evaluation.video=false."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """Frames (T, height, width, 3) uint8, how many are shown in a second, and the file they were written to."""
+
+    frames: np.ndarray
+    fps: int
+    path: Path
+
+
+def record_video(
+    make_environment: Callable[[], gymnasium.Env],
+    policy: ActingPolicy,
+    *,
+    trials: int,
+    seed: int,
+    path: Path,
+    task_id: int = 0,
+    size: int = 320,
+    max_frames: int = 1500,
+) -> Video:
+    """Roll the policy out in one environment made with `render_mode="rgb_array"` and write an mp4 of all trials.
+
+    A banner numbers trial and step and adds up the return. `size` is the longer side in pixels; of more than
+    `max_frames` frames every second is dropped until they fit. Raises `RingRLError`, saying why and what to
+    install, where nothing can be rendered or encoded: call it when the scores are safe.
+    """
+    recorder = FrameRecorder(trials=trials, size=size, max_frames=max_frames)
+    with _no_complaints_from_destructors():
+        environment = _made(make_environment)
+        try:
+            fps = int(np.clip(environment.metadata.get("render_fps") or 30, 4, 60))
+            rollout(OneEnvironment(environment), policy, trials=trials, task_ids=[task_id], seed=seed, frames=recorder)
+        finally:
+            with contextlib.suppress(Exception):
+                environment.close()
+            del environment
+    frames = np.stack(recorder.frames)
+    write_mp4(frames, Path(path), fps)
+    return Video(frames, fps, Path(path))
+
+
+class FrameRecorder:
+    """Collects the frames of environment 0 during a rollout, each under its banner."""
+
+    def __init__(self, *, trials: int, size: int = 320, max_frames: int = 1500):
+        self.trials, self.size, self.max_frames = trials, size, max_frames
+        self.frames: list[np.ndarray] = []
+        self._stride, self._seen = 1, 0
+
+    def capture(self, vector_env: Any, *, trial: int, step: int, trial_return: float) -> None:
+        """Keep what environment 0 looks like now; raises `RingRLError` where it cannot be rendered."""
+        self._seen += 1
+        if (self._seen - 1) % self._stride:
+            return
+        frame = _resized(_rendered(vector_env), self.size)
+        self.frames.append(_with_banner(frame, f"trial {trial + 1}/{self.trials}", f"step {step}", trial_return))
+        if len(self.frames) > self.max_frames:
+            self.frames = self.frames[::2]
+            self._stride *= 2
+
+
+class OneEnvironment(gymnasium.vector.VectorEnv):
+    """A single environment as a vector environment of one, so that a video runs the same rollout."""
+
+    def __init__(self, environment: gymnasium.Env):
+        self.environment = environment
+        self.num_envs = 1
+        self.spec = environment.spec
+        self.metadata = {**environment.metadata, "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
+        self.single_observation_space = environment.observation_space
+        self.single_action_space = environment.action_space
+        self.observation_space = gymnasium.vector.utils.batch_space(environment.observation_space, 1)
+        self.action_space = gymnasium.vector.utils.batch_space(environment.action_space, 1)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset it; `task_id` is taken out of its array, and `reset_mask` can only mean this environment."""
+        options = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+        if "task_id" in options:
+            options["task_id"] = int(options["task_id"][0])
+        observation, info = self.environment.reset(seed=seed, options=options or None)
+        return np.asarray(observation)[None], self._add_info({}, info, 0)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One step."""
+        observation, reward, terminated, truncated, info = self.environment.step(actions[0])
+        return (
+            np.asarray(observation)[None],
+            np.array([reward], np.float64),
+            np.array([terminated]),
+            np.array([truncated]),
+            self._add_info({}, info, 0),
+        )
+
+    def render(self) -> tuple[Any, ...]:
+        """Its one frame."""
+        return (self.environment.render(),)
+
+
+def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
+    """Write frames (T, height, width, 3), height and width even, as H.264, whole or not at all."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer: Any = imageio.v2.get_writer(temporary, format="FFMPEG", fps=fps, codec="libx264", macro_block_size=2)  # type: ignore[arg-type]
+        with writer:
+            for frame in frames:
+                writer.append_data(frame)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RingRLError(
+            f"{path} cannot be written ({_reason(error)}): see that imageio-ffmpeg works here."
+        ) from error
+
+
+def gif_bytes(frames: np.ndarray, fps: int) -> bytes:
+    """The frames as an endless GIF, which is how TensorBoard's image summaries show a video."""
+    return imageio.v3.imwrite("<bytes>", frames, extension=".gif", duration=1000.0 / fps, loop=0)
+
+
+def _made(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    """The environment, or one line: the error that caused it keeps half-built renderers alive, so it is let go."""
+    try:
+        return make_environment()
+    except RingRLError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+    gc.collect()
+    raise RingRLError(f"No video: the environment cannot be made for rendering ({reason}). {REMEDY}")
+
+
+def _rendered(vector_env: Any) -> np.ndarray:
+    frame = None
+    try:
+        frames = vector_env.render()
+        frame = None if frames is None else frames[0]
+        reason = "its render() returned no frame: is it made with render_mode='rgb_array'?"
+    except Exception as error:  # each renderer fails in its own way
+        reason = _reason(error)
+    if frame is None:
+        gc.collect()
+        name = vector_env.spec.id if getattr(vector_env, "spec", None) is not None else "the environment"
+        raise RingRLError(f"No video: {name} cannot be rendered here ({reason}). {REMEDY}")
+    frame = np.asarray(frame)
+    if frame.ndim != 3 or frame.shape[2] < 3:
+        raise RingRLError(f"No video: a frame of shape {frame.shape} is not a picture (height, width, 3).")
+    return frame[..., :3].astype(np.uint8)
+
+
+def _resized(frame: np.ndarray, size: int) -> np.ndarray:
+    """Longer side `size`, both sides even (H.264 asks for it); small pictures keep their sharp edges."""
+    scale = size / max(frame.shape[:2])
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in frame.shape[:2])
+    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(frame).resize((width, height), method))
+
+
+def _with_banner(frame: np.ndarray, trial: str, step: str, trial_return: float) -> np.ndarray:
+    height, width = frame.shape[:2]
+    picture = Image.new("RGB", (width, height + BANNER_HEIGHT), BANNER_COLOR)
+    picture.paste(Image.fromarray(frame), (0, BANNER_HEIGHT))
+    draw, font, middle = ImageDraw.Draw(picture), ImageFont.load_default(size=13), BANNER_HEIGHT // 2
+    draw.text((8, middle), trial, fill=TEXT_COLOR, font=font, anchor="lm")
+    draw.text((width // 2, middle), step, fill=TEXT_COLOR, font=font, anchor="mm")
+    draw.text((width - 8, middle), f"return {trial_return:.4g}", fill=TEXT_COLOR, font=font, anchor="rm")
+    return np.asarray(picture)
+
+
+def _reason(error: BaseException) -> str:
+    """The error's first line; some graphics errors cannot even be printed."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:
+        lines = []
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _no_complaints_from_destructors() -> Iterator[None]:
+    """Half-built renderers print tracebacks when they are deleted, which would bury the one line that matters."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = before
