@@ -1,0 +1,60 @@
+"""Scripted controllers of graded quality, by environment id."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from ringrl_envs.controllers.graded import Behaviour, Expert, GradedController, RandomController, random_actions
+from ringrl_envs.controllers.grid import GridExpert
+from ringrl_envs.controllers.maze import HiddenGoalExpert, PointMazeExpert
+from ringrl_envs.controllers.pendulum import PendulumExpert
+
+EXPERTS: dict[str, Callable[[Any], Expert]] = {
+    "ringrl/DarkRoom-v0": GridExpert,
+    "ringrl/DarkKeyToDoor-v0": GridExpert,
+    "ringrl/HiddenGoalPointMaze-v0": HiddenGoalExpert,
+    "PointMaze_*": PointMazeExpert,
+    "Pendulum-v1": PendulumExpert,
+}
+
+
+def find_expert(env_id: str) -> Callable[[Any], Expert] | None:
+    """What builds the expert of an environment from its vector form; None where there is none."""
+    name = env_id.rpartition(":")[2]
+    return EXPERTS.get("PointMaze_*" if name.startswith("PointMaze_") else name)
+
+
+def make_controller(
+    env_id: str, vector_env: VectorEnv, *, kind: str = "scripted", quality: float | None = None
+) -> GradedController | RandomController:
+    """A behaviour for a vector environment from `make_vector`: `reset(mask, rng)` and `act(observations, rng)`.
+
+    `kind="scripted"` is the environment's expert at `quality` 0 to 1 (None draws it for every episode), with
+    privileged sight of hidden goals; `kind="random"` acts uniformly in any environment.
+
+    Raises:
+        ValueError: unknown kind or quality, or an environment without a scripted controller.
+    """
+    if kind == "random":
+        return RandomController(vector_env.single_action_space, vector_env.num_envs)
+    if kind != "scripted":
+        raise ValueError(f"kind={kind!r} is neither scripted nor random.")
+    expert = find_expert(env_id)
+    if expert is None:
+        raise ValueError(
+            f"{env_id} has no scripted controller, only {', '.join(EXPERTS)} have one: collect with random actions"
+            " or a trained checkpoint."
+        )
+    return GradedController(expert(vector_env), vector_env.single_action_space, vector_env.num_envs, quality)
+
+
+__all__ = [
+    "EXPERTS",
+    "Behaviour",
+    "GradedController",
+    "RandomController",
+    "find_expert",
+    "make_controller",
+    "random_actions",
+]
