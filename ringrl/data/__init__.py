@@ -1,0 +1,23 @@
+"""Episodes on disk, chains of them, and batches of chains."""
+
+from ringrl.data.chains import ChainSampler
+from ringrl.data.datasets import data_root, open_dataset
+from ringrl.data.loader import Loader, make_loader
+from ringrl.data.minari_writer import CollectedEpisode, write_minari_dataset
+from ringrl.data.normalization import fit_normalization
+from ringrl.data.store import EpisodeStore, default_target_return
+from ringrl.data.store_writer import EpisodeStoreWriter
+
+__all__ = [
+    "ChainSampler",
+    "CollectedEpisode",
+    "EpisodeStore",
+    "EpisodeStoreWriter",
+    "Loader",
+    "data_root",
+    "default_target_return",
+    "fit_normalization",
+    "make_loader",
+    "open_dataset",
+    "write_minari_dataset",
+]

@@ -1,0 +1,177 @@
+"""Writing a Minari data set through Minari's own storage classes: whole, or not at all."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ringrl.data.columns import disk_error
+from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
+from ringrl.errors import RingRLError
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+    from gymnasium.envs.registration import EnvSpec
+
+_EPISODES_AT_ONCE = 128
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CollectedEpisode:
+    """One episode of L steps, as collected, with who made it."""
+
+    observations: np.ndarray  # (L + 1, ...) in the environment's observation space (or a dictionary of such)
+    actions: np.ndarray  # (L, ...)
+    rewards: np.ndarray  # (L,)
+    terminated: bool  # ended by the environment; else cut off by a time limit
+    task_id: int = 0
+    policy: str = ""
+    seed: int | None = None
+
+
+def write_minari_dataset(
+    dataset_id: str,
+    episodes: Sequence[CollectedEpisode],
+    *,
+    cache_root: Path,
+    observation_space: "Space",
+    action_space: "Space",
+    env_spec: "EnvSpec | None" = None,
+    ref_min_score: float | None = None,
+    ref_max_score: float | None = None,
+    reference_scores: dict[str, float] | None = None,
+    description: str = "",
+    algorithm_name: str = "",
+    data_format: str = "arrow",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the episodes as the Minari set `dataset_id` and return its folder (`minari_root(cache_root)/dataset_id`).
+
+    `minari.load_dataset` opens it (with MINARI_DATASETS_PATH at that root) and `minari.get_normalized_score` works when
+    both reference scores are given. Each episode's metadata holds `task_id`, `policy` and `seed`, and its reset options
+    hold `task_id`. Raises `RingRLError` for an id that exists (unless `overwrite`), an id that Minari does not accept,
+    no episodes, an episode whose lengths disagree, and a full disk; an interrupted write leaves no set.
+    """
+    check_minari_id(dataset_id)
+    root = minari_root(Path(cache_root))
+    target = root / dataset_id
+    if target.exists() and not overwrite:
+        raise RingRLError(f"Minari set {dataset_id} exists in {root}: choose another name, or set overwrite=true.")
+    if not episodes:
+        raise RingRLError(f"Minari set {dataset_id}: there are no episodes to write.")
+    for index, episode in enumerate(episodes):
+        _check_lengths(dataset_id, index, episode)
+    metadata = {
+        "dataset_id": dataset_id,
+        "algorithm_name": algorithm_name,
+        "description": description,
+        "author": {"ringrl"},
+        "author_email": set(),
+        "code_permalink": "",
+        "ref_min_score": ref_min_score,
+        "ref_max_score": ref_max_score,
+        "reference_scores": reference_scores,
+    }
+    try:
+        with _temporary_folder(root) as folder:
+            spaces = (observation_space, action_space)
+            _write(folder / "data", episodes, spaces, env_spec, data_format, metadata, progress)
+            _make_namespaces(root, dataset_id)
+            _move_into_place(folder, target)
+    except OSError as error:
+        raise disk_error(target, error) from error
+    return target
+
+
+def _write(
+    folder: Path,
+    episodes: Sequence[CollectedEpisode],
+    spaces: "tuple[Space, Space]",
+    env_spec: "EnvSpec | None",
+    data_format: str,
+    metadata: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    import minari
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    storage = MinariStorage.new(folder, *spaces, env_spec, data_format, jpeg_encoding=False)
+    given = {key: value for key, value in metadata.items() if value is not None}
+    storage.update_metadata(given | {"minari_version": minari.__version__})
+    # The arrow storage measures the whole folder after every episode, which is quadratic: measure once, at the end.
+    storage.get_size = lambda: 0.0
+    for first in range(0, len(episodes), _EPISODES_AT_ONCE):
+        part = episodes[first : first + _EPISODES_AT_ONCE]
+        storage.update_episodes(EpisodeBuffer(**_buffer(episode)) for episode in part)
+        storage.update_episode_metadata(
+            [{"task_id": int(episode.task_id), "policy": episode.policy} for episode in part],
+            range(first, first + len(part)),
+        )
+        if progress is not None:
+            progress(first + len(part), len(episodes))
+    del storage.get_size
+    storage.update_metadata({"dataset_size": float(storage.get_size())})
+
+
+def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
+    ends = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
+    return {
+        "seed": episode.seed,
+        "options": {"task_id": int(episode.task_id)},
+        "observations": episode.observations,
+        "actions": episode.actions,
+        "rewards": np.asarray(episode.rewards, np.float64),
+        "terminations": ends & bool(episode.terminated),
+        "truncations": ends & (not episode.terminated),
+        "infos": {},  # Minari cannot print an HDF5 episode without
+    }
+
+
+def _check_lengths(dataset_id: str, index: int, episode: CollectedEpisode) -> None:
+    steps, observations = len(episode.rewards), episode.observations
+    while isinstance(observations, dict):
+        observations = next(iter(observations.values()))
+    if not steps or len(episode.actions) != steps or len(observations) != steps + 1:
+        raise RingRLError(
+            f"Minari set {dataset_id}, episode {index}: {len(observations)} observations, {len(episode.actions)} "
+            f"actions and {steps} rewards; an episode has one action a reward and one observation more."
+        )
+
+
+@contextlib.contextmanager
+def _temporary_folder(root: Path) -> Iterator[Path]:
+    """A hidden folder beside the sets (Minari does not list those), removed at the end if it is still there."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_namespaces(root: Path, dataset_id: str) -> None:
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    namespace = dataset_id.rpartition("/")[0]
+    with minari_environment(root):
+        if namespace and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+
+
+def _move_into_place(folder: Path, target: Path) -> None:
+    folder.chmod(0o755)
+    if target.exists():
+        replaced = folder.with_name(f"{folder.name}-replaced")
+        os.rename(target, replaced)
+        os.rename(folder, target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        os.rename(folder, target)

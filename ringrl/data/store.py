@@ -1,0 +1,176 @@
+"""The episode store: flat memory-mapped columns of steps, and what is known of each episode."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ringrl.data.columns import MappedColumn
+from ringrl.errors import RingRLError
+from ringrl.types import ActionKind, ActionSpec, DataSpec
+
+VERSION = 1
+STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
+EPISODE_COLUMNS = ("starts", "lengths", "returns", "task_ids", "policy_ids", "terminated")
+RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
+
+
+def step_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Indices start, start + 1, ... start + length - 1 of each episode in turn, end to end: (sum of lengths,) int64."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpisodeStore:
+    """Episodes in flat columns of T steps, read through memory maps; a view keeps some of the E episodes.
+
+    An episode of L steps has L observations: the one after its last action is not kept. `returns_to_go` is the sum of
+    an episode's rewards from a step on. `starts` and `lengths` locate the episodes in the step columns.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    spec: DataSpec
+    fingerprint: str  # of the contents, and of the episodes chosen when this is a view
+    observations: np.ndarray  # (T, O) float32
+    actions: np.ndarray  # (T, A) float32, or (T,) int32 when discrete
+    rewards: np.ndarray  # (T,) float32
+    returns_to_go: np.ndarray  # (T,) float32
+    starts: np.ndarray  # (E,) int64
+    lengths: np.ndarray  # (E,) int64
+    returns: np.ndarray  # (E,) float64
+    task_ids: np.ndarray  # (E,) int32
+    policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
+    terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
+    columns: dict[str, MappedColumn] = dataclasses.field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "EpisodeStore":
+        """Open the store in folder `path`; raises `RingRLError` when it is missing, damaged, or of another version."""
+        path = Path(path)
+        metadata = _read_metadata(path)
+        try:
+            described = metadata["columns"]
+            columns = {
+                name: MappedColumn(path / f"{name}.npy", np.dtype(column["dtype"]), tuple(column["shape"]))
+                for name in (*STEP_COLUMNS, *EPISODE_COLUMNS)
+                for column in (described[name],)
+            }
+            spec = spec_from_json(metadata["spec"])
+            fingerprint = metadata["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise RingRLError(
+                f"{path / 'metadata.json'}: {error} is missing or wrong. Delete the folder, it is built again."
+            ) from error
+        arrays = {name: columns[name].array for name in STEP_COLUMNS}
+        # Episode columns are small and used all the time: copies in memory.
+        arrays |= {name: np.array(columns[name].array) for name in EPISODE_COLUMNS}
+        return cls(path=path, metadata=metadata, spec=spec, fingerprint=fingerprint, columns=columns, **arrays)
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.lengths)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the episodes in view."""
+        return int(self.lengths.sum())
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(E + 1,) int64: episode e is steps offsets[e]:offsets[e + 1].
+
+        Raises ValueError for a view whose episodes are not contiguous: use `starts` and `lengths` there.
+        """
+        offsets = np.append(self.starts, self.starts[-1] + self.lengths[-1])
+        if np.any(offsets[:-1] + self.lengths != offsets[1:]):
+            raise ValueError("this view's episodes are not contiguous: use starts and lengths")
+        return offsets
+
+    def select(self, episodes: np.ndarray) -> "EpisodeStore":
+        """A view of the episodes with these indices (or a boolean mask over episodes), in this order."""
+        episodes = np.asarray(episodes)
+        if episodes.dtype == bool:
+            episodes = np.flatnonzero(episodes)
+        if not len(episodes):
+            raise RingRLError(f"{self.path}: no episode is selected, keep at least one.")
+        chosen = {name: getattr(self, name)[episodes] for name in EPISODE_COLUMNS}
+        content = hashlib.blake2b(chosen["starts"].tobytes() + self.fingerprint.encode(), digest_size=16)
+        return dataclasses.replace(self, fingerprint=content.hexdigest(), **chosen)
+
+    def keep_top(self, fraction: float) -> "EpisodeStore":
+        """A view of the best `fraction` of the episodes of each task by return: at least one, ties to the earlier."""
+        if not 0.0 < fraction <= 1.0:
+            raise RingRLError(f"top_fraction={fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
+        if fraction == 1.0:
+            return self
+        kept = []
+        for task_id in np.unique(self.task_ids):
+            episodes = np.flatnonzero(self.task_ids == task_id)
+            best_first = episodes[np.argsort(-self.returns[episodes], kind="stable")]
+            kept.append(best_first[: max(1, round(fraction * len(episodes)))])
+        return self.select(np.sort(np.concatenate(kept)))
+
+    def iterate_steps(self, chunk_steps: int = 1 << 16) -> Iterator[np.ndarray]:
+        """Indices of the steps in view, whole episodes at a time, about `chunk_steps` to a chunk."""
+        chunk = np.cumsum(self.lengths) // chunk_steps
+        for part in np.split(np.arange(self.num_episodes), np.flatnonzero(np.diff(chunk)) + 1):
+            yield step_indices(self.starts[part], self.lengths[part])
+
+    def release(self) -> None:
+        """Give the resident pages of the step columns back to the system."""
+        for name in STEP_COLUMNS:
+            self.columns[name].release()
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of the step columns on disk."""
+        return sum(self.columns[name].array.nbytes for name in STEP_COLUMNS)
+
+
+def default_target_return(store: EpisodeStore) -> float:
+    """The return to ask of a policy when none is given: the mean over tasks of the best return in the data."""
+    return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))
+
+
+def spec_to_json(spec: DataSpec) -> dict[str, Any]:
+    """Plain numbers, strings and lists."""
+    values = dataclasses.asdict(spec)
+    values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
+    return values
+
+
+def spec_from_json(values: dict[str, Any]) -> DataSpec:
+    """The inverse of `spec_to_json`."""
+    action = values["action"]
+    return DataSpec(
+        observation_size=values["observation_size"],
+        action=ActionSpec(ActionKind(action["kind"]), action["size"], tuple(action["low"]), tuple(action["high"])),
+        max_episode_steps=values["max_episode_steps"],
+    )
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / "metadata.json"
+    if not path.is_dir():
+        raise RingRLError(f"{path}: there is no such folder; give the folder of an EpisodeStore.")
+    if not file.is_file():
+        raise RingRLError(f"{path}: not an EpisodeStore, or half a one (no metadata.json); build it again.")
+    try:
+        metadata = json.loads(file.read_text())
+    except ValueError as error:
+        raise RingRLError(f"{file}: not valid JSON ({error}). Delete the folder, it is built again.") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":
+        raise RingRLError(f"{file}: not an EpisodeStore; a Minari set is opened with data.source=minari.")
+    if metadata.get("version") != VERSION:
+        raise RingRLError(
+            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. "
+            "Delete the folder, it is built again."
+        )
+    return metadata
