@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -34,7 +35,7 @@ def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is a typed random key (stored as its raw data)."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def write_arrays(path: Path, tree: Nested) -> dict[str, int]:

@@ -142,7 +142,7 @@ class Checkpointer:
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The first checkpoint asked for that reads back whole; damaged ones are warned of."""
         candidates = self._candidates(which)
-        targets = dict(zip(("parameters", "training"), _split(like), strict=True)) if like is not None else {}
+        targets: dict[str, Nested] = dict(zip(("parameters", "training"), _split(like), strict=True)) if like is not None else {}
         for index, step in enumerate(candidates):
             path = self._path(step)
             try:

@@ -28,7 +28,7 @@ _PEAK_FLOPS = (
 )
 
 
-def device_name(device: jax.Device | None = None) -> str:
+def device_name(device: Any = None) -> str:
     """A short name, for example "NVIDIA H200" or "cpu"; the first device by default."""
     return (device or jax.devices()[0]).device_kind
 
@@ -47,7 +47,7 @@ def needed_bytes(compiled: Any) -> int:
     return int(sizes - memory.alias_size_in_bytes)
 
 
-def available_bytes(device: jax.Device, resident: int = 0) -> int | None:
+def available_bytes(device: Any, resident: int = 0) -> int | None:
     """Bytes that a computation may use on a device, or None where unknown.
 
     On an accelerator the limit of its allocator; on a CPU the free memory of the machine or of its container, plus
@@ -61,7 +61,7 @@ def available_bytes(device: jax.Device, resident: int = 0) -> int | None:
     return (free if container is None else min(free, container)) + resident
 
 
-def check_memory(compiled: Any, device: jax.Device, *, steps: int, available: int | None = None) -> None:
+def check_memory(compiled: Any, device: Any, *, steps: int, available: int | None = None) -> None:
     """Raise RingRLError where a compiled step needs more memory than its device has; nothing runs.
 
     `steps` (P, of one chain) is for the message; `available` overrides the device's own number of bytes.

@@ -3,7 +3,7 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class TrainingProgress:
@@ -15,8 +15,9 @@ class TrainingProgress:
         self._console = console if console is not None else Console(stderr=True)
         self._line_every = max(total // 10, 1)
         self._bar: Progress | None = None
+        self._task = TaskID(0)
         if enabled and self._console.is_terminal:
-            self._bar = Progress(
+            bar = Progress(
                 TextColumn("train"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -25,7 +26,7 @@ class TrainingProgress:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("train", total=total, completed=start, text="")
+            self._bar, self._task = bar, bar.add_task("train", total=total, completed=start, text="")
 
     def __enter__(self) -> "TrainingProgress":
         if self._bar is not None:
