@@ -48,11 +48,19 @@ class TrainCommand:
         check_trajectory_embedding(self.agent, self.chain)
 
 
+class Which(enum.StrEnum):
+    """Which checkpoint of a run: its last, or the one that scored best while training (on the tasks evaluated!)."""
+
+    last = "last"
+    best = "best"
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalCommand:
     """`ringrl eval`: n trials of a trained agent."""
 
     checkpoint: str  # a run folder, or one of its checkpoints
+    which: Which = Which.last
     name: str = "eval"
     label: str = ""
     debug: bool = False
@@ -73,22 +81,18 @@ class BehaviorKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class BehaviorConfig:
-    """One policy of a mix. Quality q (0 random, 1 the controller) is drawn once per episode from [low, high]."""
+    """One policy of a mix."""
 
     kind: BehaviorKind = BehaviorKind.scripted
     weight: float = 1.0  # share of the episodes, relative to the other policies
-    quality_low: float = 0.0
-    quality_high: float = 1.0
+    quality: float | None = None  # of the controller: 0 random, 1 its best; None draws it for every episode
     checkpoint: str = ""  # a run folder, for kind=checkpoint
 
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise RingRLError(f"behavior weight={self.weight} must not be negative; 0 leaves the policy out.")
-        if not 0.0 <= self.quality_low <= self.quality_high <= 1.0:
-            raise RingRLError(
-                f"behavior quality_low={self.quality_low}, quality_high={self.quality_high}: "
-                "0 <= quality_low <= quality_high <= 1 is needed."
-            )
+        if self.quality is not None and not 0.0 <= self.quality <= 1.0:
+            raise RingRLError(f"behavior quality={self.quality} is not in [0, 1]; null draws it for every episode.")
         if (self.kind == BehaviorKind.checkpoint) != bool(self.checkpoint):
             raise RingRLError("behavior checkpoint=RUN goes with kind=checkpoint, and kind=checkpoint with it.")
 
@@ -106,6 +110,7 @@ class CollectCommand:
     split: Split = Split.training
     episodes_per_task: int = 100
     num_environments: int = 64  # at once
+    reference_episodes: int = 256  # per reference score (random, expert); 0 leaves them out
     overwrite: bool = False  # replace a data set of the same id
     reuse: bool = False  # keep a data set of the same id if it was collected by this very command
     description: str = ""

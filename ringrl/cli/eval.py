@@ -1,2 +1,47 @@
-def run(command, folder):
-    print(command, folder)
+"""`ringrl eval checkpoint=RUN`: n trials of a trained agent, in its own environment or another one."""
+
+from pathlib import Path
+
+from ringrl.cli.acting import acting_config, evaluate_policy, load_agent, reference_of, trials_of
+from ringrl.cli.compose import as_plain
+from ringrl.cli.console import output, print_scores, progress_bar
+from ringrl.cli.environments import environment_of
+from ringrl.cli.results import title_of, write_results, write_video
+from ringrl.config import EvalCommand
+from ringrl.evaluation.policy import make_policy
+from ringrl.evaluation.summary import build_summary
+
+
+def run(command: EvalCommand, folder: Path) -> None:
+    """Rebuild the agent from its checkpoint alone, roll it out, and write the results into `folder`."""
+    console = output()
+    loaded = load_agent(command.checkpoint, command.which.value, warn=console.print)
+    trained = loaded.command
+    recorded = {"environment": loaded.environment.id, "environment_spec": {"kwargs": loaded.environment.kwargs}}
+    env = environment_of(command.env, recorded)
+    own = env == loaded.environment
+    acting = acting_config(command.evaluation, trained, loaded.agent.spec, loaded.chain_steps, loaded.target_return)
+    trials = trials_of(command.evaluation, trained)
+    policy = make_policy(loaded.agent, loaded.parameters, loaded.normalization, acting)
+
+    with progress_bar("trials") as advance:
+        found = evaluate_policy(policy, env, command.evaluation, trials, advance)
+
+    summary = build_summary(
+        agent=trained.agent.name,
+        environment=env.id,
+        seed=trained.seed,
+        rollout=found,
+        reference=reference_of(loaded.metadata, command.evaluation.split) if own else None,
+        train={name: loaded.metadata.get(name) for name in ("tokens", "seconds")} | {"steps": loaded.metadata["step"]},
+        config={**as_plain(trained), "eval": as_plain(command)},
+        data_fingerprint=loaded.metadata.get("data_fingerprint"),
+        label=command.label or trained.label or None,
+        bootstrap_samples=command.evaluation.bootstrap_samples,
+        extra={"checkpoint": str(command.checkpoint), "target_return": acting.target_return},
+    )
+    write_results(summary, found, folder)
+    print_scores(summary, title_of(trained.agent.name, command.label or trained.label))
+    if command.evaluation.video:
+        console.print(f"video: {write_video(policy, env, command.evaluation, trials, folder).path}")
+    console.print(f"results: {folder}")

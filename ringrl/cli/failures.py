@@ -43,8 +43,8 @@ def guard(function: Callable[[], int], debug: bool) -> int:
     """`function()`'s exit code; a fault of the user's prints one line, anything else its traceback."""
     try:
         return function()
-    except KeyboardInterrupt:
-        say("interrupted.")
+    except KeyboardInterrupt as interrupt:
+        say(str(interrupt) or "interrupted.")
         return INTERRUPTED
     except Exception as error:
         line = describe(error)

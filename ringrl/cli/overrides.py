@@ -12,6 +12,7 @@ from hydra.errors import OverrideParseException
 from ringrl.cli.schema import key_paths, matches, nearest
 from ringrl.errors import RingRLError
 
+SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment", "tuning")
 CONFIG_FILE = "config.yaml"  # in a run folder: the whole configuration
 
 
@@ -34,9 +35,17 @@ def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
     return Vocabulary(tuple(key_paths(command)), {name: tuple(sorted(found)) for name, found in groups.items()})
 
 
+FREE_MAPPINGS = ("env.kwargs.", "behavior.")  # keys under these are the user's own
+
+
 def normalise(arguments: Sequence[str]) -> list[str]:
-    """`+experiment=NAME` is what Hydra users type; RingRL's defaults list already holds the group, before the agent."""
-    return [text[1:] if text.startswith("+experiment=") else text for text in arguments]
+    """What users type, as Hydra wants it.
+
+    `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; and a
+    key under a mapping with free keys needs no `+`.
+    """
+    texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
+    return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
 
 
 def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:
@@ -65,6 +74,20 @@ def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
     if not (folder / CONFIG_FILE).is_file():
         raise RingRLError(f"resume={folder}: no {CONFIG_FILE} there; give the folder of a `ringrl train` run.")
     return str(folder.absolute())
+
+
+def changes(texts: Iterable[str]) -> dict[str, Any]:
+    """The values that the overrides of `ringrl train resume=RUN key=value` change in the run's configuration."""
+    overrides = OverridesParser.create().parse_overrides(list(texts))
+    changed = {}
+    for override in overrides:
+        if override.is_delete() or ("." not in override.key_or_group and override.key_or_group in SECTIONS):
+            raise RingRLError(
+                f"{override.input_line}: resume=RUN keeps the configuration of the run; give single keys."
+            )
+        if override.key_or_group != "resume":
+            changed[override.key_or_group] = _unquoted(override.value())
+    return changed
 
 
 def _check(override: Override, known: Vocabulary) -> None:

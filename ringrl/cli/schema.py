@@ -140,6 +140,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     optional, hint = hint is not _without_none(hint), _without_none(hint)
     if value is None and (optional or hint is Any):
         return None
+    if value is None:
+        raise RingRLError(f"{path}=null: a value is needed.")
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise RingRLError(f"{path}={value!r}: a section with keys is needed.")

@@ -1,0 +1,141 @@
+"""A trained agent from its checkpoint alone, and its trials in an environment."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ringrl.agents import SequenceAgent, make_agent
+from ringrl.cli.environments import dealt_tasks, vector_environment
+from ringrl.cli.schema import build
+from ringrl.config import EnvConfig, TrainCommand
+from ringrl.data.store import spec_from_json
+from ringrl.errors import RingRLError
+from ringrl.evaluation.config import EvaluationConfig, Split
+from ringrl.evaluation.policy import ActingConfig, Policy
+from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
+from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
+from ringrl.training.checkpoint import Which, restore_parameters
+from ringrl.types import Context, DataSpec, Normalization, Parameters
+
+SEED_STRIDE = 100_003  # between the seeds of repeated evaluations
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedAgent:
+    """An agent ready to act, with what its run knew."""
+
+    command: TrainCommand
+    agent: SequenceAgent
+    parameters: Parameters
+    normalization: Normalization
+    environment: EnvConfig
+    chain_steps: int  # P in training
+    target_return: float
+    metadata: dict[str, Any]  # of the checkpoint
+
+
+def agent_of(command: TrainCommand, spec: DataSpec) -> SequenceAgent:
+    """The agent that a training command describes, for data of these sizes."""
+    return make_agent(
+        command.agent,
+        command.model,
+        command.attention,
+        spec,
+        context=command.chain.context,
+        compute_dtype=jnp.dtype(command.training.precision.value),
+    )
+
+
+def load_agent(checkpoint: str | Path, which: Which = "last", warn: Callable[[str], None] | None = None) -> LoadedAgent:
+    """Rebuild an agent from a run folder or checkpoint; raises RingRLError where there is none that can be used."""
+    parameters, metadata = restore_parameters(checkpoint, which, warn)
+    try:
+        command = build(TrainCommand, metadata["config"])
+        normalization = Normalization.from_json(metadata["normalization"])
+        agent = agent_of(command, spec_from_json(metadata["spec"]))
+        return LoadedAgent(
+            command,
+            agent,
+            parameters,
+            normalization,
+            build(EnvConfig, metadata["environment"]),
+            metadata["chain_steps"],
+            metadata["target_return"],
+            metadata,
+        )
+    except (KeyError, TypeError) as error:
+        raise RingRLError(
+            f"{checkpoint}: its metadata lack {error}: it is not a checkpoint of `ringrl train`."
+        ) from error
+
+
+def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
+    """The returns that count as 0 and 100: those of the split's tasks where the data set tells them, else its own."""
+    scores = metadata.get("reference_scores") or {}
+    low = scores.get(f"{split}/random", metadata.get("ref_min_score"))
+    high = scores.get(f"{split}/expert", metadata.get("ref_max_score"))
+    return None if low is None or high is None else Reference(float(low), float(high))
+
+
+def acting_config(
+    evaluation: EvaluationConfig, command: TrainCommand, spec: DataSpec, chain_steps: int, target_return: float
+) -> ActingConfig:
+    """How the agent of `command` acts in an evaluation: as much history as it learnt with, unless told otherwise."""
+    learnt = {
+        Context.chain: chain_steps,
+        Context.trial: command.chain.window_steps or spec.max_episode_steps,
+        Context.step: 1,
+    }
+    return ActingConfig(
+        target_return=target_return if evaluation.target_return is None else evaluation.target_return,
+        capacity=evaluation.context_steps or learnt[command.chain.context],
+        sample=evaluation.sample,
+        temperature=evaluation.temperature,
+        when_full=evaluation.when_full,
+    )
+
+
+def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
+    """How many trials an evaluation runs: as many as a chain had trajectories, unless told otherwise."""
+    return evaluation.trials or command.chain.trajectories
+
+
+def evaluate_policy(
+    policy: Policy,
+    env: EnvConfig,
+    evaluation: EvaluationConfig,
+    trials: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Rollout:
+    """Every repeat of an evaluation, joined."""
+    tasks = dealt_tasks(env, evaluation.split, evaluation.environments)
+    rows, total = evaluation.environments * trials, evaluation.repeats * evaluation.environments * trials
+    parts = []
+    with vector_environment(env, evaluation.environments) as environments:
+        for repeat in range(evaluation.repeats):
+
+            def advance(done: int, _: int, before: int = repeat * rows) -> None:
+                if on_progress is not None:
+                    on_progress(before + done, total)
+
+            parts.append(
+                rollout(
+                    environments,
+                    policy,
+                    trials=trials,
+                    task_ids=tasks,
+                    seed=evaluation.seed + SEED_STRIDE * repeat,
+                    on_progress=advance,
+                )
+            )
+    return join_rollouts(parts)
+
+
+def scores_of(found: Rollout) -> dict[str, float]:
+    """First, last, mean and best return, and `score`, the mean over all trials, which decides the best checkpoint."""
+    scores = score(Sample(found.trial_returns, found.task_ids), bootstrap_samples=2)
+    values = {name: getattr(scores, name).value for name in SUMMARIES}
+    return {**values, "score": values["mean"]}
