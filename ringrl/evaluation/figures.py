@@ -57,7 +57,7 @@ def plot_panels(
     rows = -(-len(panels) // columns)
     figure = _new_figure(7.4 * columns if columns == 1 else 6.4 * columns, 4.4 * rows)
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
-    styles = {label: _style(index, label, labels) for index, label in enumerate(labels)}
+    styles = _styles(labels)
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         _draw_trials(axes, curves, styles, (references or {}).get(title, {}))
@@ -124,11 +124,12 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _style(index: int, label: str, labels: Sequence[str]) -> tuple[str, str]:
-    """Colour and dash: an agent's own colour where every label is an agent, else the palette in order."""
-    if set(labels) <= AGENT_COLORS.keys():
-        return AGENT_COLORS[label], "-"
-    return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
+def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and dash per label: agents have their own colours, the others what is left of the palette."""
+    own = {label: (AGENT_COLORS[label], DASHES[0]) for label in labels if label in AGENT_COLORS}
+    others = [label for label in labels if label not in own]
+    pairs = [(color, dash) for dash in DASHES for color in PALETTE if (color, dash) not in own.values()]
+    return own | {label: pairs[index % len(pairs)] for index, label in enumerate(others)}
 
 
 def _draw_trials(

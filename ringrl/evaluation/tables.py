@@ -1,0 +1,169 @@
+"""Scores as tables: plain text for a terminal, Markdown, and CSV."""
+
+import csv
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ringrl.evaluation.scores import SUMMARIES, Estimate, Scores
+
+LABEL_WIDTH, CELL_WIDTH = 11, 12  # of a text table's first column, and of the least of the others
+NOTE = "95 % bootstrap intervals over environments and seeds; best is of each environment's own trials"
+
+
+class Row(Protocol):
+    """What a table asks of a group of runs."""
+
+    @property
+    def environment(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def seeds(self) -> tuple[int, ...]: ...
+    @property
+    def environments(self) -> int: ...
+    @property
+    def scores(self) -> Scores: ...
+    @property
+    def normalized(self) -> bool: ...
+
+
+def text(groups: Sequence[Row], *, width: int = 120) -> str:
+    """Per environment: every trial, first, last, mean and best, a column per group.
+
+    Groups that do not fit beside each other get a second table; more than that, a row each without the trials.
+    """
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    for environment, members in _by_environment(groups):
+        console.print(Text(f"{environment}: {_scale(members)}"), soft_wrap=True)
+        decimals = _decimals(members)
+        cells = [len(_cell(e, decimals)) for group in members for e in _all(group.scores)]
+        column = max([CELL_WIDTH, *cells, *(len(word) for group in members for word in group.label.split())]) + 2
+        beside = max(1, (width - LABEL_WIDTH) // column)
+        if len(members) <= 2 * beside:
+            for start in range(0, len(members), beside):
+                console.print(_table_of_trials(members[start : start + beside], decimals))
+        else:
+            console.print(_table_of_summaries(members, decimals))
+            console.print(Text("Every trial is in table.md and table.csv."))
+    console.print(Text(f"{NOTE}."), soft_wrap=True)
+    stream = console.file
+    assert isinstance(stream, io.StringIO)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def markdown(groups: Sequence[Row]) -> str:
+    """Per environment: a table of first, last, mean and best, and one of every trial."""
+    lines = []
+    for environment, members in _by_environment(groups):
+        decimals = _decimals(members)
+        trials = max(len(group.scores.trials) for group in members)
+        lines += [f"## {environment}", "", f"{_scale(members).capitalize()}. {NOTE}.", ""]
+        lines += _markdown_row(["Agent", "Seeds", "Environments", "Trials", "First", "Last", "Mean", "Best of n"])
+        lines += _markdown_row(["---"] + ["---:"] * 7)
+        for group in members:
+            counts = [len(group.seeds), group.environments, len(group.scores.trials)]
+            lines += _markdown_row([group.label, *counts, *(_cell(e, decimals) for e in _summaries(group.scores))])
+        lines += ["", "Every trial:", ""]
+        lines += _markdown_row(["Agent", *range(1, trials + 1)])
+        lines += _markdown_row(["---"] + ["---:"] * trials)
+        for group in members:
+            cells = [_cell(e, decimals) for e in group.scores.trials]
+            lines += _markdown_row([group.label, *cells, *[""] * (trials - len(cells))])
+        lines.append("")
+    return "\n".join(lines)
+
+
+def comma_separated(groups: Sequence[Row]) -> str:
+    """One line per group; every estimate in three columns: itself, `_low` and `_high`."""
+    trials = max(len(group.scores.trials) for group in groups)
+    names = [*SUMMARIES, *(f"trial_{k}" for k in range(1, trials + 1))]
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    numbers = [name + end for name in names for end in ("", "_low", "_high")]
+    table.writerow(["environment", "label", "agent", "seeds", "environments", "trials", "normalized", *numbers])
+    for group in groups:
+        estimates = [*_summaries(group.scores), *group.scores.trials]
+        values = [x for e in estimates for x in (e.value, e.low, e.high)]
+        values = ["" if np.isnan(x) else x for x in values] + [""] * (3 * trials - 3 * len(group.scores.trials))
+        seeds = " ".join(str(seed) for seed in group.seeds)
+        head = [group.environment, group.label, group.agent, seeds, group.environments, len(group.scores.trials)]
+        table.writerow([*head, str(group.normalized).lower(), *values])
+    return stream.getvalue()
+
+
+def _table_of_trials(groups: Sequence[Row], decimals: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("Trial")
+    for group in groups:
+        table.add_column(Text(f"{group.label}\n{_plural(len(group.seeds), 'seed')}"), justify="right")
+    trials = max(len(group.scores.trials) for group in groups)
+    for k in range(trials):
+        cells = [_cell(g.scores.trials[k], decimals) if k < len(g.scores.trials) else "" for g in groups]
+        table.add_row(str(k + 1), *map(Text, cells), end_section=k == trials - 1)
+    counts = sorted({len(group.scores.trials) for group in groups})
+    names = ["first", "last", "mean", f"best of {counts[0]}" if len(counts) == 1 else "best of n"]
+    for name, summary in zip(names, SUMMARIES, strict=True):
+        table.add_row(name, *(Text(_cell(getattr(group.scores, summary), decimals)) for group in groups))
+    return table
+
+
+def _table_of_summaries(groups: Sequence[Row], decimals: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("Agent", overflow="fold")
+    for name in ("Seeds", "Trials", "First", "Last", "Mean", "Best of n"):
+        table.add_column(name, justify="right")
+    for group in groups:
+        counts = (str(len(group.seeds)), str(len(group.scores.trials)))
+        cells = (Text(_cell(estimate, decimals)) for estimate in _summaries(group.scores))
+        table.add_row(Text(group.label), *counts, *cells)
+    return table
+
+
+def _by_environment(groups: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(name, list(members)) for name, members in itertools.groupby(groups, key=lambda group: group.environment)]
+
+
+def _scale(groups: Sequence[Row]) -> str:
+    return "normalised return (references 0 and 100)" if groups[0].normalized else "return"
+
+
+def _summaries(scores: Scores) -> list[Estimate]:
+    return [getattr(scores, name) for name in SUMMARIES]
+
+
+def _all(scores: Scores) -> list[Estimate]:
+    return [*scores.trials, *_summaries(scores)]
+
+
+def _decimals(groups: Sequence[Row]) -> int:
+    """Enough digits to tell numbers of this size apart."""
+    numbers = [abs(x) for group in groups for e in _all(group.scores) for x in (e.value, e.low, e.high)]
+    largest = np.nanmax(numbers)
+    return 2 if largest < 10 else 1 if largest < 1000 else 0
+
+
+def _cell(estimate: Estimate, decimals: int) -> str:
+    if np.isnan(estimate.value):
+        return "-"
+    value, low, high = (
+        f"{round(x, decimals) + 0.0:.{decimals}f}" for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _markdown_row(cells: Sequence[object]) -> list[str]:
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"]
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"

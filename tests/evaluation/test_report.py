@@ -1,0 +1,166 @@
+"""Reports: what is gathered, what is pooled, and the numbers in every table."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ringrl.errors import RingRLError
+from ringrl.evaluation import report, summary
+from ringrl.evaluation.rollout import Rollout
+from ringrl.evaluation.scores import Reference, Sample, score
+
+
+def returns_of(*rows):
+    return np.array(rows, np.float64)
+
+
+def make_run(agent="at", seed=0, returns=None, config=None, environment="Maze-v0", reference=None, label=None):
+    returns = returns_of([1, 2], [3, 6]) if returns is None else returns
+    rows = np.arange(len(returns))
+    data = Rollout(returns, np.where(np.isnan(returns), 0, 9), None, rows, np.zeros(len(returns), int))
+    return summary.build_summary(
+        agent=agent,
+        environment=environment,
+        seed=seed,
+        rollout=data,
+        reference=reference,
+        label=label,
+        config={"seed": seed, "name": f"run{seed}", **(config or {})},
+        bootstrap_samples=200,
+    )
+
+
+def labels(runs):
+    return [group.label for group in report.group_runs(runs, bootstrap_samples=100)]
+
+
+def test_seeds_are_pooled():
+    first, second = returns_of([1, 2], [3, 6]), returns_of([5, 4], [7, 8])
+    (group,) = report.group_runs([make_run(seed=0, returns=first), make_run(seed=1, returns=second)])
+    assert group.scores == score([Sample(first), Sample(second)])
+    assert [trial.value for trial in group.scores.trials] == [4.0, 5.0]
+    assert group.scores.best.value == np.mean([2, 6, 5, 8])
+    assert group.seeds == (0, 1)
+    assert group.environments == 4
+    assert not group.normalized
+
+
+def test_a_second_evaluation_of_a_seed_is_not_a_second_seed():
+    runs = [make_run(returns=returns_of([1, 2])), make_run(returns=returns_of([3, 4, 5]))]
+    (group,) = report.group_runs(runs)
+    assert group.seeds == (0,)
+    assert [trial.value for trial in group.scores.trials] == [2.0, 3.0, 5.0]
+    assert group.scores.last.value == 3.5
+
+
+def test_groups_differ_in_agent_and_configuration_and_are_named_by_it():
+    def config(trajectories, tokens):
+        return {"chain": {"trajectories": trajectories, "order": "ascending"}, "agent": {"tokens_per_step": tokens}}
+
+    runs = [make_run(agent, config=config(4, 1)) for agent in ("bc", "bc10", "dt")]
+    runs += [make_run("at", seed, config=config(n, 1)) for n in (16, 2) for seed in (0, 1)]
+    assert labels(runs) == ["AT, trajectories=2", "AT, trajectories=16", "DT", "BC-10%", "BC"]
+    runs.append(make_run("at", config=config(2, 4)))
+    assert "AT, tokens_per_step=4, trajectories=2" in labels(runs)
+    ambiguous = [make_run(config={"a": {"size": i}, "b": {"size": -i}}) for i in (1, 2)]
+    assert labels(ambiguous) == ["AT, a.size=1, b.size=-1", "AT, a.size=2, b.size=-2"]
+
+
+def test_an_own_label_wins_and_unknown_agents_come_last():
+    runs = [make_run("mine"), make_run("dt"), make_run("at", label="AT shuffled"), make_run("at", config={"x": 3})]
+    assert labels(runs) == ["AT", "AT shuffled", "DT", "mine"]
+
+
+def test_scores_are_normalised_only_by_shared_references():
+    shared = [make_run(agent, reference=Reference(0.0, 10.0)) for agent in ("at", "dt")]
+    other = make_run("at", environment="Other-v0")
+    groups = report.group_runs([*shared, other])
+    assert [(g.environment, g.normalized) for g in groups] == [
+        ("Maze-v0", True),
+        ("Maze-v0", True),
+        ("Other-v0", False),
+    ]
+    assert groups[0].scores.last.value == 40.0
+    assert report.group_runs(shared, normalized=False)[0].scores.last.value == 4.0
+    mixed = [shared[0], make_run("dt", reference=Reference(0.0, 20.0))]
+    assert not any(group.normalized for group in report.group_runs(mixed))
+
+
+def test_runs_are_found_once_under_folders_files_and_globs(tmp_path):
+    runs = [make_run("at"), make_run("dt")]
+    summary.write_summary(runs, tmp_path / "all")
+    for run in runs:
+        summary.write_summary(run, tmp_path / "all" / run["agent"])
+    (tmp_path / "collected").mkdir()
+    (tmp_path / "collected" / "summary.json").write_text(json.dumps({"episodes": 3}))
+    assert len(report.find_runs([tmp_path])) == 2
+    assert len(report.find_runs([tmp_path / "all" / "at" / "summary.json"])) == 1
+    assert len(report.find_runs([str(tmp_path / "all" / "?t")])) == 2
+    with pytest.raises(RingRLError, match="No finished run"):
+        report.find_runs([tmp_path / "collected"])
+    with pytest.raises(RingRLError, match=r"nowhere does not exist"):
+        report.find_runs([tmp_path / "nowhere"])
+    (tmp_path / "collected" / "summary.json").write_text("{")
+    with pytest.raises(RingRLError, match=r"collected.summary\.json cannot be read as JSON"):
+        report.find_runs([tmp_path])
+
+
+def test_a_run_without_its_returns_cannot_be_pooled():
+    run = make_run()
+    del run["returns"]
+    with pytest.raises(RingRLError, match=r"at in Maze-v0 .seed 0. has no `returns`"):
+        report.group_runs([run])
+
+
+def test_the_report_s_files_and_text_hold_the_numbers(tmp_path):
+    at = returns_of([1, 2, 3.25], [3, 6, 7.25])
+    dt = returns_of([1, 1, -1], [1, 1, np.nan])
+    summary.write_summary([make_run("dt", returns=dt), make_run("at", returns=at)], tmp_path / "runs")
+    text = report.write_report([tmp_path / "runs"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["figure.png", "table.csv", "table.md"]
+    assert (tmp_path / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+    lines = text.splitlines()
+    assert lines[0] == "Maze-v0: return"
+    assert re.fullmatch(r"\s+AT\s+DT", lines[2])
+    cells = {line[:10].strip(): re.findall(r"-?[\d.]+ \[[^]]*\]", line[10:]) for line in lines[4:]}
+    assert cells["1"] == ["2.00 [1.00, 3.00]", "1.00 [1.00, 1.00]"]
+    assert cells["3"] == ["5.25 [3.25, 7.25]", "-1.00 [-1.00, -1.00]"]
+    assert cells["first"] == cells["1"]
+    assert cells["last"] == ["5.25 [3.25, 7.25]", "0.00 [-1.00, 1.00]"]
+    assert cells["mean"][0].startswith("3.75 [")
+    assert cells["best of 3"] == ["5.25 [3.25, 7.25]", "1.00 [1.00, 1.00]"]
+
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| AT | 1 | 2 | 3 | 2.00 [1.00, 3.00] | 5.25 [3.25, 7.25] |" in table
+    assert "| AT | 2.00 [1.00, 3.00] | 4.00 [2.00, 6.00] | 5.25 [3.25, 7.25] |" in table
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [row["label"] for row in rows] == ["AT", "DT"]
+    assert float(rows[0]["trial_2_high"]) == 6.0
+    assert rows[0]["normalized"] == "false"
+    assert {row["best"] for row in rows} == {"5.25", "1.0"}
+
+
+def test_every_trial_is_printed_on_a_narrow_terminal_and_lines_stay_within_it():
+    runs = [
+        make_run(agent, returns=returns_of(*[np.arange(8.0) + i for i in range(3)])) for agent in ("at", "dt", "bc")
+    ]
+    narrow = report.runs_table(runs, width=60)
+    table = [line for line in narrow.splitlines() if not line.startswith(("95 %", "Maze"))]
+    assert max(map(len, table)) <= 60
+    assert len([line for line in table if line.startswith(" 8 ")]) == 2  # two tables
+    many = [make_run(config={"setting": i}) for i in range(40)]
+    assert report.runs_table(many).count("setting=") == 40
+
+
+def test_one_panel_per_environment_and_one_curve_per_group():
+    runs = [make_run(agent, environment=name) for agent in ("at", "dt") for name in ("A-v0", "B-v0")]
+    figure = report.runs_figure(runs)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["A-v0", "B-v0"]
+    for axes in figure.axes:
+        curves = [line for line in axes.get_lines() if line.get_label() in ("AT", "DT")]
+        assert len(curves) == 2
+        np.testing.assert_array_equal(curves[0].get_ydata(), [2.0, 4.0])
