@@ -75,16 +75,17 @@ def _plan(
     split = getattr(vector_env, "task_split", None)
     if task_ids is None:
         task_ids = split.ids("training") if split is not None else [0]
-    if not len(task_ids):
+    tasks = np.asarray(task_ids, np.int64)
+    if not len(tasks):
         raise ValueError("no tasks to collect from.")
-    total = total_episodes if total_episodes is not None else (episodes_per_task or 0) * len(task_ids)
+    total = total_episodes if total_episodes is not None else (episodes_per_task or 0) * len(tasks)
     if total < 1:
         raise ValueError(f"{total} episodes asked for: at least 1 is needed.")
     rng = np.random.default_rng([seed, 0])
     cumulated = np.round(np.cumsum(weights) / weights.sum() * total).astype(np.int64)
     dealt = np.repeat(np.arange(len(weights)), np.diff(cumulated, prepend=0))
     return _Plan(
-        np.resize(np.asarray(task_ids, np.int64), total),
+        np.resize(tasks, total),
         rng.permutation(dealt),
         rng.integers(2**31, size=total),
     )

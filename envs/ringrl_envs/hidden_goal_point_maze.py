@@ -12,6 +12,7 @@ renderer: "top_down" draws in numpy and works anywhere; "mujoco" needs an OpenGL
 """
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,8 +98,7 @@ def top_down_frame(maze: MazeMap, goal: np.ndarray, radius: float, position: np.
 
 def mujoco_frame(physics: PointPhysics, goal: np.ndarray, state: np.ndarray) -> np.ndarray:
     """MuJoCo's own picture from above, (480, 480, 3) uint8; needs a working OpenGL backend."""
-    import mujoco
-
+    mujoco: Any = importlib.import_module("mujoco")
     data = mujoco.MjData(physics.model)
     data.qpos[:], data.qvel[:] = state[:2], state[2:]
     physics.model.site("target").pos[:2] = goal

@@ -6,6 +6,7 @@ Its solver starts cold at each step, so a state depends on the state before and 
 copies share a batch.
 """
 
+import importlib
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -28,8 +29,7 @@ def load_point_maze(maze: MazeMap) -> Any:
         ValueError: gymnasium-robotics or mujoco is not installed.
     """
     package = Path(str(robotics_module().__file__)).parent
-    import mujoco
-
+    mujoco: Any = importlib.import_module("mujoco")
     tree = ElementTree.parse(package / "envs" / "assets" / "point" / "point.xml")
     world = tree.find(".//worldbody")
     assert world is not None
@@ -57,9 +57,8 @@ class PointPhysics:
 
     def __init__(self, maze: MazeMap, count: int, threads: int | None = None) -> None:
         self.model = load_point_maze(maze)
-        import mujoco
-        from mujoco import rollout
-
+        mujoco: Any = importlib.import_module("mujoco")
+        rollout: Any = importlib.import_module("mujoco.rollout")
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = available if threads is None else threads
         if count < SMALLEST_THREADED_BATCH or threads < 2:

@@ -66,8 +66,10 @@ def make(env_id: str, render_mode: str | None = None, **kwargs: Any) -> gymnasiu
         ValueError: unknown id, or arguments that the environment does not take.
     """
     spec = find_spec(env_id)
+    if render_mode is not None:  # some environments do not take the argument at all
+        kwargs["render_mode"] = render_mode
     with _one_line_errors(env_id):
-        env = gymnasium.make(spec, render_mode=render_mode, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
         return env if is_flat(env.observation_space) else FlattenGoalDict(env)
 
 
@@ -128,4 +130,5 @@ def _one_line_errors(env_id: str):
     try:
         yield
     except (TypeError, ImportError, gymnasium.error.Error) as error:
-        raise ValueError(f"{env_id}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        line = (str(error) or type(error).__name__).splitlines()[0].partition(" was raised from the environment")[0]
+        raise ValueError(f"{env_id}: {line}") from error

@@ -1,6 +1,7 @@
 """The vectorised form of any gymnasium environment: one after the other, restarted by the caller alone."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
@@ -82,5 +83,4 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
         return info if self._has_tasks else {**info, "task_id": 0}
 
     def _gathered(self) -> Any:
-        observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
-        return np.copy(observations)
+        return deepcopy(concatenate(self.single_observation_space, self._env_obs, self._observations))

@@ -25,7 +25,7 @@ def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray) -> np.ndarra
     fractions = np.linspace(0.0, 1.0, SAMPLES)[:, None, None]
     widths = np.minimum(1.0, 4.0 * np.minimum(fractions, 1.0 - fractions))
     center = start + fractions * along
-    return (maze.is_free(center + widths * side) & maze.is_free(center - widths * side)).all(axis=0)
+    return np.all(maze.is_free(center + widths * side) & maze.is_free(center - widths * side), axis=0)
 
 
 def waypoints(maze: MazeMap, positions: np.ndarray, goals: np.ndarray) -> np.ndarray:
