@@ -199,7 +199,9 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
     if not ordered:
         return
     if widest <= 22:
-        axes.legend(handles=ordered, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        axes.legend(
+            handles=ordered, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, handlelength=3
+        )
     else:
         axes.legend(
             handles=ordered,
@@ -207,6 +209,7 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
             bbox_to_anchor=(0.0, 0.0),
             frameon=False,
             fontsize=8.5,
+            handlelength=3,
             ncols=2 if widest <= 40 else 1,
             borderaxespad=4.6,  # in font sizes: below the axis label
         )

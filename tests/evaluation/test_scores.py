@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ringrl.errors import RingRLError
 from ringrl.evaluation.scores import Estimate, Reference, Sample, score
@@ -78,6 +79,12 @@ def test_samples_of_different_lengths_are_pooled():
     scores = score([Sample([[1.0, 2.0]]), Sample([[3.0, 4.0, 8.0]])])
     assert [trial.value for trial in scores.trials] == [2.0, 3.0, 8.0]
     assert scores.last.value == 5.0
+
+
+def test_few_rows_get_an_interval_as_wide_as_student_s():
+    values = np.random.default_rng(3).normal(size=(8, 1))
+    student = 2 * stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+    assert width(score(Sample(values), bootstrap_samples=20_000).first) == pytest.approx(student, rel=0.1)
 
 
 def test_intervals_cover_the_true_mean():
