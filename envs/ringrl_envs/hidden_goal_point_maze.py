@@ -13,6 +13,7 @@ renderer: "top_down" draws in numpy and works anywhere; "mujoco" needs an OpenGL
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,17 +98,30 @@ def top_down_frame(maze: MazeMap, goal: np.ndarray, radius: float, position: np.
 
 
 def mujoco_frame(physics: PointPhysics, goal: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """MuJoCo's own picture from above, (480, 480, 3) uint8; needs a working OpenGL backend."""
+    """MuJoCo's own picture from above, (480, 480, 3) uint8.
+
+    Raises:
+        ValueError: no OpenGL backend works here.
+    """
     mujoco: Any = importlib.import_module("mujoco")
     data = mujoco.MjData(physics.model)
     data.qpos[:], data.qvel[:] = state[:2], state[2:]
     physics.model.site("target").pos[:2] = goal
     mujoco.mj_forward(physics.model, data)
     camera = mujoco.MjvCamera()
-    camera.elevation, camera.distance = -90.0, 1.6 * float(np.abs(physics.model.geom_pos[:, :2]).max() + 0.5)
-    with mujoco.Renderer(physics.model, FRAME_SIZE, FRAME_SIZE) as renderer:
-        renderer.update_scene(data, camera)
-        return renderer.render()
+    camera.elevation, camera.distance = -90.0, 2.6 * (float(np.abs(physics.model.geom_pos[:, :2]).max()) + 0.5)
+    backend = os.environ.get("MUJOCO_GL", "")
+    try:
+        if backend.lower() in ("disable", "disabled", "off", "false", "0"):
+            raise RuntimeError("rendering is switched off")
+        with mujoco.Renderer(physics.model, FRAME_SIZE, FRAME_SIZE) as renderer:
+            renderer.update_scene(data, camera)
+            return renderer.render()
+    except Exception as error:  # every backend fails in its own way
+        raise ValueError(
+            f"{NAME}: renderer=mujoco found no OpenGL with MUJOCO_GL={backend!r} ({error}):"
+            " use renderer=top_down, or MUJOCO_GL=egl or osmesa where it is installed."
+        ) from error
 
 
 class HiddenGoalPointMaze(TaskEnv):

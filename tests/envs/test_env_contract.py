@@ -1,5 +1,8 @@
 """What every RingRL environment promises: gymnasium's checks, tasks, and a vectorised form with equal trajectories."""
 
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -189,3 +192,18 @@ def test_pictures_need_no_graphics_driver_and_show_the_scene(env_id):
         env.step(1)
     assert (env.render() != frame).any()
     vector.close()
+
+
+def test_mujocos_renderer_without_a_backend_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    env = ringrl_envs.make(POINT_MAZE, render_mode="rgb_array", renderer="mujoco")
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="use renderer=top_down"):
+        env.render()
+
+
+def test_importing_needs_no_simulator():
+    heavy = "mujoco", "gymnasium_robotics", "minari", "jax", "ringrl"
+    code = f"import sys, ringrl_envs; sys.exit(', '.join(set({heavy}) & set(sys.modules)) or 0)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
