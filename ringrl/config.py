@@ -133,7 +133,8 @@ class ReportCommand:
 
     runs: list[str] = dataclasses.field(default_factory=list)  # run folders, or folders of runs; empty: the latest
     name: str = "run"  # with runs empty: the latest under runs/train/<name>
-    title: str = ""
+    normalized: bool = True  # where all runs of an environment have the same references
+    bootstrap_samples: int = 2000
     debug: bool = False
 
     def __post_init__(self) -> None:

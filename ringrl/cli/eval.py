@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ringrl.cli.acting import acting_config, evaluate_policy, load_agent, reference_of, trials_of
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, print_scores, progress_bar
+from ringrl.cli.console import output, progress_bar
 from ringrl.cli.environments import environment_of
-from ringrl.cli.results import title_of, write_results, write_video
+from ringrl.cli.results import write_results, write_video
 from ringrl.config import EvalCommand
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.summary import build_summary
@@ -41,7 +41,6 @@ def run(command: EvalCommand, folder: Path) -> None:
         extra={"checkpoint": str(command.checkpoint), "target_return": acting.target_return},
     )
     write_results(summary, found, folder)
-    print_scores(summary, title_of(trained.agent.name, command.label or trained.label))
     if command.evaluation.video:
         console.print(f"video: {write_video(policy, env, command.evaluation, trials, folder).path}")
     console.print(f"results: {folder}")

@@ -10,15 +10,16 @@ from hydra.core.hydra_config import HydraConfig
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
 from ringrl.cli.compose import as_plain, as_yaml, load_yaml
-from ringrl.cli.console import output, print_scores, progress_bar
+from ringrl.cli.console import output, progress_bar
 from ringrl.cli.environments import environment_of, vector_environment
 from ringrl.cli.overrides import CONFIG_FILE, changes
-from ringrl.cli.results import title_of, trials_figure, write_results, write_video
+from ringrl.cli.results import write_results, write_video
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
 from ringrl.data.store import EpisodeStore, spec_to_json
 from ringrl.evaluation.figures import plot_training_curves, save_png
 from ringrl.evaluation.policy import make_policy
+from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.training.checkpoint import Checkpointer
@@ -61,8 +62,8 @@ def run(command: TrainCommand, folder: Path) -> None:
     checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
     state, resumed = create_state(agent, command.training, command.seed), None
     if resuming:
+        check_compatible(checkpointer.load_metadata("last"), must_agree(metadata))
         state, resumed = checkpointer.restore("last", like=state)
-        check_compatible(resumed, must_agree(metadata))
     write_atomically(folder / CONFIG_FILE, as_yaml(dataclasses.replace(command, resume=None)))
 
     acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
@@ -79,7 +80,7 @@ def run(command: TrainCommand, folder: Path) -> None:
             evaluations[step] = found
             summary = summarize(found)
             logger.trials(summary["trial_returns"], step)
-            logger.figure("trials", trials_figure(summary), step)
+            logger.figure("trials", runs_figure([summary]), step)
             return scores_of(found)
 
         logger.text("config", as_yaml(command))
@@ -110,9 +111,8 @@ def run(command: TrainCommand, folder: Path) -> None:
         found = evaluations[max(evaluations)]
         summary = summarize(found, result)
         logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
-        save_png(_curves(result, evaluations, title_of(command.agent.name, command.label)), folder / "curves.png")
+        save_png(_curves(result, evaluations, command.label or command.agent.name), folder / "curves.png")
         write_results(summary, found, folder)
-        print_scores(summary, title_of(command.agent.name, command.label))
         if command.evaluation.video:
             policy = make_policy(agent, result.state.params, normalization, acting)
             video = write_video(policy, env, command.evaluation, trials, folder)
