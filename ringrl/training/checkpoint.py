@@ -4,7 +4,7 @@
       step_00000500/
         parameters/     arrays, orbax
         training/       optimiser state, step, key, counters, orbax
-        metadata.json   what the caller gave, plus step, metric and a checksum per array
+        metadata.json   what the caller gave, plus step, metric and a checksum per file
 
 A checkpoint is written beside its place under a hidden name and renamed when whole, so an interrupted save
 leaves nothing that looks like one.
@@ -66,7 +66,9 @@ class Checkpointer:
                 "parameters": write_arrays(unfinished / "parameters", parameters),
                 "training": write_arrays(unfinished / "training", training),
             }
-            record = {**metadata, "step": step, "metric": metric, "checksums": checksums}
+            implementation = str(jax.random.key_impl(state.key))
+            record = {**metadata, "step": step, "metric": metric, "key_implementation": implementation}
+            record["checksums"] = checksums
             _write_json(unfinished / "metadata.json", record)
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
@@ -91,7 +93,9 @@ class Checkpointer:
         """
         (parameters, training), metadata = self._first_whole(which, ("parameters", "training"), like)
         tree = {"params": parameters, **training}
-        return (tree if like is None else _into(like, tree, self.directory)), metadata
+        if like is None:
+            return tree, metadata
+        return _into(like, tree, metadata["key_implementation"], self.directory), metadata
 
     def restore_parameters(self, which: Which = "best") -> tuple[Parameters, dict[str, Any]]:
         """Parameters alone (nested dictionaries of numpy arrays) and metadata; faults as `restore`."""
@@ -142,7 +146,9 @@ class Checkpointer:
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The first checkpoint asked for that reads back whole; damaged ones are warned of."""
         candidates = self._candidates(which)
-        targets: dict[str, Nested] = dict(zip(("parameters", "training"), _split(like), strict=True)) if like is not None else {}
+        targets: dict[str, Nested] = {}
+        if like is not None:
+            targets["parameters"], targets["training"] = _split(like)
         for index, step in enumerate(candidates):
             path = self._path(step)
             try:
@@ -193,7 +199,7 @@ def _split(state: TrainState) -> tuple[Nested, Nested]:
     return nested(rest.pop("params")), nested(rest)
 
 
-def _into(like: TrainState, tree: Nested, directory: Path) -> TrainState:
+def _into(like: TrainState, tree: Nested, key_implementation: str, directory: Path) -> TrainState:
     """The stored arrays in the structure of `like`; raises RingRLError where they do not fit it."""
     stored = {path_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -201,7 +207,7 @@ def _into(like: TrainState, tree: Nested, directory: Path) -> TrainState:
         names = path_names(path)
         value = stored.get(names)
         if value is not None and is_key(leaf):
-            value = jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+            value = jax.random.wrap_key_data(value, impl=key_implementation)
         if value is None or value.shape != leaf.shape or value.dtype != leaf.dtype:
             found = "is absent" if value is None else f"is {value.dtype}{list(value.shape)}"
             raise RingRLError(

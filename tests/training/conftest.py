@@ -75,17 +75,17 @@ def stream(start: int) -> Iterator[Chain]:
         start += 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_agent() -> type[ToyAgent]:
     return ToyAgent
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def chain() -> Callable[..., Chain]:
     return make_chain
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batches() -> Callable[[int], Iterator[Chain]]:
     return stream
 

@@ -1,0 +1,184 @@
+"""Checkpoints: whole or absent, the best and the last kept, damage passed over."""
+
+import dataclasses
+import errno
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from ringrl.errors import RingRLError
+from ringrl.training import checkpoint as checkpoint_module
+from ringrl.training.checkpoint import Checkpointer, find_checkpoint, load_metadata, restore_parameters
+from ringrl.training.compatibility import check_compatible
+from ringrl.training.config import TrainingConfig
+from ringrl.training.state import create_state
+from ringrl.training.step import make_train_step
+
+TRAINING = TrainingConfig(steps=10, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def state(toy_agent, chain):
+    agent = toy_agent()
+    return make_train_step(agent, TRAINING)(create_state(agent, TRAINING, 3), chain(0))[0]
+
+
+@pytest.fixture
+def warnings_seen():
+    return []
+
+
+@pytest.fixture
+def checkpointer(tmp_path, warnings_seen):
+    return Checkpointer(tmp_path / "checkpoints", keep_last=2, warn=warnings_seen.append)
+
+
+def damage(folder):
+    """Flip one byte in the middle of the largest file."""
+    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+
+
+def test_a_state_comes_back_bit_for_bit(checkpointer, state, toy_agent, assert_same):
+    checkpointer.save(1, state, {"config": {"seed": 3}})
+    like = create_state(toy_agent(), TRAINING, 99)
+    restored, metadata = checkpointer.restore("last", like=like)
+    assert_same(restored, state)
+    assert metadata["config"] == {"seed": 3}
+    assert (metadata["step"], metadata["metric"]) == (1, None)
+    shapes = jax.eval_shape(lambda: create_state(toy_agent(), TRAINING, 0))
+    assert_same(checkpointer.restore(None, like=shapes)[0], state)
+
+
+def test_restoring_needs_no_tree(checkpointer, state, tmp_path):
+    checkpointer.save(1, state, {})
+    tree, _ = checkpointer.restore()
+    assert set(tree) == {"params", "optimizer_state", "step", "key", "skipped", "skipped_in_row"}
+    assert isinstance(tree["params"]["hidden"]["kernel"], np.ndarray)
+    np.testing.assert_array_equal(tree["key"], jax.random.key_data(state.key))
+    params, metadata = restore_parameters(tmp_path)
+    assert jax.tree.structure(params) == jax.tree.structure(state.params)
+    np.testing.assert_array_equal(params["action"]["kernel"], state.params["action"]["kernel"])
+    assert metadata["step"] == 1
+
+
+def test_the_best_and_the_last_are_kept(checkpointer, state, tmp_path):
+    for step, metric in ((1, 0.1), (2, 0.9), (3, float("nan")), (4, 0.5), (5, None), (6, 0.2)):
+        checkpointer.save(step, state, {"note": step}, metric)
+    assert checkpointer.steps() == [2, 5, 6]
+    assert checkpointer.best() == (2, 0.9)
+    assert checkpointer.restore("best")[1]["note"] == 2
+    assert checkpointer.restore(5)[1]["note"] == 5
+    assert load_metadata(tmp_path, "best")["note"] == 2
+    assert load_metadata(tmp_path)["note"] == 6
+
+
+def test_saving_a_step_again_replaces_it(checkpointer, state):
+    checkpointer.save(1, state, {"note": "old"})
+    checkpointer.save(1, state, {"note": "new"}, metric=1.0)
+    assert checkpointer.restore()[1]["note"] == "new"
+    assert [path.name for path in checkpointer.directory.iterdir()] == ["step_00000001"]
+
+
+@pytest.mark.parametrize("fault", ["byte", "missing", "truncated", "metadata"])
+def test_a_damaged_newest_is_named_and_the_one_before_is_used(checkpointer, state, warnings_seen, fault, assert_same):
+    for step in (1, 2):
+        checkpointer.save(step, dataclasses.replace(state, step=state.step + step), {})
+    newest = checkpointer.directory / "step_00000002"
+    if fault == "byte":
+        damage(newest / "parameters")
+    elif fault == "missing":
+        (newest / "training" / "manifest.ocdbt").unlink()
+    elif fault == "metadata":
+        (newest / "metadata.json").write_text('{"step": 2, "metr')
+    else:
+        for path in newest.glob("training/**/d/*"):  # small arrays have several copies among these
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    restored, metadata = checkpointer.restore("last", like=state)
+    assert metadata["step"] == 1
+    assert int(restored.step) == int(state.step) + 1
+    assert_same(restored.params, state.params)
+    assert len(warnings_seen) == 1
+    assert "step_00000002" in warnings_seen[0]
+    assert "trying step 1" in warnings_seen[0]
+    assert "\n" not in warnings_seen[0]
+
+
+def test_none_whole_is_one_line_with_the_folder(checkpointer, state, warnings_seen, tmp_path):
+    checkpointer.save(1, state, {})
+    damage(checkpointer.directory / "step_00000001" / "parameters")
+    with pytest.raises(RingRLError, match=r"No whole checkpoint in .*checkpoints"):
+        checkpointer.restore()
+    assert len(warnings_seen) == 1
+    with pytest.raises(RingRLError, match="No whole checkpoint of step 7"):
+        checkpointer.restore(7)
+    with pytest.raises(RingRLError, match="No checkpoint in"):
+        find_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_half_written_save_is_not_a_checkpoint_and_is_swept_up(checkpointer, state):
+    checkpointer.save(1, state, {})
+    leftover = checkpointer.directory / ".unfinished_step_00000002"
+    leftover.mkdir()
+    assert checkpointer.steps() == [1]
+    checkpointer.save(3, state, {})
+    assert not leftover.exists()
+
+
+def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(checkpointer, state, monkeypatch, assert_same):
+    checkpointer.save(1, state, {})
+    write = checkpoint_module.write_arrays
+
+    def fill_up(path, tree):
+        if path.name == "training":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, tree)
+
+    monkeypatch.setattr(checkpoint_module, "write_arrays", fill_up)
+    with pytest.raises(RingRLError, match=r"step 2 in .*: no space left on device; free"):
+        checkpointer.save(2, state, {})
+    assert [path.name for path in checkpointer.directory.iterdir()] == ["step_00000001"]
+    assert_same(checkpointer.restore(like=state)[0], state)
+
+
+def test_another_model_is_refused_by_name(checkpointer, state):
+    checkpointer.save(1, state, {})
+    params = {**state.params, "action": {**state.params["action"], "bias": np.zeros((7,), np.float32)}}
+    with pytest.raises(RingRLError, match=r"another model: params/action/bias is float32\[2\], here float32\[7\]"):
+        checkpointer.restore(like=dataclasses.replace(state, params=params))
+    params = {**state.params, "extra": np.zeros((1,), np.float32)}
+    with pytest.raises(RingRLError, match="params/extra is absent"):
+        checkpointer.restore(like=dataclasses.replace(state, params=params))
+
+
+def test_a_checkpoint_from_a_path(checkpointer, state, tmp_path):
+    saved = checkpointer.save(4, state, {})
+    assert find_checkpoint(tmp_path) == (checkpointer.directory, "best")
+    assert find_checkpoint(checkpointer.directory, "last") == (checkpointer.directory, "last")
+    assert find_checkpoint(saved) == (checkpointer.directory, 4)
+
+
+def test_another_configuration_is_refused_with_every_differing_key():
+    saved = {
+        "config": {"model": {"width": 64, "layers": 2, "gone": 1}, "chain": {"order": "ascending"}, "name": "a"},
+        "data_fingerprint": "abc",
+        "step": 5,
+    }
+    same = {"config": {"model": {"width": 64, "layers": 2, "gone": 1}, "chain": {"order": "ascending"}}}
+    check_compatible(saved, same)
+    check_compatible(saved, {**same, "data_fingerprint": "abc"})
+    other = {"config": {"model": {"width": 128, "layers": 2}, "chain": {"order": "random"}}, "data_fingerprint": "x"}
+    with pytest.raises(RingRLError) as caught:
+        check_compatible(json.loads(json.dumps(saved)), other)
+    message = str(caught.value)
+    assert "model.width is 64 in the checkpoint and 128 now" in message
+    assert "model.gone is 1 in the checkpoint and None now" in message
+    for key in ("chain.order", "data_fingerprint"):
+        assert key in message
+    for key in ("layers", "name", "step"):
+        assert key not in message.replace("data_fingerprint", "")

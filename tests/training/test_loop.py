@@ -1,0 +1,201 @@
+"""The loop: resuming exactly, saving, evaluating, stopping."""
+
+import dataclasses
+import io
+import threading
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ringrl.errors import RingRLError
+from ringrl.training import loop as loop_module
+from ringrl.training.checkpoint import Checkpointer
+from ringrl.training.config import OptimizerConfig, TrainingConfig
+from ringrl.training.loop import train
+from ringrl.training.state import create_state
+from ringrl.training.step import make_train_step
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
+TRAINING = TrainingConfig(
+    steps=20, batch_size=8, gradient_accumulation=2, log_every=5, save_every=10, optimizer=OPTIMIZER
+)
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch):
+    """One compilation for all runs of the same agent and configuration; the shapes are all alike."""
+    monkeypatch.setattr(loop_module, "compile_train_step", _compiled)
+
+
+_steps = {}
+
+
+def _compiled(agent, training, state, batch):
+    key = (agent, training.steps, training.gradient_accumulation, training.optimizer)
+    if key not in _steps:
+        _steps[key] = loop_module_compile(agent, training, state, batch)
+    return _steps[key]
+
+
+loop_module_compile = loop_module.compile_train_step
+
+
+class Recording:
+    """A logger that remembers."""
+
+    def __init__(self):
+        self.seen = []
+        self.histogram_steps = []
+
+    def scalars(self, values, step):
+        self.seen.append((step, dict(values)))
+
+    def histograms(self, tree, step, prefix=""):
+        self.histogram_steps.append((step, prefix))
+
+
+def run(agent, state, batches, training=TRAINING, **options):
+    return train(agent, state, batches, training, progress=False, **options)
+
+
+def test_resuming_gives_bit_identical_losses_and_parameters(toy_agent, batches, tmp_path, assert_same):
+    agent = toy_agent(dropout_rate=0.3)
+    straight = run(agent, create_state(agent, TRAINING, 0), batches)
+    assert [step for step, _ in straight.losses] == list(range(1, 21))
+    assert straight.losses[-1][1] < straight.losses[0][1]
+
+    class Crash(Exception):
+        pass
+
+    def crashing(start):
+        for index, batch in enumerate(batches(start), start):
+            if index == 13:
+                raise Crash
+            yield batch
+
+    checkpointer = Checkpointer(tmp_path)
+    with pytest.raises(Crash):
+        run(agent, create_state(agent, TRAINING, 0), crashing, checkpointer=checkpointer)
+    state, metadata = checkpointer.restore("last", like=create_state(agent, TRAINING, 77))
+    assert metadata["data_position"] == metadata["step"] == 10
+    resumed = run(agent, state, batches, checkpointer=checkpointer, resumed=metadata)
+    assert resumed.losses == straight.losses[10:]
+    assert_same(resumed.state, straight.state)
+    assert resumed.tokens == straight.tokens == 20 * 8 * 5 * agent.tokens_per_step
+    assert resumed.seconds > metadata["seconds"]
+
+
+def test_metrics_one_step_late_equal_those_read_directly(toy_agent, batches):
+    agent = toy_agent()
+    training = dataclasses.replace(TRAINING, log_every=1, evaluate_every=7, histogram_every=8)
+    logger = Recording()
+    result = run(agent, create_state(agent, training, 0), batches, training, logger=logger, evaluate=lambda p, s: {})
+
+    state, step, stream = create_state(agent, training, 0), make_train_step(agent, training), batches(0)
+    for index in range(20):
+        state, metrics = step(state, next(stream))
+        assert result.losses[index] == (index + 1, float(metrics["loss"]))
+        logged = dict(logger.seen[index + (index >= 7) + (index >= 14)][1])
+        for name, value in metrics.items():
+            assert logged[f"train/{name}"] == float(value)
+    assert logger.histogram_steps == [(8, "parameters"), (16, "parameters")]
+
+
+def test_logs_name_the_rates(toy_agent, batches):
+    agent, logger = toy_agent(), Recording()
+    run(agent, create_state(agent, TRAINING, 0), batches, logger=logger)
+    assert [step for step, _ in logger.seen] == [5, 10, 15, 20]
+    for _, values in logger.seen:
+        rate = values["throughput/steps_per_second"]
+        assert values["throughput/tokens_per_second"] == pytest.approx(rate * 80)
+        assert values["throughput/model_flops_per_second"] == pytest.approx(rate * agent.train_flops(8, 5))
+        assert 0.0 <= values["throughput/loader_wait"] <= 1.0
+        assert "throughput/mfu" not in values  # a CPU's peak is unknown
+        assert {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"} <= values.keys()
+
+
+def test_the_best_by_score_is_saved_where_it_was_reached(toy_agent, batches, tmp_path):
+    agent, checkpointer, logger = toy_agent(), Checkpointer(tmp_path, keep_last=1), Recording()
+    training = dataclasses.replace(TRAINING, evaluate_every=4, save_every=10)
+    scores = {4: 1.0, 8: 3.0, 12: 2.0, 16: 0.0, 20: 2.5}
+    kept = {}
+
+    def evaluate(params, step):
+        kept[step] = jax.device_get(params)
+        return {"score": scores[step], "trials": 8}
+
+    result = run(
+        agent, create_state(agent, training, 0), batches, training, checkpointer=checkpointer, evaluate=evaluate,
+        logger=logger, metadata={"name": "x"},
+    )  # fmt: skip
+    assert sorted(kept) == [4, 8, 12, 16, 20]
+    assert result.evaluation == {"score": 2.5, "trials": 8.0}
+    assert checkpointer.steps() == [8, 20]
+    params, metadata = checkpointer.restore_parameters("best")
+    np.testing.assert_array_equal(params["action"]["kernel"], kept[8]["action"]["kernel"])
+    assert (metadata["metric"], metadata["evaluation"]["trials"], metadata["name"]) == (3.0, 8.0, "x")
+    assert (8, {"evaluation/score": 3.0, "evaluation/trials": 8.0}) in logger.seen
+
+
+def test_a_finished_run_that_is_resumed_evaluates_and_does_no_step(toy_agent, batches, tmp_path):
+    agent, checkpointer = toy_agent(), Checkpointer(tmp_path)
+    first = run(agent, create_state(agent, TRAINING, 0), batches, checkpointer=checkpointer)
+    state, metadata = checkpointer.restore(like=first.state)
+    again = run(
+        agent, state, batches, checkpointer=checkpointer, resumed=metadata, evaluate=lambda params, step: {"score": 4}
+    )
+    assert (again.losses, again.final_loss, again.steps, again.tokens) == ([], None, 20, first.tokens)
+    assert checkpointer.best() == (20, 4.0)
+
+
+def test_skipped_steps_are_counted_and_training_goes_on(toy_agent, poisoned):
+    agent = toy_agent()
+    result = run(agent, create_state(agent, TRAINING, 0), poisoned({3, 4, 9}))
+    assert int(result.state.skipped) == 3
+    assert [step for step, loss in result.losses if not np.isfinite(loss)] == [4, 5, 10]
+    assert np.isfinite(result.final_loss)
+
+
+def test_steps_that_stay_bad_stop_training_and_the_checkpoint_stays_whole(toy_agent, poisoned, tmp_path):
+    agent, checkpointer = toy_agent(), Checkpointer(tmp_path)
+    training = dataclasses.replace(TRAINING, nonfinite_limit=3, save_every=5)
+    with pytest.raises(
+        RingRLError, match=r"not finite for 3 steps in a row, the last at step 9; lower .*learning_rate"
+    ):
+        run(agent, create_state(agent, training, 0), poisoned(set(range(6, 100))), training, checkpointer=checkpointer)
+    state, metadata = checkpointer.restore(like=create_state(agent, training, 0))
+    assert metadata["step"] == 5
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_too_few_batches_is_one_line(toy_agent, chain):
+    with pytest.raises(RingRLError, match=r"ran out at step 2 of training.steps=20"):
+        run(toy_agent(), create_state(toy_agent(), TRAINING, 0), lambda start: iter([chain(0), chain(1)]))
+
+
+def test_a_chain_longer_than_memory_is_refused_before_it_runs(toy_agent, batches, monkeypatch):
+    monkeypatch.setattr(loop_module, "compile_train_step", loop_module_compile)
+    monkeypatch.setattr("ringrl.training.device.available_bytes", lambda device, resident=0: 64)
+    with pytest.raises(RingRLError, match=r"Chain longer than memory allows: .* chains of 5 steps needs .* GiB"):
+        run(toy_agent(), create_state(toy_agent(), TRAINING, 0), batches)
+
+
+def test_training_works_outside_the_main_thread(toy_agent, batches):
+    results = []
+    state = create_state(toy_agent(), TRAINING, 0)
+    thread = threading.Thread(target=lambda: results.append(run(toy_agent(), state, batches)))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 20
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_steps_tokens_and_loss(toy_agent, batches, terminal):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120)
+    train(toy_agent(), create_state(toy_agent(), TRAINING, 0), batches, TRAINING, console=console)
+    for part in ("20/20", "steps/s", "tokens/s", "loss", "left"):
+        assert part in text.getvalue()
+    assert terminal or len(text.getvalue().splitlines()) == 10

@@ -1,0 +1,146 @@
+"""Event files, read back by TensorBoard's own reader; what is known of devices."""
+
+import io
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ringrl.errors import RingRLError
+from ringrl.training import device as device_module
+from ringrl.training.device import available_bytes, check_memory, device_name, needed_bytes, peak_flops
+from ringrl.training.metrics import TensorBoardLogger
+
+
+def read(directory):
+    events = EventAccumulator(str(directory), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    return events
+
+
+def test_everything_opens_in_tensorboards_reader(tmp_path):
+    figure = Figure(figsize=(2, 1))
+    figure.add_subplot().plot([1, 2], [3, 4])
+    frames = np.random.default_rng(0).integers(0, 255, (3, 8, 12, 3), dtype=np.uint8)
+    with TensorBoardLogger(tmp_path) as logger:
+        for step in (1, 2):
+            logger.scalars({"train/loss": 1.0 / step, "train/skipped": np.float32(0)}, step)
+        logger.histograms({"layer": {"kernel": jnp.arange(10.0)}, "bad": jnp.full((2,), jnp.nan)}, 2)
+        logger.text("config", "seed: 0\nname: x")
+        logger.figure("curves", figure, 2)
+        logger.video("rollout", frames, 2)
+        logger.trials([0.5, 1.5, 2.5], step=2)
+        logger.hparams({"model": {"width": 64, "remat": "none"}, "seed": 0, "resume": None}, {"final/last": 2.5}, 2)
+    events = read(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("trials/return/step_00000002")] == [(1, 0.5), (2, 1.5), (3, 2.5)]
+    assert events.Scalars("final/last")[0].value == 2.5
+    assert events.Tags()["histograms"] == ["parameters/layer/kernel"]
+    histogram = events.Histograms("parameters/layer/kernel")[0].histogram_value
+    assert (histogram.min, histogram.max, histogram.num) == (0.0, 9.0, 10)
+    assert b"seed: 0" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
+    with Image.open(io.BytesIO(events.Images("rollout")[0].encoded_image_string)) as video:
+        assert (video.format, video.n_frames, video.size) == ("GIF", 3, (12, 8))
+    curves = events.Images("curves")[0]
+    with Image.open(io.BytesIO(curves.encoded_image_string)) as image:
+        assert image.size == (curves.width, curves.height) == (200, 100)
+    assert set(events.PluginTagToContent("hparams")) == {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+
+
+def test_resuming_hides_what_was_logged_after_the_checkpoint(tmp_path):
+    with TensorBoardLogger(tmp_path) as logger:
+        for step in (1, 2, 3):
+            logger.scalars({"loss": float(step)}, step)
+    with TensorBoardLogger(tmp_path, resumed_at=2) as logger:
+        logger.scalars({"loss": 20.0}, 2)
+    assert [(e.step, e.value) for e in read(tmp_path).Scalars("loss")] == [(1, 1.0), (2, 20.0)]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RingRLError, match=r"Cannot write TensorBoard events in .*file"):
+        TensorBoardLogger(tmp_path / "file")
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    logger._events._py_recordio_writer._writer.close()
+    with open("/dev/full", "wb") as full:
+        logger._events._py_recordio_writer._writer = os.fdopen(os.dup(full.fileno()), "wb", buffering=0)
+        with pytest.raises(RingRLError, match="No space left on device"):
+            logger.scalars({"loss": 1.0}, 1)
+    logger._events._py_recordio_writer._writer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("Tesla V100-SXM2-16GB", 125e12),
+        ("TPU v3", 61.5e12),
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("cpu", None),
+    ],
+)
+def test_peaks(kind, expected):
+    assert peak_flops(kind) == expected
+
+
+def test_the_compiled_step_is_weighed_before_it_runs():
+    size = 256
+    compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((size, size), jnp.float32)).compile()
+    needed = needed_bytes(compiled)
+    assert 2 * size**2 * 4 <= needed < 4 * size**2 * 4
+    device = jax.devices("cpu")[0]
+    check_memory(compiled, device, steps=100, available=needed)
+    with pytest.raises(RingRLError) as caught:
+        check_memory(compiled, device, steps=100, available=needed - 1)
+    message = str(caught.value)
+    for part in ("chains of 100 steps", "GiB", device_name(device), "chain.trajectories", "training.batch_size"):
+        assert part in message
+    for part in ("attention.strategy=blockwise", "model.remat=layer"):
+        assert part in message
+    assert "\n" not in message
+    assert available_bytes(device) > 0
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts(tmp_path, version):
+    names = {
+        1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }
+    limit, used, cache = names[version]
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text("1000\n")
+    (tmp_path / used).write_text("700\n")
+    (tmp_path / limit).with_name("memory.stat").write_text(f"anon 500\n{cache} 200\n")
+    assert device_module._container_free_bytes(tmp_path) == 500
+    (tmp_path / limit).write_text("max\n")
+    assert device_module._container_free_bytes(tmp_path) is None
+
+
+def test_training_needs_none_of_the_heavy_packages():
+    code = (
+        "import sys; import ringrl.training.loop, ringrl.training.metrics;"
+        "print([n for n in ('gymnasium', 'mujoco', 'minari', 'hydra', 'ringrl.data', 'ringrl.evaluation')"
+        " if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
