@@ -137,8 +137,8 @@ def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
 
 def _check_lengths(dataset_id: str, index: int, episode: CollectedEpisode) -> None:
     steps, observations = len(episode.rewards), episode.observations
-    while isinstance(observations, dict):
-        observations = next(iter(observations.values()))
+    while isinstance(observations, dict | tuple):
+        observations = next(iter(observations.values() if isinstance(observations, dict) else observations))
     if not steps or len(episode.actions) != steps or len(observations) != steps + 1:
         raise RingRLError(
             f"Minari set {dataset_id}, episode {index}: {len(observations)} observations, {len(episode.actions)} "

@@ -87,9 +87,7 @@ def test_every_flag_equals_the_slow_twin(make_store, discrete):
         config = ChainConfig(size, order, relabel, supervise, context)
         sampler = ChainSampler(store, config, scale)
         tasks = rng.choice(np.unique(store.task_ids), size=5)
-        episodes = np.stack(
-            [rng.choice(np.flatnonzero(store.task_ids == task), size, replace=False) for task in tasks]
-        )
+        episodes = np.stack([rng.choice(np.flatnonzero(store.task_ids == task), size, replace=False) for task in tasks])
         slow = [slow_chain(store, config, scale, row, sampler.steps) for row in episodes]
         assert_equals_slow(sampler.assemble(episodes), slow)
 

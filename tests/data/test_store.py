@@ -133,11 +133,19 @@ def test_fingerprint_follows_the_content(tmp_path):
     assert len({store.fingerprint for store in [first, *others]}) == 7
 
 
+def append_both(writer, changes):
+    append(writer)
+    append(writer, **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"rewards": np.array([0, 1, np.nan, 1])}, r"a test, episode 1, step 2: rewards holds nan"),
-        ({"observations": np.where(np.arange(15).reshape(5, 3) == 4, np.inf, 0)}, r"episode 1, step 1: obs.* holds inf"),
+        (
+            {"observations": np.where(np.arange(15).reshape(5, 3) == 4, np.inf, 0)},
+            r"episode 1, step 1: obs.* holds inf",
+        ),
         ({"actions": np.full((4, 2), np.nan)}, r"episode 1, step 0: actions holds nan"),
         ({"actions": np.array([[0, 0], [0, -1.5], [0, 0], [0, 0]])}, r"episode 1, step 1: action -1.5 in dimension 1"),
         ({"actions": np.zeros((4, 3))}, r"episode 1: actions have shape \(4, 3\), expected \(4, 2\)"),
@@ -148,11 +156,11 @@ def test_fingerprint_follows_the_content(tmp_path):
     ],
 )
 def test_faulty_episodes_are_named_and_nothing_is_left(tmp_path, changes, message):
-    with pytest.raises(RingRLError, match=message) as caught, EpisodeStoreWriter(
-        tmp_path / "store", 3, ACTION, source="a test"
-    ) as writer:
-        append(writer)
-        append(writer, **changes)
+    with (
+        pytest.raises(RingRLError, match=message) as caught,
+        EpisodeStoreWriter(tmp_path / "store", 3, ACTION, source="a test") as writer,
+    ):
+        append_both(writer, changes)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -176,9 +184,10 @@ def test_an_observation_after_the_end_may_be_anything(tmp_path):
 
 
 def test_an_empty_set_is_refused(tmp_path):
-    with pytest.raises(RingRLError, match="a test: the set has no episodes"), EpisodeStoreWriter(
-        tmp_path / "store", 3, ACTION, source="a test"
-    ) as writer:
+    with (
+        pytest.raises(RingRLError, match="a test: the set has no episodes"),
+        EpisodeStoreWriter(tmp_path / "store", 3, ACTION, source="a test") as writer,
+    ):
         writer.finish()
     assert list(tmp_path.iterdir()) == []
 
@@ -189,10 +198,14 @@ def test_an_existing_store_is_not_overwritten(tmp_path):
         build(tmp_path / "store")
 
 
+def interrupt_after_one(writer):
+    append(writer)
+    raise KeyboardInterrupt
+
+
 def test_an_interrupted_build_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), EpisodeStoreWriter(tmp_path / "store", 3, ACTION) as writer:
-        append(writer)
-        raise KeyboardInterrupt
+        interrupt_after_one(writer)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,9 +222,10 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(columns_module.ColumnWriter, "append", full)
-    with pytest.raises(RingRLError, match="the disk is full.*RINGRL_DATA"), EpisodeStoreWriter(
-        tmp_path / "store", 3, ACTION
-    ) as writer:
+    with (
+        pytest.raises(RingRLError, match=r"the disk is full.*RINGRL_DATA"),
+        EpisodeStoreWriter(tmp_path / "store", 3, ACTION) as writer,
+    ):
         append(writer)
     assert list(tmp_path.iterdir()) == []
 

@@ -131,9 +131,11 @@ def _episodes(name: str, folder: Path, storage: Any, total: int) -> Iterator[tup
     """Episodes with their metadata, a few at a time (Minari opens all those asked for at once)."""
     for first in range(0, total, _EPISODES_AT_ONCE):
         indices = range(first, min(first + _EPISODES_AT_ONCE, total))
-        episodes = zip(storage.get_episodes(indices), storage.get_episode_metadata(indices), strict=True)
+        episodes = None
         for index in indices:
             try:
+                if episodes is None:
+                    episodes = zip(storage.get_episodes(indices), storage.get_episode_metadata(indices), strict=True)
                 pair = next(episodes)
             except Exception as error:  # h5py, pyarrow and json each have their own
                 raise _damaged(name, folder, f"episode {index}: {_one_line(error)}") from error
