@@ -1,0 +1,124 @@
+"""Which room may import which (the order in which the house stands), and what the lower floors run without."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = {"types", "errors"}
+ROOMS = {
+    "types": set(),
+    "errors": set(),
+    "ops": BASE,
+    "nn": {*BASE, "ops"},
+    "agents": {*BASE, "ops", "nn"},
+    "data": BASE,
+    "parallel": BASE,
+    "training": {*BASE, "ops", "nn", "agents", "parallel"},
+    "evaluation": {*BASE, "ops", "nn", "agents", "parallel", "envs"},
+    "planning": {*BASE, "ops", "nn", "agents", "parallel", "training", "evaluation"},
+    "config": {*BASE, "ops", "nn", "agents", "data", "parallel", "training", "evaluation"},
+    "cli": {*BASE, "ops", "nn", "agents", "data", "parallel", "training", "evaluation", "planning", "config", "envs"},
+    "envs": set(),
+}
+ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}
+HEAVY = ("gymnasium", "gymnasium_robotics", "mujoco", "minari", "hydra", "omegaconf", "ringrl_envs", "grain")
+
+
+def python_files() -> list[Path]:
+    return sorted([*(ROOT / "ringrl").rglob("*.py"), *(ROOT / "envs" / "ringrl_envs").rglob("*.py")])
+
+
+def room_of(module: str) -> str | None:
+    """`ringrl.nn.block` -> nn; `ringrl_envs.x` -> envs; None for `ringrl` itself and for other packages."""
+    parts = module.removesuffix(".__init__").split(".")
+    if parts[0] == "ringrl_envs":
+        return "envs"
+    return parts[1] if parts[0] == "ringrl" and len(parts) > 1 else None
+
+
+def module_of(file: Path) -> str:
+    base = ROOT if (ROOT / "ringrl") in file.parents else ROOT / "envs"
+    return ".".join(file.relative_to(base).with_suffix("").parts)
+
+
+def imports_of(source: str, module: str) -> set[str]:
+    """Every module imported anywhere in the source, inside functions too; `from ringrl import ops` is `ringrl.ops`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: -node.level] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{origin}.{name.name}" for name in node.names} if origin == "ringrl" else {origin}
+    return found
+
+
+def violations(source: str, module: str) -> list[str]:
+    room = room_of(module)
+    if room is None:
+        return []
+    wrong = []
+    for name in sorted(imports_of(source, module)):
+        other = room_of(name)
+        if other == "__version__":
+            continue
+        if other is not None and other != room and other not in ROOMS[room]:
+            wrong.append(f"{module} imports {name}")
+        rooms = ROOM_OF_LIBRARY.get(name.split(".")[0])
+        if rooms is not None and room not in rooms:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def test_every_room_is_known() -> None:
+    rooms = {room_of(module_of(file)) for file in python_files()} - {None}
+    assert rooms <= set(ROOMS)
+
+
+def test_no_room_imports_a_higher_one() -> None:
+    wrong = [line for file in python_files() for line in violations(file.read_text(), module_of(file))]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ringrl.ops.masks", "from ringrl.nn import block"),
+        ("ringrl.nn.block", "def f():\n    import ringrl.training.step"),
+        ("ringrl.data.store", "from ringrl import agents"),
+        ("ringrl.training.loop", "from ringrl.evaluation.rollout import rollout"),
+        ("ringrl.training.loop", "from ..evaluation import rollout"),
+        ("ringrl.agents.x", "from ringrl.config import TrainCommand"),
+        ("ringrl.data.store", "import omegaconf"),
+        ("ringrl_envs.registry", "import ringrl.types"),
+        ("ringrl.training.step", "import ringrl_envs"),
+    ],
+)
+def test_the_check_sees(module: str, source: str) -> None:
+    assert violations(source, module)
+
+
+def test_lower_floors_run_without_environments_and_configuration() -> None:
+    """On a machine that has only the numerical packages, the model and the trainer import."""
+    rooms = ("ops", "nn", "agents", "parallel", "training")
+    modules = ["ringrl.types", "ringrl.errors"]
+    modules += [module_of(f).removesuffix(".__init__") for f in python_files() if room_of(module_of(f)) in rooms]
+    program = f"""
+import importlib, importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY!r}:
+            raise ImportError(name + " is blocked")
+
+sys.meta_path.insert(0, Blocked())
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
