@@ -57,7 +57,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 
 
 def key_paths(cls: type, path: str = "") -> list[str]:
-    """Every dotted key of `cls`, sections and leaves; a mapping with free keys ends in `.*`."""
+    """Every dotted key of `cls`, sections and leaves; `*` stands for one free name, `**` at the end for any below."""
     paths = []
     for name, hint in typing.get_type_hints(cls).items():
         here = join(path, name)
@@ -68,22 +68,21 @@ def key_paths(cls: type, path: str = "") -> list[str]:
         elif typing.get_origin(hint) is dict:
             item = typing.get_args(hint)[1]
             if dataclasses.is_dataclass(item):
-                paths.extend(key_paths(item, f"{here}.*"))  # type: ignore[arg-type]
+                paths.extend([f"{here}.*", *key_paths(item, f"{here}.*")])  # type: ignore[arg-type]
             else:
-                paths.append(f"{here}.*")
+                paths.append(f"{here}.**")
     return paths
 
 
 def matches(key: str, paths: Iterable[str]) -> bool:
-    """Whether `key` is one of `paths`; `*` stands for one name, at the end for any."""
-    parts = key.split(".")
-    for path in paths:
-        pattern = path.split(".")
-        head = pattern[: len(parts)] if len(pattern) >= len(parts) else pattern
-        free = pattern[-1] == "*" and len(parts) > len(pattern)
-        if (len(parts) == len(pattern) or free) and all(p in ("*", q) for p, q in zip(head, parts, strict=False)):
-            return True
-    return False
+    """Whether `key` is one of `paths`, as `key_paths` gives them."""
+    return any(_matches(key.split("."), path.split(".")) for path in paths)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if pattern[-1] == "**" and len(parts) >= len(pattern):
+        return parts[: len(pattern) - 1] == pattern[:-1]
+    return len(parts) == len(pattern) and all(p in ("*", q) for p, q in zip(pattern, parts, strict=True))
 
 
 def unknown_key(key: str, valid: Iterable[str]) -> RingRLError:
@@ -99,7 +98,7 @@ def nearest(name: str, candidates: Iterable[str]) -> list[str]:
         last = difflib.SequenceMatcher(None, name.rsplit(".", 1)[-1], candidate.rsplit(".", 1)[-1]).ratio()
         return max(whole, 0.95 * last)
 
-    return sorted((c for c in candidates if not c.endswith("*")), key=likeness, reverse=True)
+    return sorted((c for c in candidates if "*" not in c), key=likeness, reverse=True)
 
 
 def join(path: str, name: str) -> str:
