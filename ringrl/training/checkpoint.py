@@ -33,13 +33,15 @@ Warn = Callable[[str], None]
 
 _PREFIX = "step_"
 _UNFINISHED = ".unfinished_"
+_OVERHEAD_BYTES = 1 << 16  # of a checkpoint besides its arrays
 _logger = logging.getLogger(__name__)
 
 
 class Checkpointer:
     """Saves and restores the checkpoints of one run.
 
-    Kept are the last `keep_last` (at least 1) and the one with the highest metric. `warn` is told, in one line,
+    Kept are the last `keep_last` (at least 1) and the one with the highest metric; saving a step drops those of later
+    steps, so the folder tells one history. `warn` is told, in one line,
     of a damaged checkpoint that is passed over.
     """
 
@@ -60,8 +62,9 @@ class Checkpointer:
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in self.directory.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            unfinished.mkdir()
             parameters, training = _split(state)
+            _check_space(self.directory, (parameters, training))
+            unfinished.mkdir()
             checksums = {
                 "parameters": write_arrays(unfinished / "parameters", parameters),
                 "training": write_arrays(unfinished / "training", training),
@@ -81,7 +84,7 @@ class Checkpointer:
                 f"Cannot save the checkpoint of step {step} in {self.directory}: {reason}; "
                 "free some space and resume from the checkpoint before."
             ) from error
-        self._drop_old()
+        self._drop_old(step)
         return target
 
     def restore(self, which: Which = "last", like: TrainState | None = None) -> tuple[Any, dict[str, Any]]:
@@ -127,7 +130,11 @@ class Checkpointer:
             return None
         return metric if metric is not None and math.isfinite(metric) else None
 
-    def _drop_old(self) -> None:
+    def _drop_old(self, saved: int) -> None:
+        # A later step is what a damaged or abandoned course left: kept, it would pass for the newest.
+        for step in self.steps():
+            if step > saved:
+                shutil.rmtree(self._path(step), ignore_errors=True)
         best = self.best()
         kept = {*self.steps()[-self.keep_last :], *([best[0]] if best else [])}
         for step in self.steps():
@@ -157,8 +164,6 @@ class Checkpointer:
                 trees = [read_arrays(path / part, checksums[part], targets.get(part)) for part in parts]
                 return trees, metadata
             except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-                if isinstance(error, RingRLError):
-                    raise
                 after = f"trying step {candidates[index + 1]}" if index + 1 < len(candidates) else "none is left"
                 self._warn(f"Checkpoint {path} is damaged or incomplete ({_first_line(error)}); {after}.")
         asked = f" of step {which}" if isinstance(which, int) else ""
@@ -228,6 +233,13 @@ def _write_json(path: Path, record: Mapping[str, Any]) -> None:
         json.dump(record, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _check_space(directory: Path, trees: Any) -> None:
+    """Raise OSError where the arrays would not fit on the disk: orbax reports a full one at length."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD_BYTES
+    if shutil.disk_usage(directory).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _disk_fault(error: Exception) -> str | None:

@@ -78,6 +78,15 @@ def test_the_best_and_the_last_are_kept(checkpointer, state, tmp_path):
     assert load_metadata(tmp_path)["note"] == 6
 
 
+def test_going_on_from_an_earlier_step_drops_the_later_ones(checkpointer, state):
+    for step in (1, 2, 3):
+        checkpointer.save(step, state, {}, metric=float(step))
+    checkpointer.keep_last = 1
+    checkpointer.save(2, state, {"note": "again"})
+    assert checkpointer.steps() == [2]
+    assert checkpointer.restore("best")[1]["note"] == "again"
+
+
 def test_saving_a_step_again_replaces_it(checkpointer, state):
     checkpointer.save(1, state, {"note": "old"})
     checkpointer.save(1, state, {"note": "new"}, metric=1.0)
@@ -144,6 +153,17 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(checkpointer, 
         checkpointer.save(2, state, {})
     assert [path.name for path in checkpointer.directory.iterdir()] == ["step_00000001"]
     assert_same(checkpointer.restore(like=state)[0], state)
+
+
+def test_too_little_space_is_seen_before_anything_is_written(checkpointer, state, monkeypatch):
+    checkpointer.save(1, state, {})
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    usage = type("Usage", (), {"free": needed})
+    monkeypatch.setattr(checkpoint_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(checkpoint_module, "write_arrays", lambda path, tree: pytest.fail("written"))
+    with pytest.raises(RingRLError, match="no space left on device"):
+        checkpointer.save(2, state, {})
+    assert checkpointer.steps() == [1]
 
 
 def test_another_model_is_refused_by_name(checkpointer, state):
