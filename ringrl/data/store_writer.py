@@ -84,7 +84,8 @@ class EpisodeStoreWriter:
         """
         rewards = np.asarray(rewards, np.float32)
         steps = len(rewards)
-        observations = np.asarray(observations, np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused below
+            observations = np.asarray(observations, np.float32)
         actions = np.asarray(actions)
         self._check_shapes(observations, actions, rewards)
         observations = observations[:steps]

@@ -105,7 +105,7 @@ def build_from_minari(name: str, folder: Path, store_path: Path, progress: Progr
     action = action_spec(dataset.action_space, source)
     kept = {key: metadata[key] for key in _KEPT_METADATA if metadata.get(key) is not None}
     if dataset.env_spec is not None:
-        kept |= {"environment": dataset.env_spec.id, "environment_spec": dataset.env_spec.to_json()}
+        kept |= {"environment": dataset.env_spec.id, "environment_spec": metadata["env_spec"]}
     total = int(metadata["total_episodes"])
     if not total:
         raise RingRLError(f"{source} in {folder}: the set has no episodes; collect it again.")
