@@ -1,7 +1,9 @@
 """Strict numerics for every test, a data cache of its own, and the command line as a function."""
 
 import dataclasses
+import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
@@ -43,10 +45,16 @@ class Outcome:
 @pytest.fixture
 def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """`ringrl("train", "seed=1")` runs a command in this process, in an empty folder."""
+    from absl import logging as absl_logging
+
     from ringrl.cli.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    # Hydra sets up logging anew, which makes absl close the stream it found when it was imported: pytest's own.
+    monkeypatch.setattr(absl_logging.get_absl_handler().python_handler, "stream", sys.__stderr__)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
 
     def call(*words: str) -> Outcome:
         capfd.readouterr()
@@ -57,4 +65,9 @@ def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    return call
+    yield call
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -1,6 +1,7 @@
 """From exceptions to one line on standard error and an exit code; and the failures of a sweep's jobs."""
 
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ringrl.cli.schema import key_paths, nearest
+from ringrl.config import COMMANDS
 from ringrl.errors import RingRLError
 
 SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -75,16 +78,24 @@ def describe(error: BaseException) -> str | None:
 
 
 def _config_line(error: BaseException) -> str:
-    """Hydra's and OmegaConf's messages span lines and causes: keep the first line of each, and the key."""
+    """Hydra's and OmegaConf's messages span lines and causes: keep what says something, and the key."""
     parts: list[str] = []
     key = ""
+    unknown = False
     cause: BaseException | None = error
     while cause is not None:
-        text = str(cause).strip().splitlines()
-        if text and not any(text[0] in part for part in parts):
-            parts.append(text[0].rstrip(":. "))
-        key = key or getattr(cause, "full_key", None) or ""
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        for line in lines:
+            found = re.match(r"full_key: (\S+)", line)
+            key = key or (found.group(1) if found else "")
+        unknown = unknown or any(re.search(r"Key '.*' not in ", line) for line in lines)
+        said = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+        parts += [line.rstrip(":. ") for line in said if not any(line.rstrip(":. ") in part for part in parts)]
         cause = cause.__cause__
     if key and not any(key in part for part in parts):
-        parts.append(f"(key {key})")
-    return ": ".join(parts) + "."
+        parts.append(f"key {key}")
+    line = ": ".join(parts) + "."
+    if unknown and key and not key.startswith("hydra"):
+        known = [path for command in COMMANDS.values() for path in key_paths(command)]
+        line += f" For {key}: did you mean {nearest(key, known)[0]!r}?"
+    return line

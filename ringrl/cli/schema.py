@@ -117,8 +117,7 @@ def _twin_type(hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return schema(hint)  # type: ignore[arg-type]
     if typing.get_origin(hint) is dict:
-        key, item = typing.get_args(hint)
-        return dict[key, _twin_type(item)]
+        return dict[str, Any]  # OmegaConf cannot grow a mapping of dataclasses key by key; `build` checks the items
     return hint
 
 
@@ -131,7 +130,9 @@ def _twin(value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         return schema(type(value))(**{name: _twin(getattr(value, name)) for name in names})
     if isinstance(value, dict):
-        return {key: _twin(item) for key, item in value.items()}
+        return {
+            key: dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item for key, item in value.items()
+        }
     return value
 
 

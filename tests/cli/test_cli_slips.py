@@ -1,0 +1,129 @@
+"""Slips on the command line: one line, the nearest valid name, exit code 2, and no folder left behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trian"], "Unknown command 'trian': did you mean 'train'?"),
+        (["train", "agent.nam=at"], "Unknown key 'agent.nam': did you mean 'agent.name'?"),
+        (["train", "learning_rate=1"], "did you mean 'training.optimizer.learning_rate'?"),
+        (["train", "+chian.order=random"], "did you mean 'chain.order'?"),
+        (["train", "~modle"], "did you mean 'model'?"),
+        (["train", "trainig.steps=1,2", "-m"], "did you mean 'training.steps'?"),
+        (["train", "agent=att"], "agent=att: did you mean 'at'? Choices: at, "),
+        (["train", "-m", "agent=at,dtt"], "agent=dtt: did you mean 'dt'?"),
+        (["train", "+experiment=quikstart"], "did you mean 'quickstart'?"),
+        (["train", "a"], "Cannot read 'a'"),
+        (["eval", "evaluation.trails=3"], "did you mean 'evaluation.trials'?"),
+        (["collect", "collection=darkroom"], "did you mean 'dark_room'?"),
+        (["report", "run=[x]"], "did you mean 'runs'?"),
+        (["train", "resume=nowhere"], "resume=nowhere: no config.yaml there"),
+        (["train", "-m", "resume=nowhere"], "leave -m out"),
+    ],
+)
+def test_slips_before_composition(ringrl, tmp_path: Path, words: list[str], expected: str) -> None:
+    assert expected in ringrl(*words).error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "data=dark_room", "training.steps=many"], "training.steps=many"),
+        (["train", "data=dark_room", "agent.name=xx"], "[at, dt, bc, bc10]"),
+        (["train", "data=dark_room", "training.steps=0"], "training.steps"),
+        (["train", "data=dark_room", "model.heads=3"], "model.width=64 is not divisible by model.heads=3"),
+        (["train", "data=dark_room", "agent=dt", "chain.context=chain"], "chain.context=trial"),
+        (["train", "data=dark_room", "name=a/b"], "a plain folder name"),
+        (["eval"], "checkpoint is needed: give checkpoint="),
+        (["eval", "checkpoint=nowhere"], "nowhere"),
+        (["collect"], "dataset is needed"),
+        (["collect", "dataset=x/y-v0"], "env.id is needed"),
+        (["collect", "collection=dark_room", "behavior.graded.quality=2"], "quality=2.0 is not in [0, 1]"),
+        (["collect", "collection=dark_room", "~behavior.graded"], "names no policy"),
+        (["report"], "No run in runs/train/run"),
+        (["report", "runs=[nowhere]"], "nowhere does not exist"),
+        (["train", "hydra.launchr=1"], "hydra.launchr"),
+    ],
+)
+def test_faults_after_composition(ringrl, words: list[str], expected: str) -> None:
+    assert expected in ringrl(*words).error
+
+
+def test_slips_in_a_users_own_yaml(ringrl, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\ntraining:\n  stepps: 3\n")
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "+experiment=mine", "data=dark_room")
+    assert "training.stepps" in outcome.error
+    assert "experiment/mine" in outcome.error
+    assert "did you mean 'training.steps'" in outcome.error
+
+
+def test_users_own_yaml_is_found(ringrl, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\ntraining:\n  steps: 3\n")
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "+experiment=mine", "--cfg", "job")
+    assert outcome.code == 0
+    assert "steps: 3" in outcome.out
+
+
+def test_failed_jobs_of_a_sweep_do_not_stop_the_others(ringrl, tmp_path: Path) -> None:
+    outcome = ringrl("train", "-m", "data=dark_room", "model.heads=3,4,5")
+    lines = [line for line in outcome.err.splitlines() if line.startswith("ringrl: error: ")]
+    assert outcome.code == 2
+    assert len(lines) == 3, "one line per job"
+    assert "heads=3" in lines[0]
+    assert "is not in" in lines[1], "the second got as far as looking for its data"
+    assert "job model.heads=5" in lines[2].replace("data=dark_room ", "")
+
+
+def test_debug_shows_the_traceback(ringrl) -> None:
+    outcome = ringrl("train", "data=dark_room", "model.heads=3", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--help"], "ringrl COMMAND"),
+        ([], "ringrl COMMAND"),
+        (["--version"], "ringrl 0."),
+        (["train", "--help"], "agent: at, bc, bc10, dt"),
+        (["train", "--cfg", "job", "agent=dt"], "window_steps: 20"),
+        (["train", "--cfg", "hydra"], "runs/${hydra.job.name}/${name}/"),
+        (["collect", "--cfg", "job", "collection=pendulum", "env.kwargs.g=5", "~behavior.graded"], "g: 5"),
+        (["collect", "--cfg", "job", "behavior.extra.kind=random"], "extra:"),
+    ],
+)
+def test_what_only_prints(ringrl, tmp_path: Path, words: list[str], expected: str) -> None:
+    outcome = ringrl(*words)
+    assert outcome.code == 0, outcome.err
+    assert expected in outcome.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    """Exit code and line through a real process, started from a folder that is no checkout."""
+    command = [sys.executable, "-m", "ringrl.cli", "train", "agent=att"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ringrl: error: agent=att: did you mean 'at'?")
+    assert done.stdout == ""
+
+
+def test_help_does_not_load_the_heavy_packages() -> None:
+    program = (
+        "import sys; from ringrl.cli.__main__ import main; main(['--help']); "
+        "print([m for m in ('jax', 'gymnasium', 'hydra', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
