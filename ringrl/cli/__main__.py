@@ -70,7 +70,11 @@ def _hydra(command: str, words: list[str]) -> None:
     words = normalise(words)
     parser = get_args_parser()
     parser.prog = f"ringrl {command}"
-    options: argparse.Namespace = parser.parse_args(words)
+    options: argparse.Namespace = parser.parse_intermixed_args(words)
+    flags = list(words)
+    for override in options.overrides:
+        flags.remove(override)
+    words = [*flags, *options.overrides]  # Hydra itself takes flags only before or only after the overrides
     conf = conf_folder()
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))

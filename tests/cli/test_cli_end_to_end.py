@@ -1,0 +1,156 @@
+"""The main job through the command line: collect, train, resume, evaluate, report, in a folder of its own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+DATASET = "ringrl/end_to_end-v0"
+COLLECT = (
+    *("collect", "collection=dark_room", f"dataset={DATASET}", "env.kwargs.size=4", "env.kwargs.max_steps=6"),
+    *("episodes_per_task=5", "num_environments=8", "reference_episodes=8"),
+)
+TRAIN = (
+    *("train", "+experiment=dark_room", f"data.name={DATASET}", "chain.trajectories=3", "training.batch_size=2"),
+    *("training.log_every=1", "training.save_every=2", "evaluation.trials=3", "evaluation.environments=3"),
+    *("evaluation.bootstrap_samples=50", "model.layers=1", "model.width=16", "model.heads=2"),
+)
+DT = ("agent=dt", "chain.trajectories=1", "training.batch_size=2")
+
+
+def runs(folder: Path, command: str, name: str) -> list[Path]:
+    return sorted((folder / "runs" / command / name).iterdir())
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture
+def collected(ringrl, data_cache: Path) -> Path:
+    """The folder of a small data set, collected once for all tests of this file."""
+    folder = data_cache / "minari" / DATASET
+    if not folder.exists():
+        outcome = ringrl(*COLLECT)
+        assert outcome.code == 0, outcome.err
+    return folder
+
+
+def test_the_main_job(ringrl, collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import minari
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(collected.parents[1]))
+    dataset = minari.load_dataset(DATASET)
+    assert dataset.total_episodes == 13 * 5, "a 4 x 4 grid keeps 3 of its 16 goals for evaluation"
+
+    outcome = ringrl(*TRAIN, "training.steps=5")
+    assert outcome.code == 0, outcome.err
+    [run] = runs(tmp_path, "train", "dark_room")
+    names = {file.name for file in run.iterdir()}
+    assert {"config.yaml", "summary.json", "trials.csv", "trials.png", "curves.png", "checkpoints"} <= names
+    summary = summary_of(run)
+    assert summary["agent"] == "at"
+    assert summary["environment"] == "ringrl/DarkRoom-v0"
+    assert len(summary["trial_returns"]) == 3
+    assert summary["train"]["steps"] == 5
+    assert summary["normalized"] is not None
+    assert np.isfinite(summary["train"]["final_loss"])
+    assert summary["config"]["data"]["name"] == DATASET
+    assert "return" in outcome.out
+    assert str(run) in outcome.out
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5]
+    assert "evaluation/last" in events.Tags()["scalars"]
+
+    # The checkpoint alone is enough to act: same parameters, same seed, same trials.
+    outcome = ringrl("eval", f"checkpoint={run}", "evaluation.trials=3", "evaluation.environments=3")
+    assert outcome.code == 0, outcome.err
+    [evaluation] = runs(tmp_path, "eval", "eval")
+    again = summary_of(evaluation)
+    assert again["returns"] == summary["returns"]
+    assert again["references"] == summary["references"]
+
+    outcome = ringrl(*TRAIN, *DT, "training.steps=2")
+    assert outcome.code == 0, outcome.err
+    outcome = ringrl("report", "runs=[runs/train/dark_room]")
+    assert outcome.code == 0, outcome.err
+    assert "AT" in outcome.out
+    assert "DT" in outcome.out
+    [report] = runs(tmp_path, "report", "run")
+    assert {"table.md", "table.csv", "figure.png"} <= {file.name for file in report.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}, "nothing is written outside the run folders"
+
+
+def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -> None:
+    short = (*TRAIN, "training.optimizer.schedule=constant", "evaluation.trials=1")
+    assert ringrl(*short, "name=whole", "training.steps=4").code == 0
+    assert ringrl(*short, "name=parts", "training.steps=2").code == 0
+    [whole], [parts] = runs(tmp_path, "train", "whole"), runs(tmp_path, "train", "parts")
+    outcome = ringrl("train", f"resume={parts}", "training.steps=4")
+    assert outcome.code == 0, outcome.err
+    assert runs(tmp_path, "train", "parts") == [parts], "it goes on in the same folder"
+    assert not (tmp_path / "runs" / "train" / "run").exists()
+    assert summary_of(parts)["train"]["steps"] == 4
+    assert summary_of(parts)["train"]["final_loss"] == summary_of(whole)["train"]["final_loss"]
+    assert summary_of(parts)["returns"] == summary_of(whole)["returns"]
+
+    assert (
+        "model.width is 16 in the checkpoint and 32 now" in ringrl("train", f"resume={parts}", "model.width=32").error
+    )
+    assert "agent=dt: resume=RUN keeps" in ringrl("train", f"resume={parts}", "agent=dt").error
+
+    # A damaged last checkpoint: the one before is used, and said so.
+    last = sorted((parts / "checkpoints").iterdir())[-1]
+    (last / "metadata.json").write_text("{")
+    outcome = ringrl("eval", f"checkpoint={parts}", "evaluation.trials=1", "evaluation.environments=1")
+    assert outcome.code == 0, outcome.err
+    assert f"{last.name} is damaged" in outcome.out
+    shutil.rmtree(parts / "checkpoints")
+    assert "No checkpoint in" in ringrl("eval", f"checkpoint={parts}").error
+
+
+def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None:
+    outcome = ringrl(*TRAIN, "-m", "seed=0,1", "training.steps=1", "name=sweep")
+    assert outcome.code == 0, outcome.err
+    [sweep] = runs(tmp_path, "train", "sweep")
+    assert [summary_of(sweep / number)["seed"] for number in "01"] == [0, 1]
+    outcome = ringrl("report", "name=sweep")
+    assert outcome.code == 0, outcome.err
+    assert "2 seeds" in outcome.out
+
+
+def test_what_does_not_fit(ringrl, collected: Path, tmp_path: Path) -> None:
+    assert "chain.trajectories=9" in ringrl(*TRAIN, "chain.trajectories=9").error
+    assert "Unknown environment 'Pendulm-v1': did you mean Pendulum-v1" in ringrl(*TRAIN, "env.id=Pendulm-v1").error
+    assert "observations of size 3" in ringrl(*TRAIN, "env.id=Pendulum-v1").error
+    assert "actions of size 3" in ringrl(*TRAIN, "env.id=MountainCar-v0").error
+    assert "is not in" in ringrl(*TRAIN, "data.name=ringrl/nothing-v0").error
+    assert "not a Minari id" in ringrl(*TRAIN, "data.name=nothing").error
+    assert "colour" in ringrl(*TRAIN, "env.id=ringrl/DarkRoom-v0", "env.kwargs.colour=red").error
+    assert not list(tmp_path.glob("runs/train/*/*/checkpoints")), "all of it is refused before training"
+
+
+def test_collect_keeps_what_is_there(ringrl, collected: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in collected.rglob("*"))
+    assert "overwrite=true" in ringrl(*COLLECT).error
+    assert "collected with seed=0, not 5" in ringrl(*COLLECT, "reuse=true", "seed=5").error
+    assert ringrl(*COLLECT, "reuse=true").code == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in collected.rglob("*")) == before
+
+
+def test_collect_from_a_mix_with_a_trained_agent(ringrl, collected: Path, tmp_path: Path) -> None:
+    assert ringrl(*TRAIN, "training.steps=1", "name=teacher").code == 0
+    [run] = runs(tmp_path, "train", "teacher")
+    mix = ("behavior=mixed", "behavior.trained.kind=checkpoint", f"behavior.trained.checkpoint={run}")
+    outcome = ringrl(*COLLECT, "dataset=ringrl/mixed-v0", *mix, "behavior.trained.weight=10")
+    assert outcome.code == 0, outcome.err
+    [collection] = runs(tmp_path, "collect", "collect")
+    policies = summary_of(collection)["policies"]
+    assert sum(policy["episodes"] for policy in policies.values()) == 65
+    assert {"random", "trained"} <= set(policies)
+    assert "Unknown environment" in ringrl("collect", "dataset=ringrl/x-v0", "env.id=Nothing-v0").error
+    assert "no scripted controller" in ringrl("collect", "dataset=ringrl/x-v0", "env.id=CartPole-v1").error
