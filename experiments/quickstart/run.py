@@ -1,0 +1,50 @@
+"""The README's first command: collect, train four agents, roll them out on goals never trained on, compare.
+
+It only types commands that you can type yourself, and shows each before it runs.
+"""
+
+import argparse
+import datetime
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+SIZES = {"full": ("hidden_goal_point_maze", "quickstart"), "smoke": ("quickstart_smoke", "quickstart_smoke")}
+NEXT = """
+What you can type next (ringrl is in .venv/bin):
+  tensorboard --logdir {sweep}                    the curves of all four agents
+  ringrl eval checkpoint={sweep}/0 evaluation.trials=32          more trials in one context
+  ringrl collect collection=dark_room                            another environment: collect,
+  ringrl train +experiment=dark_room                             then train
+  ringrl train data=minari data.name=NAMESPACE/NAME-v0           your own Minari data set
+  ringrl train -m seed=0,1,2 agent=at,dt +experiment={experiment}  a sweep, then:
+  ringrl report name={experiment}                                its table and figure
+"""
+
+
+def main() -> int:
+    """Run the three steps; stops at the first that fails, with its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="full")
+    collection, experiment = SIZES[parser.parse_args().size]
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    sweep = Path("runs") / "train" / experiment / now
+    report = Path("runs") / "report" / experiment / now
+    steps = (
+        f"collect collection={collection} reuse=true",
+        f"train -m agent=at,dt,bc,bc10 +experiment={experiment} hydra.sweep.dir={sweep}",
+        f"report runs=[{sweep}] name={experiment} hydra.run.dir={report}",
+    )
+    for step in steps:
+        print(f"\n$ ringrl {step}", flush=True)
+        done = subprocess.run([sys.executable, "-m", "ringrl.cli", *shlex.split(step)], check=False)
+        if done.returncode:
+            return done.returncode
+    print(f"\npicture: {report / 'figure.png'}\ntable: {report / 'table.md'}\nTensorBoard logs: {sweep}")
+    print(NEXT.format(sweep=sweep, experiment=experiment), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
