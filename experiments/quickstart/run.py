@@ -13,13 +13,12 @@ from pathlib import Path
 SIZES = {"full": ("hidden_goal_point_maze", "quickstart"), "smoke": ("quickstart_smoke", "quickstart_smoke")}
 NEXT = """
 What you can type next (ringrl is in .venv/bin):
-  tensorboard --logdir {sweep}                    the curves of all four agents
-  ringrl eval checkpoint={sweep}/0 evaluation.trials=32          more trials in one context
-  ringrl collect collection=dark_room                            another environment: collect,
-  ringrl train +experiment=dark_room                             then train
-  ringrl train data=minari data.name=NAMESPACE/NAME-v0           your own Minari data set
-  ringrl train -m seed=0,1,2 agent=at,dt +experiment={experiment}  a sweep, then:
-  ringrl report name={experiment}                                its table and figure
+  the curves of all four agents:  tensorboard --logdir {sweep}
+  more trials in one context:     ringrl eval checkpoint={sweep}/0 evaluation.trials=32
+  another environment:            ringrl collect collection=dark_room && ringrl train +experiment=dark_room
+  your own Minari data set:       ringrl train data=minari data.name=NAMESPACE/NAME-v0
+  a sweep, and its table:         ringrl train -m seed=0,1,2 agent=at,dt +experiment={experiment}
+                                  ringrl report name={experiment}
 """
 
 

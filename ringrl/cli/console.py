@@ -12,6 +12,11 @@ def output() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
+def table_width(console: Console) -> int:
+    """Columns for a table: the terminal's, or 120 where the output goes to a file."""
+    return console.width if console.is_terminal else 120
+
+
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Yields `advance(done, total)`; a bar on standard error where that is a terminal, nothing elsewhere."""

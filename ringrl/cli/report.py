@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ringrl.cli.console import output
+from ringrl.cli.console import output, table_width
 from ringrl.config import ReportCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.report import write_report
@@ -17,7 +17,7 @@ def run(command: ReportCommand, folder: Path) -> None:
         folder,
         normalized=command.normalized,
         bootstrap_samples=command.bootstrap_samples,
-        width=console.width,
+        width=table_width(console),
     )
     console.print(table, end="")
     console.print(f"table and figure: {folder}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import ringrl_envs
 
-from ringrl.cli.console import output
+from ringrl.cli.console import output, table_width
 from ringrl.cli.environments import dealt_tasks, environment_faults
 from ringrl.config import EnvConfig
 from ringrl.evaluation.config import EvaluationConfig
@@ -24,7 +24,7 @@ def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> N
     save_png(runs_figure([summary]), folder / "trials.png")
     write_summary(summary, folder)
     console = output()
-    console.print(runs_table([summary], width=console.width), end="")
+    console.print(runs_table([summary], width=table_width(console)), end="")
 
 
 def write_video(policy: Policy, env: EnvConfig, evaluation: EvaluationConfig, trials: int, folder: Path) -> Video:
