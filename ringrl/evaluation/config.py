@@ -42,4 +42,6 @@ class EvaluationConfig:
         if self.trials < 0 or self.environments < 1 or self.repeats < 1:
             raise RingRLError("evaluation.trials must be at least 0, environments and repeats at least 1.")
         if self.temperature <= 0:
-            raise RingRLError(f"evaluation.temperature={self.temperature} must be positive; sample=false takes the mode.")
+            raise RingRLError(
+                f"evaluation.temperature={self.temperature} must be positive; sample=false takes the mode."
+            )

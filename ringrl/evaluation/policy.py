@@ -1,0 +1,195 @@
+"""Acting with a trained agent: the protocol of every policy, and the two ways to act from a history."""
+
+import abc
+import dataclasses
+import functools
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ringrl.agents import SequenceAgent
+from ringrl.evaluation.config import WhenFull
+from ringrl.evaluation.history import History
+from ringrl.nn import KeyValueCache
+from ringrl.types import Chain, Context, Normalization, Parameters
+
+SMALLEST_LIMIT = 512  # tokens of the cache read at the least, so that short contexts compile once
+REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
+
+
+class Policy(Protocol):
+    """Acts in a batch of environments over many trials."""
+
+    def reset(self, num_environments: int, seed: int) -> None:
+        """Forgets everything, for a new batch."""
+        ...
+
+    def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Actions (B, A) or (B,) for raw observations (B, O); rows that are not active (B,) are ignored."""
+        ...
+
+    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
+        """What the last actions earned (B,), and where they ended a trial (B,)."""
+        ...
+
+    @property
+    def full(self) -> np.ndarray:
+        """Rows (B,) in which no further trial may start."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ActingConfig:
+    """How an agent acts: what it aims at, how much it remembers, and how it chooses."""
+
+    target_return: float
+    capacity: int  # steps of history kept
+    sample: bool = True
+    temperature: float = 1.0
+    when_full: WhenFull = WhenFull.drop
+
+
+class HistoryPolicy(abc.ABC):
+    """What both ways of acting share: the history and the choice of actions."""
+
+    def __init__(
+        self, agent: SequenceAgent, parameters: Parameters, normalization: Normalization, config: ActingConfig
+    ):
+        self.agent = agent
+        self.parameters = parameters
+        self.normalization = normalization
+        self.config = config
+
+    def reset(self, num_environments: int, seed: int) -> None:
+        """Forgets everything, for a new batch."""
+        self.history = History(
+            self.agent.spec,
+            self.normalization,
+            self.agent.context,
+            environments=num_environments,
+            capacity=self.config.capacity,
+            target_return=self.config.target_return,
+        )
+        self._key = jax.random.key(seed)
+        self._calls = 0
+
+    def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Actions (B, A) or (B,) for raw observations (B, O); rows that are not active (B,) are ignored."""
+        changed = self.history.make_room(active)
+        self.history.append(observations, active)
+        self._calls += 1
+        self.outputs = self._run(active, changed)
+        key = jax.random.fold_in(self._key, self._calls)
+        self.actions = np.asarray(_pick(self.agent, self.config.sample, self.config.temperature, self.outputs, key))
+        return self.actions
+
+    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
+        """What the last actions earned (B,), and where they ended a trial (B,)."""
+        self.history.finish_step(self.actions, rewards, finished, active)
+
+    @property
+    def full(self) -> np.ndarray:
+        """Rows (B,) in which no further trial may start: with when_full=stop, those without room for the longest."""
+        room = self.history.capacity - self.history.lengths
+        return (room < self.agent.spec.max_episode_steps) & (self.config.when_full is WhenFull.stop)
+
+    @abc.abstractmethod
+    def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
+        """Outputs (B, U) at the newest step of the active rows; `changed` rows have lost their oldest steps."""
+
+
+class RecomputingPolicy(HistoryPolicy):
+    """Runs the whole history through the model at every step: the slow reference, and right for short windows."""
+
+    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
+        super().observe(rewards, finished, active)
+        if self.agent.context is not Context.chain:
+            self.history.clear(finished & active)
+
+    def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
+        newest = np.maximum(self.history.lengths - 1, 0)
+        return _recompute(self.agent, self.parameters, self.history.chain(), newest)
+
+    @property
+    def full(self) -> np.ndarray:
+        if self.agent.context is not Context.chain:
+            return np.zeros(len(self.history.lengths), bool)
+        return super().full
+
+
+class CachedPolicy(HistoryPolicy):
+    """Keeps keys and values, so that a step costs a constant number of new tokens.
+
+    When the oldest trajectory is dropped, the cache of that environment is rebuilt from what remains: keys and
+    values of later steps have seen the dropped one, so keeping them would not equal the full forward pass.
+    """
+
+    def reset(self, num_environments: int, seed: int) -> None:
+        """Forgets everything, for a new batch."""
+        super().reset(num_environments, seed)
+        self._cache = self.agent.empty_cache(num_environments, self.config.capacity)
+
+    def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
+        if changed.any():
+            self._rebuild(changed)
+        chain = self._only(active, self.history.recent(2))
+        limit = self._limit(int(self.history.lengths.max()))
+        outputs, self._cache = _decode(self.agent, limit, self.parameters, chain, self._cache)
+        return outputs[:, -1]
+
+    def _rebuild(self, rows: np.ndarray) -> None:
+        """Writes the cache of `rows` anew, up to what was known when the last step but one was acted upon."""
+        count = max(1, REBUILD_TOKENS // self.agent.tokens_per_step)
+        cache = self._cache
+        forgotten = jnp.where(jnp.asarray(rows)[:, None], jnp.int32(-1), cache.segment_ids)
+        self._cache = dataclasses.replace(cache, segment_ids=forgotten)
+        known = int(self.history.lengths[rows].max()) - 1
+        for start in range(0, known, count):
+            positions = np.arange(start - 1, start + count, dtype=np.int32)
+            chain = self.history.steps(np.broadcast_to(positions, (len(rows), count + 1)))
+            before_newest = positions[None, :] < (self.history.lengths - 1)[:, None]
+            chain = self._only(rows[:, None] & before_newest, chain)
+            _, self._cache = _decode(self.agent, self._limit(start + count), self.parameters, chain, self._cache)
+
+    def _only(self, rows: np.ndarray, chain: Chain) -> Chain:
+        """The chain with all rows (B,), or steps (B, P), but these made padding."""
+        rows = rows if rows.ndim == 2 else rows[:, None]
+        return dataclasses.replace(chain, segment_ids=np.where(rows, chain.segment_ids, -1))
+
+    def _limit(self, steps: int) -> int:
+        """Cached tokens to read: powers of two, so that a growing context compiles few programs."""
+        limit = SMALLEST_LIMIT
+        while limit < steps * self.agent.tokens_per_step:
+            limit *= 2
+        return min(limit, self._cache.capacity)
+
+
+def make_policy(
+    agent: SequenceAgent, parameters: Parameters, normalization: Normalization, config: ActingConfig
+) -> HistoryPolicy:
+    """The right way to act: cached for a context of whole chains, recomputed where a short window slides.
+
+    A sliding window cannot reuse cached keys and values: they have seen the steps that left the window.
+    """
+    kind = CachedPolicy if agent.context is Context.chain else RecomputingPolicy
+    return kind(agent, parameters, normalization, config)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _pick(agent: SequenceAgent, sample: bool, temperature: float, outputs: jax.Array, key: jax.Array) -> jax.Array:
+    return agent.head.sample(outputs, key, temperature) if sample else agent.head.mode(outputs)
+
+
+@functools.partial(jax.jit, static_argnums=(0,))
+def _recompute(agent: SequenceAgent, parameters: Parameters, chain: Chain, newest: jax.Array) -> jax.Array:
+    outputs = agent.outputs(parameters, chain)
+    return jnp.take_along_axis(outputs, newest[:, None, None], axis=1)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(4,))
+def _decode(
+    agent: SequenceAgent, limit: int, parameters: Parameters, chain: Chain, cache: KeyValueCache
+) -> tuple[jax.Array, KeyValueCache]:
+    return agent.decode(parameters, chain, cache, limit)
