@@ -47,7 +47,7 @@ def guard(function: Callable[[], int], debug: bool) -> int:
     try:
         return function()
     except KeyboardInterrupt as interrupt:
-        say(str(interrupt) or "interrupted.")
+        print(f"ringrl: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         line = describe(error)

@@ -130,10 +130,12 @@ def _twin(value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         return schema(type(value))(**{name: _twin(getattr(value, name)) for name in names})
     if isinstance(value, dict):
-        return {
-            key: dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item for key, item in value.items()
-        }
+        return {key: _plain(item) for key, item in value.items()}
     return value
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

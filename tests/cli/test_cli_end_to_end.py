@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +115,26 @@ def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -
     assert f"{last.name} is damaged" in outcome.out
     shutil.rmtree(parts / "checkpoints")
     assert "No checkpoint in" in ringrl("eval", f"checkpoint={parts}").error
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ringrl.cli", *TRAIN, "training.steps=1000000", "training.save_every=1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("runs/train/*/*/checkpoints/step_*")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    [run] = runs(tmp_path, "train", "dark_room")
+    step = int(sorted((run / "checkpoints").glob("step_*"))[-1].name.removeprefix("step_"))
+    assert f"ringrl: stopped and saved at step {step}; `ringrl train resume={run}` goes on." in err
+    assert "Traceback" not in err
+    outcome = ringrl("train", f"resume={run}", f"training.steps={step + 1}")
+    assert outcome.code == 0, outcome.err
+    assert summary_of(run)["train"]["steps"] == step + 1
 
 
 def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None:
