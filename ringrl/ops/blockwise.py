@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.ops.dropout import dropout_multiplier
 from ringrl.ops.masks import attention_mask, block_is_masked
+from ringrl.ops.precision import accumulator_dtype
 
 
 class _Options(NamedTuple):
@@ -81,7 +82,7 @@ def _join(blocks: jax.Array) -> jax.Array:
 
 def _scores(options: _Options, query: jax.Array, key: jax.Array, queries: _Labels, keys: _Labels) -> jax.Array:
     """Masked scores (B, K, G, Cq, Ck), in at least float32."""
-    accumulator = jnp.promote_types(query.dtype, jnp.float32)
+    accumulator = accumulator_dtype(query)
     scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     scores = jnp.einsum("bqkgd,btkd->bkgqt", query * scale, key, preferred_element_type=accumulator)
     allowed = attention_mask(
@@ -111,7 +112,7 @@ def _is_masked(options: _Options, queries: _Labels, keys: _Labels) -> jax.Array:
 
 def _forward(options: _Options, query, key, value, query_labels: _Labels, key_labels: _Labels, seed):
     """Output (B, S, H, D) and logsumexp (blocks, B, K, G, Cq); -inf where a row is empty."""
-    accumulator = jnp.promote_types(query.dtype, jnp.float32)
+    accumulator = accumulator_dtype(query)
     grouped = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[-1])
     key_blocks = jax.tree.map(lambda x: _split(x, options.key_block_size), (key, value, key_labels))
 
@@ -165,7 +166,7 @@ def _attend_forward(options: _Options, query, key, value, query_labels, key_labe
 
 def _attend_backward(options: _Options, saved, output_gradient):
     query, key, value, query_labels, key_labels, seed, output, logsumexp = saved
-    accumulator = jnp.promote_types(query.dtype, jnp.float32)
+    accumulator = accumulator_dtype(query)
     scale = query.shape[-1] ** -0.5
     grouped_shape = (*query.shape[:2], key.shape[2], query.shape[2] // key.shape[2], query.shape[-1])
     # The row sums of weights x their gradients equal the sums of output x its gradient, with or without dropout.

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.ops.dropout import dropout_multiplier
 from ringrl.ops.masks import attention_mask
+from ringrl.ops.precision import accumulator_dtype
 
 
 def dense_attention(
@@ -25,7 +26,7 @@ def dense_attention(
     """softmax(q k^T / sqrt(D)) v under the mask; softmax in at least float32; an empty row gives 0."""
     chains, queries, heads, head_size = query.shape
     groups = heads // key.shape[2]
-    accumulator = jnp.promote_types(query.dtype, jnp.float32)
+    accumulator = accumulator_dtype(query)
     grouped = query.reshape(chains, queries, key.shape[2], groups, head_size)
     scale = jnp.asarray(head_size**-0.5, query.dtype)
     scores = jnp.einsum("bqkgd,btkd->bkgqt", grouped * scale, key, preferred_element_type=accumulator)
