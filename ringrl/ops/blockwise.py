@@ -111,7 +111,7 @@ def _is_masked(options: _Options, queries: _Labels, keys: _Labels) -> jax.Array:
 
 
 def _forward(options: _Options, query, key, value, query_labels: _Labels, key_labels: _Labels, seed):
-    """Output (B, S, H, D) and logsumexp (blocks, B, K, G, Cq); -inf where a row is empty."""
+    """Output (B, S, H, D), not rounded yet, and logsumexp (blocks, B, K, G, Cq), -inf where a row is empty."""
     accumulator = accumulator_dtype(query)
     grouped = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[-1])
     key_blocks = jax.tree.map(lambda x: _split(x, options.key_block_size), (key, value, key_labels))
@@ -147,7 +147,7 @@ def _forward(options: _Options, query, key, value, query_labels: _Labels, key_la
         )
         (mixed, highest, total), _ = jax.lax.scan(one_key_block, start, key_blocks)
         output = mixed / jnp.where(total > 0, total, 1.0)[..., None]
-        return jnp.einsum("bkgqd->bqkgd", output).astype(query.dtype), highest + jnp.log(total)
+        return jnp.einsum("bkgqd->bqkgd", output), highest + jnp.log(total)
 
     query_blocks = jax.tree.map(lambda x: _split(x, options.query_block_size), (grouped, query_labels))
     outputs, logsumexp = jax.lax.map(one_query_block, query_blocks)
@@ -156,12 +156,13 @@ def _forward(options: _Options, query, key, value, query_labels: _Labels, key_la
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options: _Options, query, key, value, query_labels, key_labels, seed):
-    return _forward(options, query, key, value, query_labels, key_labels, seed)[0]
+    return _forward(options, query, key, value, query_labels, key_labels, seed)[0].astype(query.dtype)
 
 
 def _attend_forward(options: _Options, query, key, value, query_labels, key_labels, seed):
     output, logsumexp = _forward(options, query, key, value, query_labels, key_labels, seed)
-    return output, (query, key, value, query_labels, key_labels, seed, output, logsumexp)
+    # The output is kept unrounded: the row sums of the backward pass amplify what rounding to bfloat16 loses.
+    return output.astype(query.dtype), (query, key, value, query_labels, key_labels, seed, output, logsumexp)
 
 
 def _attend_backward(options: _Options, saved, output_gradient):
@@ -170,7 +171,7 @@ def _attend_backward(options: _Options, saved, output_gradient):
     scale = query.shape[-1] ** -0.5
     grouped_shape = (*query.shape[:2], key.shape[2], query.shape[2] // key.shape[2], query.shape[-1])
     # The row sums of weights x their gradients equal the sums of output x its gradient, with or without dropout.
-    row_sums = (output.astype(accumulator) * output_gradient.astype(accumulator)).sum(axis=-1)
+    row_sums = (output * output_gradient.astype(accumulator)).sum(axis=-1)
     query_blocks = jax.tree.map(
         lambda x: _split(x, options.query_block_size),
         (query.reshape(grouped_shape), output_gradient.reshape(grouped_shape), row_sums, query_labels),
