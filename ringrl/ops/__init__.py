@@ -1,9 +1,9 @@
 """Pure functions on arrays: attention by every strategy, and its parts."""
 
-from ringrl.ops.dispatch import attention as attention
 from ringrl.ops.config import AttentionConfig as AttentionConfig
 from ringrl.ops.config import Kernel as Kernel
 from ringrl.ops.config import Layout as Layout
 from ringrl.ops.config import Strategy as Strategy
 from ringrl.ops.decode import decode_attention as decode_attention
+from ringrl.ops.dispatch import attention as attention
 from ringrl.ops.feedforward import blockwise_feedforward as blockwise_feedforward

@@ -46,6 +46,7 @@ def attention(
     """
     del mesh
     _check(query, key, value, window, dropout_rate)
+    _check_labels(query, positions=positions, segment_ids=segment_ids)
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
     if segment_ids is None:
@@ -81,3 +82,9 @@ def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | Non
         raise RingRLError(f"attention window={window}: use at least 1, or None for no window.")
     if not 0.0 <= dropout_rate < 1.0:
         raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")
+
+
+def _check_labels(query: jax.Array, **labels: jax.Array | None) -> None:
+    for name, values in labels.items():
+        if values is not None and values.shape != query.shape[:2]:
+            raise RingRLError(f"attention {name} have shape {values.shape}; expected {query.shape[:2]}, one a token.")

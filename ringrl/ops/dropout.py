@@ -20,8 +20,8 @@ def dropout_seed(key: Key[Array, ""]) -> UInt32[Array, "2"]:
 def dropout_multiplier(
     seed: UInt32[Array, "2"],
     rate: float,
-    chains: Int[Array, "B"],
-    heads: Int[Array, "H"],
+    chains: Int[Array, " B"],
+    heads: Int[Array, " H"],
     query_positions: Int[Array, "B Q"],
     key_positions: Int[Array, "B T"],
 ) -> Float[Array, "B H Q T"]:

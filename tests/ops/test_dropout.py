@@ -1,0 +1,86 @@
+"""Dropout of attention weights: one mask whatever the blocks, at the right rate, without patterns."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ringrl.ops import AttentionConfig, attention
+from ringrl.ops.dropout import dropout_multiplier, dropout_seed
+
+RATE = 0.25
+TOKENS, HEADS, CHAINS = 128, 4, 3
+
+
+@functools.cache
+def multipliers(seed=0, rate=RATE):
+    positions = np.broadcast_to(np.arange(TOKENS, dtype=np.int32), (CHAINS, TOKENS))
+    draw = jax.jit(functools.partial(dropout_multiplier, rate=rate))
+    key = dropout_seed(jax.random.key(seed))
+    return np.asarray(
+        draw(key, chains=np.arange(CHAINS), heads=np.arange(HEADS), query_positions=positions, key_positions=positions)
+    )
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])
+def test_the_rate_is_right_and_the_mean_kept(rate):
+    keep = multipliers(rate=rate)
+    assert np.allclose(np.unique(keep), [0.0, 1.0 / (1.0 - rate)])
+    deviation = np.sqrt(rate * (1 - rate) / keep.size)
+    assert abs((keep == 0).mean() - rate) < 5 * deviation
+    assert abs(keep.mean() - 1) < 5 * deviation / (1 - rate)
+
+
+def test_rows_columns_heads_and_chains_are_independent():
+    """Every row and column has the right rate, and no two slices of one kind agree more often than chance has it."""
+    dropped = multipliers() == 0
+    deviation = np.sqrt(RATE * (1 - RATE) / TOKENS)
+    for axis in (2, 3):
+        assert np.abs(dropped.mean(axis=axis) - RATE).max() < 5.5 * deviation
+    agreement = RATE**2 + (1 - RATE) ** 2
+    for axis in range(4):
+        slices = np.moveaxis(dropped, axis, 0).reshape(dropped.shape[axis], -1)
+        for one, other in itertools.combinations(slices[:8], 2):
+            spread = np.sqrt(agreement * (1 - agreement) / one.size)
+            assert abs((one == other).mean() - agreement) < 5.5 * spread
+    transposed = dropped.swapaxes(2, 3)  # (i, j) says nothing of (j, i)
+    off_diagonal = ~np.eye(TOKENS, dtype=bool)
+    assert abs((dropped == transposed)[..., off_diagonal].mean() - agreement) < 0.01
+
+
+def test_another_key_gives_another_mask():
+    agreement = RATE**2 + (1 - RATE) ** 2
+    assert abs((multipliers(0) == multipliers(1)).mean() - agreement) < 0.01
+    np.testing.assert_array_equal(multipliers(0), multipliers.__wrapped__(0))
+
+
+def test_dense_and_every_block_size_drop_the_same_weights():
+    """Values that are unit vectors show the weights themselves."""
+    tokens, heads = 12, 2
+    generator = np.random.default_rng(0)
+    query, key = (jnp.asarray(generator.normal(size=(2, tokens, heads, tokens)), jnp.float32) for _ in range(2))
+    value = jnp.broadcast_to(jnp.eye(tokens)[None, :, None, :], query.shape)
+
+    def weights(rate, **config):
+        options = {"config": AttentionConfig(**config), "dropout_rate": rate, "dropout_key": jax.random.key(3)}
+        return np.asarray(jax.jit(functools.partial(attention, **options))(query, key, value))
+
+    dense, whole = weights(0.4, strategy="dense"), weights(0.0, strategy="dense")
+    for query_block, key_block in ((3, 4), (5, 1), (64, 64)):
+        found = weights(0.4, strategy="blockwise", query_block_size=query_block, key_block_size=key_block)
+        np.testing.assert_allclose(found, dense, atol=1e-6)
+    kept = dense > 0
+    np.testing.assert_allclose(dense[kept], (whole / 0.6)[kept], rtol=1e-5)
+    allowed = whole > 0
+    assert 0.2 < (allowed & ~kept).sum() / allowed.sum() < 0.6
+
+
+def test_no_key_or_no_rate_means_no_dropout():
+    query = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 2, 4)), jnp.float32)
+    run = functools.partial(attention, query, query, query, config=AttentionConfig())
+    np.testing.assert_array_equal(run(dropout_rate=0.5), run())
+    np.testing.assert_array_equal(run(dropout_key=jax.random.key(0)), run())
+    assert np.abs(run(dropout_rate=0.5, dropout_key=jax.random.key(0)) - run()).max() > 0.1
