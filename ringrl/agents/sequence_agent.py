@@ -81,8 +81,8 @@ class SequenceAgent:
         per_step = self.tokens_per_step
         hidden = model.transformer(
             model.embedding(chain),
-            positions=token_positions(chain.positions, per_step),
-            segment_ids=token_labels(chain.segment_ids, per_step),
+            positions=token_positions(jnp.asarray(chain.positions), per_step),
+            segment_ids=token_labels(jnp.asarray(chain.segment_ids), per_step),
             dropout_key=key,
             mesh=self.mesh,
         )
@@ -91,7 +91,7 @@ class SequenceAgent:
 
     def loss(self, parameters: Parameters, batch: Chain, key: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
         """Mean action loss over supervised steps (DESIGN.md, section 3)."""
-        losses = self.head.loss(self.outputs(parameters, batch, key), batch.actions)
+        losses = self.head.loss(self.outputs(parameters, batch, key), jnp.asarray(batch.actions))
         supervised = batch.loss_mask.sum()
         loss = jnp.where(batch.loss_mask > 0, losses, 0.0).sum() / jnp.maximum(supervised, 1.0)
         return loss, {"supervised_steps": supervised}
@@ -111,8 +111,8 @@ class SequenceAgent:
         """
         model = self._bind(parameters)
         per_step, slot = self.tokens_per_step, self.layout.action_slot
-        positions = token_positions(chain.positions, per_step)
-        segments = token_labels(chain.segment_ids, per_step)
+        positions = token_positions(jnp.asarray(chain.positions), per_step)
+        segments = token_labels(jnp.asarray(chain.segment_ids), per_step)
         positions = jnp.where(segments < 0, -1, positions)
         new = slice(slot + 1, positions.shape[1] - per_step + slot + 1)
         hidden, cache = model.transformer.decode(

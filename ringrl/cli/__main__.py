@@ -106,5 +106,14 @@ def _hydra(command: str, words: list[str]) -> None:
         raise failed[0]
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The `ringrl` command."""
+    if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect"):
+        from ringrl.cli.huge_pages import restart_with_huge_pages
+
+        restart_with_huge_pages()
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -46,7 +46,7 @@ class History:
         a window, a quarter of the capacity where a cache must be rebuilt after it.
         """
         full = active & (self.lengths >= self.capacity)
-        for row in np.flatnonzero(full):
+        for row in np.flatnonzero(full).tolist():
             oldest = self.trajectories[row, 0]
             if oldest < self.trajectory[row]:
                 self.drop(row, int(np.searchsorted(self.trajectories[row, : self.lengths[row]], oldest, "right")))
@@ -66,7 +66,7 @@ class History:
 
     def clear(self, rows: np.ndarray) -> None:
         """Forgets everything in the rows (B,) chosen."""
-        for row in np.flatnonzero(rows):
+        for row in np.flatnonzero(rows).tolist():
             self.drop(row, int(self.lengths[row]))
 
     def append(self, observations: np.ndarray, active: np.ndarray) -> None:

@@ -43,9 +43,7 @@ class ModelConfig:
         if self.width % self.heads:
             raise RingRLError(f"model.width={self.width} is not divisible by model.heads={self.heads}.")
         if self.key_value_heads and self.heads % self.key_value_heads:
-            raise RingRLError(
-                f"model.key_value_heads={self.key_value_heads} does not divide model.heads={self.heads}."
-            )
+            raise RingRLError(f"model.key_value_heads={self.key_value_heads} does not divide model.heads={self.heads}.")
         if self.rope and (self.width // self.heads) % 2:
             raise RingRLError(f"model.rope needs an even head size, not {self.width // self.heads}.")
         for name in ("attention_dropout", "residual_dropout"):

@@ -1,6 +1,5 @@
 """Cached acting equals the full forward pass, whatever the history: trials, ragged ends, full contexts."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +52,14 @@ def play(policies, *, steps, environments=3, seed=0, check):
 
 @pytest.mark.parametrize(
     ("tokens_per_step", "action", "capacity"),
-    [(1, CONTINUOUS, 40), (1, DISCRETE, 12), (2, CONTINUOUS, 12), (2, DISCRETE, 40), (4, DISCRETE, 12), (4, CONTINUOUS, 40)],
+    [
+        (1, CONTINUOUS, 40),
+        (1, DISCRETE, 12),
+        (2, CONTINUOUS, 12),
+        (2, DISCRETE, 40),
+        (4, DISCRETE, 12),
+        (4, CONTINUOUS, 40),
+    ],
 )
 def test_cached_acting_equals_the_full_forward_pass(tokens_per_step, action, capacity, monkeypatch):
     monkeypatch.setattr(acting, "SMALLEST_LIMIT", 16)
