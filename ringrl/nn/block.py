@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ringrl.nn.config import Feedforward, ModelConfig
+from ringrl.nn.norm import RMSNorm
 from ringrl.nn.rope import apply_rope
 from ringrl.ops import blockwise_feedforward
 
@@ -52,12 +53,12 @@ class Block(nnx.Module):
         self.head_size = config.width // config.heads
         self.key_value_heads = config.key_value_heads or config.heads
         std = config.width**-0.5
-        self.attention_norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.attention_norm = RMSNorm(config.width, dtype, rngs)
         self.query = _linear(config.width, config.width, std, dtype, rngs)
         self.key = _linear(config.width, self.key_value_heads * self.head_size, std, dtype, rngs)
         self.value = _linear(config.width, self.key_value_heads * self.head_size, std, dtype, rngs)
         self.output = _linear(config.width, config.width, std / (2 * config.layers) ** 0.5, dtype, rngs)
-        self.feedforward_norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.feedforward_norm = RMSNorm(config.width, dtype, rngs)
         self.feedforward = FeedforwardNetwork(config, dtype, rngs)
 
     def __call__(

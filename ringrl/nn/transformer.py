@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from ringrl.nn.block import Block
 from ringrl.nn.cache import KeyValueCache, write_rows
 from ringrl.nn.config import ModelConfig, Remat
+from ringrl.nn.norm import RMSNorm
 from ringrl.ops import AttentionConfig, attention, decode_attention
 
 
@@ -26,7 +27,7 @@ class Transformer(nnx.Module):
             return Block(config, dtype, rngs)
 
         self.layers = make_layers(rngs)
-        self.norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.norm = RMSNorm(config.width, dtype, rngs)
 
     def __call__(
         self,

@@ -1,0 +1,22 @@
+"""Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+EPSILON = 1e-6
+
+
+class RMSNorm(nnx.Module):
+    """Each token divided by the root mean square of its features, times a learned scale; computed in float32."""
+
+    def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (width,)))
+
+    def __call__(self, x: Float[Array, "B S M"]) -> Float[Array, "B S M"]:
+        """The normalised tokens in the module's dtype."""
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + EPSILON)
+        return (wide * inverse * self.scale[...][None, None]).astype(self.dtype)
