@@ -4,7 +4,6 @@ Online softmax (Milakov and Gimelshein 2018) over key blocks inside a loop over 
 2021); the backward pass recomputes a block's weights from the saved logsumexp (Dao et al. 2022).
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -154,8 +153,7 @@ def _forward(options: _Options, query, key, value, query_labels: _Labels, key_la
     return _join(outputs).reshape(query.shape), logsumexp
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options: _Options, query, key, value, query_labels, key_labels, seed):
+def _attend_primal(options: _Options, query, key, value, query_labels, key_labels, seed) -> jax.Array:
     return _forward(options, query, key, value, query_labels, key_labels, seed)[0].astype(query.dtype)
 
 
@@ -231,4 +229,5 @@ def _attend_backward(options: _Options, saved, output_gradient):
     return *gradients, *no_gradient
 
 
+_attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(0,))
 _attend.defvjp(_attend_forward, _attend_backward)

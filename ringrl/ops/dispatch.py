@@ -52,12 +52,12 @@ def attention(
     if segment_ids is None:
         segment_ids = jnp.zeros(query.shape[:2], jnp.int32)
     arguments = (query, key, value, positions, positions, segment_ids, segment_ids)
-    dropping = dropout_rate > 0.0 and dropout_key is not None
+    seed = dropout_seed(dropout_key) if dropout_rate > 0.0 and dropout_key is not None else None
     options = {
         "causal": causal,
         "window": window,
-        "dropout_rate": dropout_rate if dropping else 0.0,
-        "seed": dropout_seed(dropout_key) if dropping else None,
+        "dropout_rate": dropout_rate if seed is not None else 0.0,
+        "seed": seed,
     }
     match config.strategy:
         case Strategy.dense:
