@@ -75,7 +75,8 @@ class BehaviorKind(enum.StrEnum):
     """Who acts while data are collected."""
 
     random = "random"
-    scripted = "scripted"  # the environment's own controller, of graded quality
+    scripted = "scripted"  # the environment's own controller, of graded quality: random actions in between
+    detour = "detour"  # the same, but searching: random places on the way
     checkpoint = "checkpoint"  # a trained RingRL agent
 
 

@@ -9,9 +9,9 @@ KEY_TO_DOOR = "ringrl/DarkKeyToDoor-v0"
 POINT_MAZE = "ringrl/HiddenGoalPointMaze-v0"
 
 
-def episodes_at(env_id, quality, count, num_envs, task_ids=None, **kwargs):
+def episodes_at(env_id, quality, count, num_envs, task_ids=None, kind="scripted", **kwargs):
     vector = ringrl_envs.make_vector(env_id, num_envs, **kwargs)
-    controller = ringrl_envs.make_controller(env_id, vector, quality=quality)
+    controller = ringrl_envs.make_controller(env_id, vector, kind=kind, quality=quality)
     episodes = ringrl_envs.collect_episodes(
         vector, [("scripted", 1.0, controller)], total_episodes=count, task_ids=task_ids, seed=2
     )
@@ -60,6 +60,27 @@ def test_quality_grades_the_return(env_id, count, best, worst):
     assert returns[2] > best
 
 
+@pytest.mark.parametrize(("env_id", "best"), [(DARK_ROOM, 16.0), (POINT_MAZE, 16.5)])
+def test_fewer_detours_return_more(env_id, best):
+    returns = [mean_return(episodes_at(env_id, quality, 64, 64, kind="detour")) for quality in (0.0, 0.5, 1.0)]
+    assert returns[0] < 0.5 * returns[1] < 0.5 * returns[2]
+    assert returns[2] > best
+
+
+def test_detours_search_more_of_the_room_than_random_actions():
+    def cells_seen(kind):
+        episodes = episodes_at(DARK_ROOM, 0.0, 64, 64, kind=kind)
+        return np.mean([len(np.unique(episode.observations, axis=0)) for episode in episodes])
+
+    assert cells_seen("detour") > 1.5 * cells_seen("scripted")
+
+
+def test_detours_name_their_quality_and_need_places():
+    assert episodes_at(DARK_ROOM, 0.5, 1, 1, kind="detour")[0].policy == "detour(q=0.50)"
+    with pytest.raises(ValueError, match="Pendulum-v1 has no places"):
+        episodes_at("Pendulum-v1", 0.5, 1, 1, kind="detour")
+
+
 def test_hidden_goal_expert_finds_its_way_around_walls():
     episodes = episodes_at(POINT_MAZE, 1.0, 64, 64, maze="umaze", start_cell=(1, 1), max_steps=40)
     assert all(episode.rewards[-1] == 1.0 for episode in episodes)
@@ -94,7 +115,7 @@ def test_environments_without_a_controller_are_told_which_have_one():
     vector = ringrl_envs.make_vector("CartPole-v1", 2)
     with pytest.raises(ValueError, match=r"CartPole-v1 has no scripted controller, only .*Pendulum-v1"):
         ringrl_envs.make_controller("CartPole-v1", vector)
-    with pytest.raises(ValueError, match="neither scripted nor random"):
+    with pytest.raises(ValueError, match="none of scripted, detour, random"):
         ringrl_envs.make_controller("CartPole-v1", vector, kind="clever")
     random = ringrl_envs.make_controller("CartPole-v1", vector, kind="random")
     observations, _ = vector.reset(seed=0)

@@ -5,6 +5,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from ringrl_envs.controllers.detour import DetourController
 from ringrl_envs.controllers.graded import Behaviour, Expert, GradedController, RandomController, random_actions
 from ringrl_envs.controllers.grid import GridExpert
 from ringrl_envs.controllers.maze import HiddenGoalExpert, PointMazeExpert
@@ -27,31 +28,38 @@ def find_expert(env_id: str) -> Callable[[Any], Expert] | None:
 
 def make_controller(
     env_id: str, vector_env: VectorEnv, *, kind: str = "scripted", quality: float | None = None
-) -> GradedController | RandomController:
+) -> Behaviour:
     """A behaviour for a vector environment from `make_vector`: `reset(mask, rng)` and `act(observations, rng)`.
 
     `kind="scripted"` is the environment's expert at `quality` 0 to 1 (None draws it for every episode), with
-    privileged sight of hidden goals; `kind="random"` acts uniformly in any environment.
+    privileged sight of hidden goals: less of it means more random actions. `kind="detour"` is the same expert going
+    by way of random places: less quality means more of them. `kind="random"` acts uniformly in any environment.
 
     Raises:
-        ValueError: unknown kind or quality, or an environment without a scripted controller.
+        ValueError: unknown kind or quality, or an environment without such a controller.
     """
     if kind == "random":
         return RandomController(vector_env.single_action_space, vector_env.num_envs)
-    if kind != "scripted":
-        raise ValueError(f"kind={kind!r} is neither scripted nor random.")
+    if kind not in ("scripted", "detour"):
+        raise ValueError(f"kind={kind!r} is none of scripted, detour, random.")
     expert = find_expert(env_id)
     if expert is None:
         raise ValueError(
             f"{env_id} has no scripted controller, only {', '.join(EXPERTS)} have one: collect with random actions"
             " or a trained checkpoint."
         )
-    return GradedController(expert(vector_env), vector_env.single_action_space, vector_env.num_envs, quality)
+    guide = expert(vector_env)
+    if kind == "detour":
+        if not hasattr(guide, "random_places"):
+            raise ValueError(f"{env_id} has no places to make detours by: collect with kind=scripted.")
+        return DetourController(guide, vector_env.num_envs, quality)  # type: ignore[arg-type]
+    return GradedController(guide, vector_env.single_action_space, vector_env.num_envs, quality)
 
 
 __all__ = [
     "EXPERTS",
     "Behaviour",
+    "DetourController",
     "GradedController",
     "RandomController",
     "find_expert",

@@ -12,6 +12,7 @@ STIFFNESS = 8.0
 DAMPING = 1.5
 CLEARANCE = 0.15  # half the width of the lane that must be free of walls; the point's radius is 0.1
 SAMPLES = 64
+ARRIVAL = 0.3  # metres
 
 
 def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -50,7 +51,21 @@ class HiddenGoalExpert:
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Forces (B, 2) for position and velocity (B, 4)."""
-        return drive(self.vector_env.maze, observations[:, :2], observations[:, 2:4], self.vector_env.goals)
+        return self.towards(observations, self.vector_env.goals)
+
+    def towards(self, observations: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Forces (B, 2) that lead to the points `places` (B, 2)."""
+        return drive(self.vector_env.maze, observations[:, :2], observations[:, 2:4], places)
+
+    def arrived(self, observations: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Where `places` (B, 2) are within ARRIVAL metres: (B,) bool."""
+        return np.sqrt(np.square(observations[:, :2] - places).sum(axis=1)) < ARRIVAL
+
+    def random_places(self, rng: np.random.Generator) -> np.ndarray:
+        """A random point of a random free cell for every sub-environment, (B, 2), metres."""
+        maze, count = self.vector_env.maze, self.vector_env.num_envs
+        cells = maze.free_cells[rng.integers(len(maze.free_cells), size=count)]
+        return maze.to_xy(cells) + rng.uniform(-0.4, 0.4, (count, 2))
 
 
 class PointMazeExpert:
