@@ -24,7 +24,7 @@ class Guide(Expert, Protocol):
 
 
 class DetourController:
-    """Quality q in [0, 1]: heads for the goal with probability q, else first for a random place, and decides anew there.
+    """Quality q in [0, 1]: heads for the goal with probability q, else for a random place, where it decides anew.
 
     q is drawn uniformly for every episode, or fixed by `quality`: 1 is the expert, 0 wanders from place to place. Once
     it heads for the goal it keeps to it. Unlike actions replaced by random ones, detours cross the whole
