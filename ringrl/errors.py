@@ -1,8 +1,22 @@
 """The one kind of error that users see as a single line."""
 
+import enum
+from typing import TypeVar
+
 
 class RingRLError(Exception):
     """A fault in the user's input: one line that names the file, key or episode and the remedy.
 
     The command line prints the message alone and exits with code 2; `--debug` shows the traceback.
     """
+
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+
+def choice(key: str, value: str, choices: type[Choice]) -> Choice:
+    """The member of an enum that a value is or names; raises RingRLError with what there is to choose from."""
+    try:
+        return choices(value)
+    except ValueError:
+        raise RingRLError(f"{key}={value} is unknown: choose {', '.join(choices)}.") from None

@@ -42,7 +42,8 @@ class _Continuous(Head):
         self.half = np.where(self.bounded, np.float32(0.5) * (high - low), np.float32(1))
 
     def scale(self, actions: jax.Array) -> jax.Array:
-        return (actions.astype(jnp.float32) - _like(self.center, actions)) / _like(self.half, actions)
+        width = np.where(self.half > 0, self.half, np.float32(1))  # a dimension with one value only
+        return (actions.astype(jnp.float32) - _like(self.center, actions)) / _like(width, actions)
 
     def unscale(self, values: jax.Array) -> jax.Array:
         clipped = jnp.where(_like(self.bounded, values), jnp.clip(values, -1.0, 1.0), values)
@@ -152,13 +153,13 @@ def make_head(config: AgentConfig, spec: ActionSpec) -> Head:
       RingRLError: a head that does not fit the kind of action.
     """
     discrete = spec.kind is ActionKind.discrete
-    choice = config.action_head
-    if choice is ActionHead.auto:
-        choice = ActionHead.categorical if discrete else ActionHead.bins
-    if (choice is ActionHead.categorical) != discrete:
+    head = config.action_head
+    if head is ActionHead.auto:
+        head = ActionHead.categorical if discrete else ActionHead.bins
+    if (head is ActionHead.categorical) != discrete:
         fitting = "categorical" if discrete else "bins, gaussian or deterministic"
-        raise RingRLError(f"agent.action_head={choice} does not fit {spec.kind} actions; use {fitting}, or auto.")
-    match choice:
+        raise RingRLError(f"agent.action_head={head} does not fit {spec.kind} actions; use {fitting}, or auto.")
+    match head:
         case ActionHead.categorical:
             return CategoricalHead(spec)
         case ActionHead.deterministic:

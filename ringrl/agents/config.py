@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 
 
 class AgentName(enum.StrEnum):
@@ -41,6 +41,8 @@ class AgentConfig:
     max_trajectories: int = 64  # rows of the trajectory embedding
 
     def __post_init__(self) -> None:
+        for name, choices in (("name", AgentName), ("action_head", ActionHead)):
+            object.__setattr__(self, name, choice(f"agent.{name}", getattr(self, name), choices))
         if not self.token_layout and self.tokens_per_step not in (1, 2, 4):
             raise RingRLError(
                 f"agent.tokens_per_step={self.tokens_per_step}: choose 1, 2 or 4, or spell out agent.token_layout."

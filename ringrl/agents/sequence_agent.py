@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ringrl.agents.action_heads import Head, make_head
 from ringrl.agents.config import AgentConfig
 from ringrl.agents.layout import TokenLayout, token_layout
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 from ringrl.nn import KeyValueCache, ModelConfig, Transformer, empty_cache
 from ringrl.nn.embeddings import StepEmbedding, token_labels, token_positions
 from ringrl.ops import AttentionConfig
@@ -55,6 +55,7 @@ class SequenceAgent:
         compute_dtype: Any = jnp.float32,
         mesh: jax.sharding.Mesh | None = None,
     ):
+        context = choice("chain.context", context, Context)
         if context not in self.contexts:
             fitting = " or ".join(self.contexts)
             raise RingRLError(f"chain.context={context} does not fit agent.name={config.name}: use {fitting}.")

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 
 
 class Remat(enum.StrEnum):
@@ -40,6 +40,8 @@ class ModelConfig:
     unroll_layers: bool = True  # unrolls the scan over layers: faster to run, slower to compile
 
     def __post_init__(self) -> None:
+        for name, choices in (("feedforward", Feedforward), ("remat", Remat)):
+            object.__setattr__(self, name, choice(f"model.{name}", getattr(self, name), choices))
         if self.width % self.heads:
             raise RingRLError(f"model.width={self.width} is not divisible by model.heads={self.heads}.")
         if self.key_value_heads and self.heads % self.key_value_heads:

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 
 
 class Strategy(enum.StrEnum):
@@ -38,10 +38,6 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("strategy", Strategy), ("layout", Layout), ("kernel", Kernel)):
-            try:
-                object.__setattr__(self, name, choices(getattr(self, name)))
-            except ValueError:
-                known = ", ".join(choices)
-                raise RingRLError(f"attention.{name}={getattr(self, name)} is unknown: choose {known}.") from None
+            object.__setattr__(self, name, choice(f"attention.{name}", getattr(self, name), choices))
         if self.query_block_size < 1 or self.key_block_size < 1:
             raise RingRLError("attention.query_block_size and attention.key_block_size must be at least 1.")
