@@ -35,11 +35,11 @@ class _Continuous(Head):
     """Actions are scaled to [-1, 1] by their bounds; an unbounded dimension keeps its units."""
 
     def __init__(self, spec: ActionSpec):
-        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        low, high = np.asarray(spec.low, np.float64), np.asarray(spec.high, np.float64)
         self.size = spec.size
         self.bounded = np.isfinite(low) & np.isfinite(high)
-        self.center = np.where(self.bounded, np.float32(0.5) * (low + high), np.float32(0))
-        self.half = np.where(self.bounded, np.float32(0.5) * (high - low), np.float32(1))
+        low, high = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
+        self.center, self.half = np.float32((low + high) / 2), np.float32((high - low) / 2)
 
     def scale(self, actions: jax.Array) -> jax.Array:
         width = np.where(self.half > 0, self.half, np.float32(1))  # a dimension with one value only
