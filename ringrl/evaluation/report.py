@@ -17,7 +17,7 @@ from ringrl.evaluation.scores import Reference, Sample, Scores, score
 from ringrl.evaluation.summary import FILE_NAME, load_summary, runs_of, write_atomically
 
 AGENT_LABELS = {"at": "AT", "dt": "DT", "bc10": "BC-10%", "bc": "BC"}  # in the order of tables
-NOT_A_DIFFERENCE = re.compile(r"(^|\.)seed$|^(name|label|resume|debug|checkpoint|hydra)(\.|$)")
+NOT_A_DIFFERENCE = re.compile(r"(^|\.)seed$|^(eval\.)?(name|label|resume|debug|checkpoint|hydra)(\.|$)")
 
 
 @dataclasses.dataclass(frozen=True)

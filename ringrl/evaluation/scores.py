@@ -76,28 +76,33 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The trials of one training seed: returns (B, n), NaN where a trial did not run, and the rows' tasks (B,)."""
+    """The trials of one training seed: returns (B, n), NaN where a trial did not run, and the rows' tasks (B,).
+
+    Equal task ids mean the same task in every sample; without ids every row is a task of its own.
+    """
 
     returns: np.ndarray
-    task_ids: np.ndarray | None = None  # None: every row is a task of its own
+    task_ids: np.ndarray | None = None
 
 
 def score(samples: Sample | Sequence[Sample], *, bootstrap_samples: int = 2000, seed: int = 0) -> Scores:
     """Means over all rows, with 95 % percentile bootstrap intervals over tasks (or environments) and seeds.
 
-    `last` is the last trial that an environment ran, `best` the largest of its trials. Rows of one task are drawn
-    together; where there is a single task, rows are drawn one by one. Several samples are several training seeds:
-    the seeds are drawn first, then the tasks within each (a hierarchical bootstrap: Davison and Hinkley 1997,
-    section 3.8; both stages with replacement, which errs on the wide side for few seeds). The percentiles are
-    expanded for the number of units drawn (Hesterberg 2015, arXiv 1411.5279, section 5.3), without which a
-    bootstrap of 16 goals is about 12 % too narrow. One single row has no interval: low = high = value.
+    `last` is the last trial that an environment ran, `best` the largest of its trials. Several samples are several
+    training seeds. Seeds and tasks are drawn crosswise, each with replacement, for every seed meets the same tasks
+    and repeating a task teaches nothing of others (Owen 2007, arXiv 0712.1111); rows of one task stay together.
+    Where there is a single task, or none is named, rows are drawn one by one within each seed. One seed fewer is
+    drawn than there are, which makes their variance unbiased (Rao and Wu 1988), and the percentiles are expanded for
+    the number of units drawn (Hesterberg 2015, arXiv 1411.5279, section 5.3), without which a bootstrap of 16 goals
+    is about 12 % too narrow. Where almost all variation is between three seeds the interval is still too narrow (it
+    covers about 80 %). One single row has no interval: low = high = value.
     The same input gives the same numbers.
     """
     parts = [samples] if isinstance(samples, Sample) else list(samples)
     parts = [_checked(part) for part in parts]
     trials = max(part.returns.shape[1] for part in parts)
     values = np.concatenate([_row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
-    weights, units = _bootstrap_weights([_units(part) for part in parts], bootstrap_samples, seed)
+    weights, units = _bootstrap_weights(parts, bootstrap_samples, seed)
     estimates = _estimates(values, weights, units)
     return Scores(tuple(estimates[:trials]), *estimates[trials:])
 
@@ -111,7 +116,9 @@ def _checked(part: Sample) -> Sample:
         raise RingRLError("No trial ran to its end, so there is nothing to score: allow a longer context.")
     if np.isinf(returns).any():
         raise RingRLError("A return is infinite, so it cannot be scored: look for a fault in the environment.")
-    task_ids = np.arange(len(returns)) if part.task_ids is None else np.asarray(part.task_ids)
+    if part.task_ids is None:
+        return Sample(returns[ran])
+    task_ids = np.asarray(part.task_ids)
     if task_ids.shape != (len(returns),):
         raise RingRLError(f"{task_ids.size} task ids for {len(returns)} rows of returns: give one for each.")
     return Sample(returns[ran], task_ids[ran])
@@ -130,27 +137,24 @@ def _row_values(returns: np.ndarray, trials: int) -> np.ndarray:
     return np.concatenate([returns, padding, np.stack(ends, axis=1)], axis=1)
 
 
-def _units(part: Sample) -> np.ndarray:
-    """(rows,) index of the unit each row is drawn with: its task, or itself where there is one task."""
-    assert part.task_ids is not None
-    tasks, units = np.unique(part.task_ids, return_inverse=True)
-    return units if len(tasks) > 1 else np.arange(len(part.task_ids))
-
-
-def _bootstrap_weights(units: list[np.ndarray], samples: int, seed: int) -> tuple[np.ndarray, int]:
-    """How often each row is drawn, (samples, rows), and the number of units behind them.
-
-    Drawing a seed m times and its U units anew each time is one multinomial draw of m U.
-    """
+def _bootstrap_weights(parts: list[Sample], samples: int, seed: int) -> tuple[np.ndarray, int]:
+    """How often each row is drawn, (samples, rows), and the number of units (tasks, or single rows) drawn from."""
     random = np.random.default_rng(seed)
-    seeds = len(units)
-    seed_draws = random.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=samples)  # (samples, seeds)
-    weights, total = [], 0
-    for index, unit in enumerate(units):
-        count = int(unit.max()) + 1
-        draws = random.multinomial(seed_draws[:, index] * count, np.full(count, 1.0 / count))
-        weights.append(draws[:, unit])
-        total += count
+    seeds = len(parts)
+    seed_draws = random.multinomial(max(seeds - 1, 1), np.full(seeds, 1.0 / seeds), size=samples)  # (samples, seeds)
+    named = [part.task_ids for part in parts if part.task_ids is not None]
+    tasks = np.unique(np.concatenate(named)) if len(named) == seeds else np.empty(0)
+    weights = []
+    if len(tasks) > 1:
+        task_draws = random.multinomial(len(tasks), np.full(len(tasks), 1.0 / len(tasks)), size=samples)
+        for index, own in enumerate(named):
+            weights.append(seed_draws[:, [index]] * task_draws[:, np.searchsorted(tasks, own)])
+        return np.concatenate(weights, axis=1).astype(np.float64), len(tasks)
+    total = 0
+    for index, part in enumerate(parts):  # rows of a seed drawn m times: m draws of them all are one multinomial
+        rows = len(part.returns)
+        weights.append(random.multinomial(seed_draws[:, index] * rows, np.full(rows, 1.0 / rows)))
+        total += rows
     return np.concatenate(weights, axis=1).astype(np.float64), total
 
 

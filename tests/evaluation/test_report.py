@@ -40,7 +40,7 @@ def labels(runs):
 def test_seeds_are_pooled():
     first, second = returns_of([1, 2], [3, 6]), returns_of([5, 4], [7, 8])
     (group,) = report.group_runs([make_run(seed=0, returns=first), make_run(seed=1, returns=second)])
-    assert group.scores == score([Sample(first), Sample(second)])
+    assert group.scores == score([Sample(first, [0, 1]), Sample(second, [0, 1])])
     assert [trial.value for trial in group.scores.trials] == [4.0, 5.0]
     assert group.scores.best.value == np.mean([2, 6, 5, 8])
     assert group.seeds == (0, 1)
@@ -54,6 +54,16 @@ def test_a_second_evaluation_of_a_seed_is_not_a_second_seed():
     assert group.seeds == (0,)
     assert [trial.value for trial in group.scores.trials] == [2.0, 3.0, 5.0]
     assert group.scores.last.value == 3.5
+
+
+def test_evaluations_of_several_seeds_are_pooled():
+    """What `ringrl eval` adds to a run's configuration: another checkpoint, and a name, do not make another agent."""
+    runs = [
+        make_run(seed=seed, config={"eval": {"checkpoint": f"runs/{seed}", "name": f"e{seed}", "which": "last"}})
+        for seed in (0, 1)
+    ]
+    (group,) = report.group_runs(runs)
+    assert (group.label, group.seeds) == ("AT", (0, 1))
 
 
 def test_groups_differ_in_agent_and_configuration_and_are_named_by_it():

@@ -75,6 +75,13 @@ def test_differing_seeds_widen_the_interval():
     assert width(alike) < width(score(Sample(returns)).first)
 
 
+def test_the_same_tasks_under_more_seeds_are_no_further_tasks():
+    returns, tasks = np.random.default_rng(0).normal(size=(16, 1)), np.arange(16)
+    once = score(Sample(returns, tasks)).first
+    thrice = score([Sample(returns, tasks)] * 3).first
+    assert width(thrice) == pytest.approx(width(once), rel=0.05)
+
+
 def test_samples_of_different_lengths_are_pooled():
     scores = score([Sample([[1.0, 2.0]]), Sample([[3.0, 4.0, 8.0]])])
     assert [trial.value for trial in scores.trials] == [2.0, 3.0, 8.0]
@@ -94,6 +101,18 @@ def test_intervals_cover_the_true_mean():
         estimate = score(Sample(random.normal(3.0, 2.0, size=(16, 1))), bootstrap_samples=800, seed=seed).first
         hits += estimate.low <= 3.0 <= estimate.high
     assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_intervals_over_seeds_and_tasks_cover_the_true_mean():
+    random, tasks = np.random.default_rng(0), np.tile(np.arange(16), 2)
+    hits = 0
+    for seed in range(300):
+        by_task = random.normal(3.0, 5.0, size=16)[tasks]
+        seeds = [by_task + random.normal(0.0, 1.0) + random.normal(0.0, 2.0, size=32) for _ in range(3)]
+        samples = [Sample(values[:, None], tasks) for values in seeds]
+        estimate = score(samples, bootstrap_samples=400, seed=seed).first
+        hits += estimate.low <= 3.0 <= estimate.high
+    assert 0.91 <= hits / 300 <= 0.98
 
 
 @pytest.mark.parametrize(
