@@ -1,6 +1,7 @@
 """Cases of attention: few, yet every two choices of different kinds meet in one of them."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -13,12 +14,16 @@ from ringrl.ops import AttentionConfig, attention
 CHAINS, TOKENS, HEADS, HEAD_SIZE = 3, 13, 4, 4
 CHOICES = {
     "causal": (True, False),
-    "window": (None, 1, 4),
-    "segments": ("one", "packed", "padded"),
-    "key_heads": (1, 2, 4),
-    "permuted": (False, True),
     "dropout": (0.0, 0.3),
-    "blocks": ((4, 4), (5, 3), (64, 16)),
+    "window": (None, 1, 4),
+    "key_heads": (2, 1, 4),
+    "blocks": ((5, 3), (4, 4), (64, 16)),
+}
+# Segments by position; "padded" has padding at both ends of a chain, and a chain of nothing else.
+SEGMENTS = {
+    "one": np.zeros((CHAINS, TOKENS), np.int32),
+    "packed": np.repeat([[0, 1, 2], [5, 6, 6], [3, 3, 9]], [3, 6, 4], axis=1).astype(np.int32),
+    "padded": np.repeat([[-1, 0, -1], [0, 0, 1], [-1, -1, -1]], [3, 6, 4], axis=1).astype(np.int32),
 }
 
 
@@ -38,59 +43,75 @@ def covering_set() -> list[tuple]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """Positions and segments of every token, (B, S), in memory order."""
+
+    positions: np.ndarray
+    segment_ids: np.ndarray
+
+    def distance(self, chain: int, query: int, key: int) -> int:
+        return int(self.positions[chain, query]) - int(self.positions[chain, key])
+
+
+def make_labels(segments: str = "padded", permuted: bool = True) -> Labels:
+    order, shuffle = np.arange(TOKENS, dtype=np.int32), np.random.default_rng(1).permutation
+    positions = np.stack([shuffle(order) if permuted else order for _ in range(CHAINS)])
+    return Labels(positions, np.take_along_axis(SEGMENTS[segments], positions, axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
-    """Which masks, heads and blocks; arrays and options for `attention` on request."""
+    """What a program is compiled for."""
 
     causal: bool
-    window: int | None
-    segments: str
-    key_heads: int
-    permuted: bool
     dropout: float
+    window: int | None
+    key_heads: int
     blocks: tuple[int, int]
 
-    @property
-    def positions(self) -> np.ndarray:
-        order = np.arange(TOKENS, dtype=np.int32)
-        shuffle = np.random.default_rng(1).permutation
-        return np.stack([shuffle(order) if self.permuted else order for _ in range(CHAINS)])
-
-    @property
-    def segment_ids(self) -> np.ndarray:
-        """Of tokens in memory order; "padded" has padding at both ends of a chain, and a chain of nothing else."""
-        by_position = {
-            "one": np.zeros((CHAINS, TOKENS), np.int32),
-            "packed": np.repeat([[0, 1, 2], [5, 6, 6], [3, 3, 9]], [3, 6, 4], axis=1).astype(np.int32),
-            "padded": np.repeat([[-1, 0, -1], [0, 0, 1], [-1, -1, -1]], [3, 6, 4], axis=1).astype(np.int32),
-        }[self.segments]
-        return np.take_along_axis(by_position, self.positions, axis=1)
-
-    def arrays(self, dtype=np.float64, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def arrays(self, dtype=np.float64, seed: int = 0) -> list[jax.Array]:
         """Query, key and value."""
         generator = np.random.default_rng(seed)
         heads = (HEADS, self.key_heads, self.key_heads)
-        return tuple(jnp.asarray(generator.normal(size=(CHAINS, TOKENS, n, HEAD_SIZE)), dtype) for n in heads)
+        return [jnp.asarray(generator.normal(size=(CHAINS, TOKENS, n, HEAD_SIZE)), dtype) for n in heads]
 
-    def attend(self, strategy: str, query, key, value) -> jax.Array:
+    def attend(self, strategy: str, arrays: list[jax.Array], positions: jax.Array, segment_ids: jax.Array) -> jax.Array:
         """By `ringrl.ops.attention`."""
         query_block, key_block = self.blocks
         return attention(
-            query,
-            key,
-            value,
+            *arrays,
             config=AttentionConfig(strategy=strategy, query_block_size=query_block, key_block_size=key_block),
             causal=self.causal,
-            positions=jnp.asarray(self.positions),
-            segment_ids=jnp.asarray(self.segment_ids),
+            positions=positions,
+            segment_ids=segment_ids,
             window=self.window,
             dropout_rate=self.dropout,
             dropout_key=jax.random.key(7),
         )
 
-    def allowed(self, chain: int, query: int, key: int) -> bool:
+    @functools.cache  # noqa: B019 (as many as there are cases)
+    def program(self, strategy: str):
+        """Jitted (arrays, gradient of the output, positions, segment ids) -> output and the arrays' gradients."""
+
+        def run(arrays, output_gradient, positions, segment_ids):
+            attend = functools.partial(self.attend, strategy, positions=positions, segment_ids=segment_ids)
+            output, pull_back = jax.vjp(attend, arrays)
+            return [output, *pull_back(output_gradient)[0]]
+
+        return jax.jit(run)
+
+    def gradients(self, strategy: str, labels: Labels, dtype, scale: float = 1.0) -> list[np.ndarray]:
+        """Output, and gradients of query, key and value, for random arrays."""
+        query, key, value = self.arrays(dtype)
+        output_gradient = self.arrays(dtype, seed=1)[0]
+        found = self.program(strategy)(
+            [query * scale, key, value], output_gradient, labels.positions, labels.segment_ids
+        )
+        return [np.asarray(array) for array in found]
+
+    def allowed(self, labels: Labels, chain: int, query: int, key: int) -> bool:
         """The rule, said once more for two tokens."""
-        positions, segments = self.positions[chain], self.segment_ids[chain]
-        distance = int(positions[query]) - int(positions[key])
+        segments, distance = labels.segment_ids[chain], labels.distance(chain, query, key)
         if segments[key] < 0 or segments[query] != segments[key]:
             return False
         if self.causal and distance < 0:
@@ -99,9 +120,10 @@ class Case:
 
 
 def _name(case: Case) -> str:
-    words = [case.segments, f"K{case.key_heads}", "{}x{}".format(*case.blocks)]
-    words += ["causal"] * case.causal + [f"window{case.window}"] * bool(case.window)
-    return "-".join(words + ["permuted"] * case.permuted + ["dropout"] * bool(case.dropout))
+    words = [f"K{case.key_heads}", "{}x{}".format(*case.blocks)]
+    return "-".join(words + ["causal"] * case.causal + [f"window{case.window}"] * bool(case.window)) + (
+        "-dropout" * bool(case.dropout)
+    )
 
 
 ALL_CASES = [Case(*choice) for choice in covering_set()]
@@ -113,5 +135,19 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="session")
-def make_case() -> type[Case]:
-    return Case
+def causal_case() -> Case:
+    """The most usual of the cases: causal, without window or dropout, with grouped heads and uneven blocks."""
+    return ALL_CASES[ALL_CASES.index(Case(True, 0.0, None, 2, (5, 3)))]
+
+
+@pytest.fixture(scope="session")
+def labels():
+    """`labels(segments, permuted)`."""
+    return make_labels
+
+
+@pytest.fixture(scope="session")
+def all_labels() -> dict[str, Labels]:
+    """Every kind of segments, in order and permuted."""
+    kinds = itertools.product(SEGMENTS, (False, True))
+    return {f"{segments}, permuted {permuted}": make_labels(segments, permuted) for segments, permuted in kinds}
