@@ -45,7 +45,7 @@ SHORT = "training.steps=400"
 N8 = f"{chains_of(8)} {SHORT} evaluation.trials=8"
 VARIANTS = {
     "at_16": Variant("AT", "at", family="main"),
-    "at_16_masked": Variant("AT, current trial only", "at", "chain.context=trial", "main"),
+    "at_16_masked": Variant("AT, current trial only", "at", "chain.context=trial training.steps=1000", "main"),
     "dt": Variant("DT", "dt", family="main"),
     "bc": Variant("BC", "bc", family="main"),
     "bc10": Variant("BC-10%", "bc10", family="main"),
