@@ -7,6 +7,7 @@ from ringrl.cli.acting import acting_config, load_agent
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
 from ringrl.evaluation.rollout import check_vector_env
+from ringrl.types import Context
 
 
 class CheckpointBehavior:
@@ -18,8 +19,10 @@ class CheckpointBehavior:
     def __init__(self, checkpoint: str, environments: VectorEnv, seed: int) -> None:
         loaded = load_agent(checkpoint)
         check_vector_env(environments, loaded.agent.spec)
+        # A chain's history never grows beyond one episode here; a shorter window stays as it was learnt.
+        one_episode = loaded.agent.spec.max_episode_steps if loaded.agent.context is Context.chain else 0
         config = acting_config(
-            EvaluationConfig(context_steps=loaded.agent.spec.max_episode_steps),
+            EvaluationConfig(context_steps=one_episode),
             loaded.command,
             loaded.agent.spec,
             loaded.chain_steps,

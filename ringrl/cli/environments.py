@@ -33,6 +33,11 @@ def environment_of(chosen: EnvConfig, metadata: Mapping[str, Any]) -> EnvConfig:
     return env
 
 
+def is_own_environment(env: EnvConfig, metadata: Mapping[str, Any]) -> bool:
+    """Whether `env` is what a data set's `metadata` name, or they name none: then their reference scores apply."""
+    return "environment" not in metadata or env == environment_of(EnvConfig(), metadata)
+
+
 @contextlib.contextmanager
 def vector_environment(env: EnvConfig, count: int, **kwargs: Any) -> Iterator[gymnasium.vector.VectorEnv]:
     """`count` copies of an environment, closed at the end; what it refuses is raised as RingRLError."""

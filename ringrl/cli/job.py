@@ -38,3 +38,4 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
 def set_defaults_of_libraries() -> None:
     """The one place that sets library switches; whatever the user has set stays."""
     os.environ.setdefault("MUJOCO_GL", "disable")  # no display; rendering asks for egl or osmesa
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, which JAX's threads do not bear

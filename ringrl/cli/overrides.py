@@ -41,10 +41,11 @@ FREE_MAPPINGS = ("env.kwargs.", "behavior.")  # keys under these are the user's 
 def normalise(arguments: Sequence[str]) -> list[str]:
     """What users type, as Hydra wants it.
 
-    `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; and a
-    key under a mapping with free keys needs no `+`.
+    `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; a
+    key under a mapping with free keys needs no `+`; and `video=true` is short for `evaluation.video=true`.
     """
     texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
+    texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
 
 

@@ -11,16 +11,17 @@ from hydra.core.hydra_config import HydraConfig
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
 from ringrl.cli.compose import as_plain, as_yaml, load_yaml
 from ringrl.cli.console import output, progress_bar
-from ringrl.cli.environments import environment_of, vector_environment
+from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
 from ringrl.cli.overrides import CONFIG_FILE, changes
 from ringrl.cli.results import write_results, write_video
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
-from ringrl.data.store import EpisodeStore, spec_to_json
+from ringrl.data.store import spec_to_json
 from ringrl.evaluation.figures import plot_training_curves, save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
+from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
@@ -49,6 +50,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         check_vector_env(environments, store.spec)
 
     target_return = default_target_return(store)
+    references = {name: store.metadata.get(name) for name in KEPT} if is_own_environment(env, store.metadata) else {}
     metadata = {
         "config": as_plain(command),
         "spec": spec_to_json(store.spec),
@@ -57,7 +59,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         "chain_steps": sampler.steps,
         "target_return": target_return,
         "data_fingerprint": store.fingerprint,
-        **{name: store.metadata.get(name) for name in KEPT},
+        **references,
     }
     checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
     state, resumed = create_state(agent, command.training, command.seed), None
@@ -70,8 +72,15 @@ def run(command: TrainCommand, folder: Path) -> None:
     trials = trials_of(command.evaluation, command)
     evaluations: dict[int, Rollout] = {}
 
-    summarize = functools.partial(_summary, command, store, env.id, acting.target_return)
-    with TensorBoardLogger(folder) as logger:
+    summarize = functools.partial(
+        _summary,
+        command,
+        environment=env.id,
+        reference=reference_of(references, command.evaluation.split),
+        data_fingerprint=store.fingerprint,
+        target_return=acting.target_return,
+    )
+    with TensorBoardLogger(folder, resumed_at=int(state.step) + 1 if resuming else None) as logger:
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
             policy = make_policy(agent, parameters, normalization, acting)
@@ -109,7 +118,7 @@ def run(command: TrainCommand, folder: Path) -> None:
             )
 
         found = evaluations[max(evaluations)]
-        summary = summarize(found, result)
+        summary = summarize(found, result=result)
         logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
         save_png(_curves(result, evaluations, command.label or command.agent.name), folder / "curves.png")
         write_results(summary, found, folder)
@@ -130,10 +139,12 @@ def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _summary(
     command: TrainCommand,
-    store: EpisodeStore,
-    environment: str,
-    target_return: float,
     found: Rollout,
+    *,
+    environment: str,
+    reference: Reference | None,
+    data_fingerprint: str,
+    target_return: float,
     result: TrainResult | None = None,
 ) -> dict[str, Any]:
     return build_summary(
@@ -141,10 +152,10 @@ def _summary(
         environment=environment,
         seed=command.seed,
         rollout=found,
-        reference=reference_of(store.metadata, command.evaluation.split),
+        reference=reference,
         train=None if result is None else {**vars(result)},
         config=as_plain(command),
-        data_fingerprint=store.fingerprint,
+        data_fingerprint=data_fingerprint,
         label=command.label or None,
         bootstrap_samples=command.evaluation.bootstrap_samples,
         extra={"target_return": target_return},

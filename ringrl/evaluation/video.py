@@ -1,4 +1,4 @@
-"""Videos of an evaluation: one environment over all its trials, as mp4, as GIF and as an array of frames."""
+"""Videos of an evaluation: one environment over all its trials, as mp4 and as an array of frames."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium
 import imageio.v2
-import imageio.v3
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -140,11 +139,6 @@ def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
         raise RingRLError(
             f"{path} cannot be written ({_reason(error)}): see that imageio-ffmpeg works here."
         ) from error
-
-
-def gif_bytes(frames: np.ndarray, fps: int) -> bytes:
-    """The frames as an endless GIF, which is how TensorBoard's image summaries show a video."""
-    return imageio.v3.imwrite("<bytes>", frames, extension=".gif", duration=1000.0 / fps, loop=0)
 
 
 def _made(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:

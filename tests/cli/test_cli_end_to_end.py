@@ -33,6 +33,11 @@ def summary_of(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
+def logged_steps(folder: Path) -> list[int]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
 @pytest.fixture
 def collected(ringrl, data_cache: Path) -> Path:
     """The folder of a small data set, collected once for all tests of this file."""
@@ -66,17 +71,25 @@ def test_the_main_job(ringrl, collected: Path, tmp_path: Path, monkeypatch: pyte
     assert "return" in outcome.out
     assert str(run) in outcome.out
 
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5]
-    assert "evaluation/last" in events.Tags()["scalars"]
+    assert logged_steps(run) == [1, 2, 3, 4, 5]
+    assert "evaluation/last" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
 
     # The checkpoint alone is enough to act: same parameters, same seed, same trials.
-    outcome = ringrl("eval", f"checkpoint={run}", "evaluation.trials=3", "evaluation.environments=3")
+    outcome = ringrl("eval", f"checkpoint={run}", "evaluation.trials=3", "evaluation.environments=3", "video=true")
     assert outcome.code == 0, outcome.err
     [evaluation] = runs(tmp_path, "eval", "eval")
+    assert (evaluation / "video.mp4").stat().st_size > 0
     again = summary_of(evaluation)
     assert again["returns"] == summary["returns"]
     assert again["references"] == summary["references"]
+
+    # Another environment than the data's is evaluated without the data's reference scores.
+    outcome = ringrl(*TRAIN, *DT, "training.steps=2", "name=elsewhere", "env=dark_room_sparse")
+    assert outcome.code == 0, outcome.err
+    [elsewhere] = runs(tmp_path, "train", "elsewhere")
+    assert summary_of(elsewhere)["normalized"] is None
+    assert ringrl("eval", f"checkpoint={elsewhere}", "evaluation.environments=3", "name=elsewhere").code == 0
+    assert summary_of(runs(tmp_path, "eval", "elsewhere")[0])["normalized"] is None
 
     outcome = ringrl(*TRAIN, *DT, "training.steps=2")
     assert outcome.code == 0, outcome.err
@@ -92,10 +105,12 @@ def test_the_main_job(ringrl, collected: Path, tmp_path: Path, monkeypatch: pyte
 def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -> None:
     short = (*TRAIN, "training.optimizer.schedule=constant", "evaluation.trials=1")
     assert ringrl(*short, "name=whole", "training.steps=4").code == 0
-    assert ringrl(*short, "name=parts", "training.steps=2").code == 0
+    assert ringrl(*short, "name=parts", "training.steps=3").code == 0
     [whole], [parts] = runs(tmp_path, "train", "whole"), runs(tmp_path, "train", "parts")
+    shutil.rmtree(parts / "checkpoints" / "step_00000003")  # as if it had died after step 3 without saving
     outcome = ringrl("train", f"resume={parts}", "training.steps=4")
     assert outcome.code == 0, outcome.err
+    assert logged_steps(parts) == [1, 2, 3, 4], "what the run had logged of step 3 is hidden"
     assert runs(tmp_path, "train", "parts") == [parts], "it goes on in the same folder"
     assert not (tmp_path / "runs" / "train" / "run").exists()
     assert summary_of(parts)["train"]["steps"] == 4

@@ -99,6 +99,7 @@ def test_debug_shows_the_traceback(ringrl) -> None:
         (["--version"], "ringrl 0."),
         (["train", "--help"], "agent: at, bc, bc10, dt"),
         (["train", "--cfg", "job", "agent=dt"], "window_steps: 20"),
+        (["eval", "--cfg", "job", "checkpoint=x", "video=true"], "video: true"),
         (["train", "--cfg", "hydra"], "runs/${hydra.job.name}/${name}/"),
         (["collect", "--cfg", "job", "collection=pendulum", "env.kwargs.g=5", "~behavior.graded"], "g: 5"),
         (["collect", "--cfg", "job", "behavior.extra.kind=random"], "extra:"),

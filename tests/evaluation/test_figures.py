@@ -59,7 +59,7 @@ def test_uneven_numbers_of_trials_get_a_legend_in_order():
 
 def test_trials_that_never_ran_leave_a_gap_without_complaint():
     figure = figures.plot_trials([curve("AT", [1, np.nan, np.nan]), curve("DT", [np.nan] * 3)])
-    assert figures.figure_pixels(figure).shape[2] == 3
+    assert figures.png_bytes(figure).startswith(b"\x89PNG")
 
 
 def test_panels_share_a_label_s_colour():
