@@ -6,6 +6,7 @@ It only types commands that you can type yourself, and shows each before it runs
 import argparse
 import datetime
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,12 +38,21 @@ def main() -> int:
     )
     for step in steps:
         print(f"\n$ ringrl {step}", flush=True)
-        done = subprocess.run([sys.executable, "-m", "ringrl.cli", *shlex.split(step)], check=False)
-        if done.returncode:
-            return done.returncode
+        code = run_to_its_end([sys.executable, "-m", "ringrl.cli", *shlex.split(step)])
+        if code:
+            return code
     print(f"\npicture: {report / 'figure.png'}\ntable: {report / 'table.md'}\nTensorBoard logs: {sweep}")
     print(NEXT.format(sweep=sweep, experiment=experiment), end="")
     return 0
+
+
+def run_to_its_end(command: list[str]) -> int:
+    """A command's exit code; Ctrl-C is left to the command, which saves and says how to go on before it ends."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # a handler, not SIG_IGN, which the command would inherit
+    try:
+        return subprocess.run(command, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
