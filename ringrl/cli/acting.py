@@ -13,7 +13,7 @@ from ringrl.cli.schema import build
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data.store import spec_from_json
 from ringrl.errors import RingRLError
-from ringrl.evaluation.config import EvaluationConfig, Split
+from ringrl.evaluation.config import EvaluationConfig, Split, WhenFull
 from ringrl.evaluation.policy import ActingConfig, Policy
 from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
@@ -89,9 +89,16 @@ def acting_config(
         Context.trial: command.chain.window_steps or spec.max_episode_steps,
         Context.step: 1,
     }
+    context = command.chain.context
+    capacity = evaluation.context_steps or learnt[context]
+    if context is Context.chain and evaluation.when_full is WhenFull.stop and capacity < spec.max_episode_steps:
+        raise RingRLError(
+            f"evaluation.context_steps={capacity} is less than an episode ({spec.max_episode_steps} steps), so with "
+            "evaluation.when_full=stop no trial could start: raise it, or set when_full=drop."
+        )
     return ActingConfig(
         target_return=target_return if evaluation.target_return is None else evaluation.target_return,
-        capacity=evaluation.context_steps or learnt[command.chain.context],
+        capacity=capacity,
         sample=evaluation.sample,
         temperature=evaluation.temperature,
         when_full=evaluation.when_full,

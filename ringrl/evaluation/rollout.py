@@ -221,5 +221,5 @@ def _read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
 
 
 def _name(vector_env: gymnasium.vector.VectorEnv) -> str:
-    spec = getattr(vector_env, "spec", None)
+    spec = getattr(vector_env, "spec", None) or getattr(next(iter(getattr(vector_env, "envs", ())), None), "spec", None)
     return spec.id if spec is not None else type(vector_env).__name__

@@ -79,6 +79,18 @@ def check_memory(compiled: Any, device: Any, *, steps: int, available: int | Non
         )
 
 
+def check_state_memory(shapes: Any, device: Any, *, available: int | None = None) -> None:
+    """Raise RingRLError where a training state of these shapes does not fit on a device; nothing is allocated."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    available = available_bytes(device) if available is None else available
+    if available is not None and needed > available:
+        raise RingRLError(
+            f"Model larger than memory allows: its parameters and optimiser state need {needed / GIB:.2f} GiB and "
+            f"{device_name(device)} has {available / GIB:.2f} GiB; choose a smaller model, or lower model.layers or "
+            "model.width."
+        )
+
+
 def _container_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Free bytes under a container's own limit (Linux control groups, either version), or None where there is none."""
     for folder, limit_name, used_name, cache_name in (

@@ -56,9 +56,9 @@ def train(
     `make_batches(start)` yields batches start, start + 1, ... of the run's one stream, so a restored state goes on
     with exactly the batches, dropout and losses that it would have had. `evaluate(params, step)` runs every
     `evaluate_every` steps and always at the end (not after Ctrl-C); its "score", higher is better, decides the best
-    checkpoint. A checkpoint is written every `save_every` steps, at a new best, at the end, and on Ctrl-C: it holds
-    `metadata` (plain JSON) plus data_position, tokens, seconds and evaluation. `resumed` is the metadata of the
-    checkpoint that `state` came from.
+    checkpoint. A checkpoint is written every `save_every` steps, at a new best, at the end, on Ctrl-C, and where
+    `evaluate` fails: it holds `metadata` (plain JSON) plus data_position, tokens, seconds and evaluation. `resumed`
+    is the metadata of the checkpoint that `state` came from.
 
     Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or a checkpoint
     cannot be written; KeyboardInterrupt on a second Ctrl-C.
@@ -84,6 +84,15 @@ def train(
                 "seconds": seconds_before + recorder.seconds,
             }
 
+        def evaluate_now() -> bool:
+            with recorder.pause():
+                try:
+                    return milestones.evaluate(state, step)
+                except Exception:  # a fault of the environment, say, must not cost what was learnt
+                    if step > start:
+                        milestones.save(state, step, **totals())
+                    raise
+
         while train_step is not None and step < training.steps and not interrupt.requested:
             with recorder.waiting():
                 batch = _next(batches, step, training)
@@ -97,8 +106,7 @@ def train(
             new_best = False
             if _due(step, training.evaluate_every):
                 recorder.flush()
-                with recorder.pause():
-                    new_best = milestones.evaluate(state, step)
+                new_best = evaluate_now()
             if new_best or _due(step, training.save_every):
                 recorder.flush()
                 with recorder.pause():
@@ -106,8 +114,7 @@ def train(
 
         recorder.flush()
         if not interrupt.requested:
-            with recorder.pause():
-                milestones.evaluate(state, step)
+            evaluate_now()
         if step > start or milestones.evaluation is not None:
             milestones.save(state, step, **totals())
 

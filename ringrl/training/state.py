@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ringrl.training.config import TrainingConfig
+from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
 from ringrl.types import Chain, Metrics, Parameters
 
@@ -52,7 +53,7 @@ class TrainState:
 def create_state(
     agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
 ) -> TrainState:
-    """A fresh state, a function of the seed alone."""
+    """A fresh state, a function of the seed alone; raises RingRLError where it needs more memory than there is."""
     transform = optimizer if optimizer is not None else make_optimizer(training)
 
     @jax.jit
@@ -63,4 +64,6 @@ def create_state(
         counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
         return TrainState(params, transform.init(params), counters[0], dropout_key, counters[1], counters[2])
 
-    return create(jax.random.key(seed))
+    key = jax.random.key(seed)
+    check_state_memory(jax.eval_shape(create, key), next(iter(key.devices())))
+    return create(key)

@@ -165,10 +165,13 @@ def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None
 def test_what_does_not_fit(ringrl, collected: Path, tmp_path: Path) -> None:
     assert "chain.trajectories=9" in ringrl(*TRAIN, "chain.trajectories=9").error
     assert "Unknown environment 'Pendulm-v1': did you mean Pendulum-v1" in ringrl(*TRAIN, "env.id=Pendulm-v1").error
-    assert "observations of size 3" in ringrl(*TRAIN, "env.id=Pendulum-v1").error
+    assert "Pendulum-v1 gives observations of size 3" in ringrl(*TRAIN, "env.id=Pendulum-v1").error
     assert "actions of size 3" in ringrl(*TRAIN, "env.id=MountainCar-v0").error
     assert "is not in" in ringrl(*TRAIN, "data.name=ringrl/nothing-v0").error
     assert "not a Minari id" in ringrl(*TRAIN, "data.name=nothing").error
+    too_short = ("evaluation.context_steps=5", "evaluation.when_full=stop")
+    assert "evaluation.context_steps=5 is less than an episode (6 steps)" in ringrl(*TRAIN, *too_short).error
+    assert "Model larger than memory allows" in ringrl(*TRAIN, "model.layers=80", "model.width=16384").error
     assert "colour" in ringrl(*TRAIN, "env.id=ringrl/DarkRoom-v0", "env.kwargs.colour=red").error
     assert not list(tmp_path.glob("runs/train/*/*/checkpoints")), "all of it is refused before training"
 

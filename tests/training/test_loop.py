@@ -139,6 +139,19 @@ def test_the_best_by_score_is_saved_where_it_was_reached(toy_agent, batches, tmp
     assert (8, {"evaluation/score": 3.0, "evaluation/trials": 8.0}) in logger.seen
 
 
+@pytest.mark.parametrize(("every", "saved"), [(0, [10, 20]), (12, [10, 12])])
+def test_a_failed_evaluation_loses_nothing(toy_agent, batches, tmp_path, every, saved):
+    agent, checkpointer = toy_agent(), Checkpointer(tmp_path)
+
+    def evaluate(params, step):
+        raise RingRLError("the environment gives NaN")
+
+    training = dataclasses.replace(TRAINING, evaluate_every=every)
+    with pytest.raises(RingRLError, match="gives NaN"):
+        run(agent, create_state(agent, training, 0), batches, training, checkpointer=checkpointer, evaluate=evaluate)
+    assert checkpointer.steps() == saved
+
+
 def test_a_finished_run_that_is_resumed_evaluates_and_does_no_step(toy_agent, batches, tmp_path):
     agent, checkpointer = toy_agent(), Checkpointer(tmp_path)
     first = run(agent, create_state(agent, TRAINING, 0), batches, checkpointer=checkpointer)
@@ -177,9 +190,10 @@ def test_too_few_batches_is_one_line(toy_agent, chain):
 
 def test_a_chain_longer_than_memory_is_refused_before_it_runs(toy_agent, batches, monkeypatch):
     monkeypatch.setattr(loop_module, "compile_train_step", loop_module_compile)
+    state = create_state(toy_agent(), TRAINING, 0)
     monkeypatch.setattr("ringrl.training.device.available_bytes", lambda device, resident=0: 64)
     with pytest.raises(RingRLError, match=r"Chain longer than memory allows: .* chains of 5 steps needs .* GiB"):
-        run(toy_agent(), create_state(toy_agent(), TRAINING, 0), batches)
+        run(toy_agent(), state, batches)
 
 
 def test_training_works_outside_the_main_thread(toy_agent, batches):

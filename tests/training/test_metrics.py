@@ -15,7 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ringrl.errors import RingRLError
 from ringrl.training import device as device_module
-from ringrl.training.device import available_bytes, check_memory, device_name, needed_bytes, peak_flops
+from ringrl.training.device import (
+    available_bytes,
+    check_memory,
+    check_state_memory,
+    device_name,
+    needed_bytes,
+    peak_flops,
+)
 from ringrl.training.metrics import TensorBoardLogger
 
 
@@ -118,6 +125,13 @@ def test_the_compiled_step_is_weighed_before_it_runs():
         assert part in message
     assert "\n" not in message
     assert available_bytes(device) > 0
+
+
+def test_a_state_is_weighed_before_it_is_made():
+    device, shapes = jax.devices("cpu")[0], {"a": jax.ShapeDtypeStruct((5, 2), jnp.float32)}
+    check_state_memory(shapes, device, available=40)
+    with pytest.raises(RingRLError, match=r"Model larger than memory allows: .* choose a smaller model"):
+        check_state_memory(shapes, device, available=39)
 
 
 @pytest.mark.parametrize("version", [1, 2])
