@@ -153,13 +153,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: P
 
 
 def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None:
-    outcome = ringrl(*TRAIN, "-m", "seed=0,1", "training.steps=1", "name=sweep")
+    smallest = (f"data.name={DATASET}", "training.steps=1", "model.layers=1", "model.width=16", "model.heads=2")
+    outcome = ringrl("train", "-m", "seed=0,1", "agent=at,dt", "+experiment=quickstart_smoke", *smallest)
     assert outcome.code == 0, outcome.err
-    [sweep] = runs(tmp_path, "train", "sweep")
-    assert [summary_of(sweep / number)["seed"] for number in "01"] == [0, 1]
-    outcome = ringrl("report", "name=sweep")
+    [sweep] = runs(tmp_path, "train", "quickstart_smoke")
+    jobs = [summary_of(sweep / number) for number in "0123"]
+    assert [(job["seed"], job["agent"]) for job in jobs] == [(0, "at"), (0, "dt"), (1, "at"), (1, "dt")]
+    assert [len(job["trial_returns"]) for job in jobs] == [3] * 4, "DT is given the same trials"
+    outcome = ringrl("report", "name=quickstart_smoke")
     assert outcome.code == 0, outcome.err
-    assert "2 seeds" in outcome.out
+    assert outcome.out.count("2 seeds") == 2
 
 
 def test_what_does_not_fit(ringrl, collected: Path, tmp_path: Path) -> None:
