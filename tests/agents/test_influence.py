@@ -16,7 +16,7 @@ def influences(tools, agent, segment_ids, trajectories):
     happened = tools.random_steps(*segment_ids.shape)
     projection = jnp.asarray(np.random.default_rng(1).normal(size=agent.head.output_size), jnp.float32)
 
-    @jax.jit
+    @tools.jit
     def jacobian(happened):
         def outputs(happened):
             return agent.outputs(parameters, tools.as_chain(happened, segment_ids, trajectories)) @ projection

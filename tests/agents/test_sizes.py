@@ -44,16 +44,15 @@ def test_behaviour_cloning_has_one_token_and_no_embedding_of_time(tools):
     assert set(shapes["embedding"]) == {"projections"}
 
 
-@pytest.mark.parametrize("tokens_per_step", [1, 4])
-def test_train_flops_are_those_of_the_compiled_step(tools, tokens_per_step):
+def test_train_flops_are_those_of_the_compiled_step(tools):
     """Dense attention computes the half that causality hides as well, which is added here."""
-    layers, width, steps, chains = 2, 64, 96, 2
+    layers, width, steps, chains, tokens_per_step = 2, 64, 96, 2, 4
     sizes = {"layers": layers, "width": width, "heads": 2}
     agent = tools.agent(model=sizes, tokens_per_step=tokens_per_step)
     segments = np.zeros((chains, steps), np.int32)
     chain = jax.eval_shape(lambda: tools.as_chain(tools.random_steps(chains, steps), segments, segments))
     parameters = jax.eval_shape(agent.init, jax.random.key(0))
-    compiled = jax.jit(jax.grad(lambda *arguments: agent.loss(*arguments)[0])).lower(parameters, chain).compile()
+    compiled = tools.jit(jax.grad(lambda *arguments: agent.loss(*arguments)[0])).lower(parameters, chain).compile()
     tokens = steps * tokens_per_step
     hidden_half = 3 * chains * layers * 2 * tokens**2 * width
     expected = agent.train_flops(chains, steps) + hidden_half

@@ -13,6 +13,7 @@ from ringrl.nn import ModelConfig, Transformer
 from ringrl.ops import AttentionConfig
 
 CHAINS, TOKENS, WIDTH = 2, 10, 16
+QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,18 @@ class Network:
             nnx.eval_shape(lambda: Transformer(self.model, self.attention, self.dtype, nnx.Rngs(0))), nnx.Param, ...
         )[:2]
 
+    @functools.cached_property
+    def jitted(self):
+        """`__call__`, compiled once for all tests."""
+        return jax.jit(self.__call__, compiler_options=QUICK)
+
     def __call__(self, state, x, positions, segment_ids, key=None):
         """Hidden states (B, S, M)."""
         transformer = nnx.merge(self.graph, state)
         return transformer(x, positions=positions, segment_ids=segment_ids, dropout_key=key)
 
 
+@functools.cache
 def make_network(attention: AttentionConfig | None = None, dtype=jnp.float32, **options) -> Network:
     usual = {"layers": 2, "width": WIDTH, "heads": 4, "key_value_heads": 2, "unroll_layers": False}
     return Network(ModelConfig(**{**usual, **options}), attention or AttentionConfig(), dtype)

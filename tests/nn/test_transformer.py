@@ -11,12 +11,14 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 
+QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
+
 
 def influences(network, x, positions, segments):
     """(B, S, S) bool: whether output t of a chain depends on input s."""
     projection = jnp.asarray(np.random.default_rng(1).normal(size=x.shape[-1]), jnp.float32)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def jacobian(state):
         def outputs(x):
             return network(state, x, positions, segments) @ projection
@@ -48,7 +50,7 @@ def loss_and_gradients(network, dropout=False):
         key = jax.random.key(5) if dropout else None
         return (network(state, x, positions, segments, key).astype(jnp.float32) * output_weights).sum()
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=QUICK)
 
 
 def run(network, inputs, dropout=False):
@@ -85,28 +87,26 @@ def test_ways_to_compute_change_nothing(network, inputs, options):
 
 def test_the_order_of_tokens_in_memory_changes_nothing_but_their_order(network, inputs):
     model = network()
-    apply = jax.jit(model)
     order = np.random.default_rng(4).permutation(inputs[0].shape[1])
-    shuffled = apply(model.state, *(array[:, order] for array in inputs))
-    np.testing.assert_allclose(shuffled, apply(model.state, *inputs)[:, order], atol=1e-5)
+    shuffled = model.jitted(model.state, *(array[:, order] for array in inputs))
+    np.testing.assert_allclose(shuffled, model.jitted(model.state, *inputs)[:, order], atol=1e-5)
 
 
 def test_positions_matter_through_rope_alone(network, inputs):
     x, positions, segments = inputs
     for rope in (True, False):
         model = network(rope=rope)
-        apply = jax.jit(model)
-        stretched = np.abs(apply(model.state, x, 3 * positions, segments) - apply(model.state, *inputs)).max()
+        as_they_are = model.jitted(model.state, *inputs)
+        stretched = np.abs(model.jitted(model.state, x, 3 * positions, segments) - as_they_are).max()
         assert (stretched > 1e-2) == rope
         assert rope or stretched < 1e-5
 
 
 def test_dropout_needs_a_key_and_follows_it(network, inputs):
     plain, dropping = network(), network(**DROPOUT)
-    apply = jax.jit(dropping)
-    without = jax.jit(plain)(plain.state, *inputs)
-    np.testing.assert_array_equal(apply(dropping.state, *inputs), without)
-    draws = [apply(dropping.state, *inputs, jax.random.key(seed)) for seed in (0, 0, 1)]
+    without = plain.jitted(plain.state, *inputs)
+    np.testing.assert_array_equal(dropping.jitted(dropping.state, *inputs), without)
+    draws = [dropping.jitted(dropping.state, *inputs, jax.random.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[0] - draws[2]).max() > 0.1
     assert np.abs(draws[0] - without).max() > 0.1
@@ -116,12 +116,12 @@ def test_bfloat16_computes_low_and_keeps_parameters_high(network, inputs):
     low, high = network(dtype=jnp.bfloat16), network()
     assert {leaf.dtype for leaf in jax.tree.leaves(low.state)} == {jnp.dtype(jnp.float32)}
     x, *labels = inputs
-    output = jax.jit(low)(low.state, x.astype(jnp.bfloat16), *labels)
+    output = low.jitted(low.state, x.astype(jnp.bfloat16), *labels)
     assert output.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.float32(output), jax.jit(high)(high.state, *inputs), atol=0.15)
+    np.testing.assert_allclose(np.float32(output), high.jitted(high.state, *inputs), atol=0.15)
     _, (gradients, _) = jax.eval_shape(loss_and_gradients(low), low.state, x.astype(jnp.bfloat16), *labels, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.float32)}
-    program = jax.jit(low).lower(low.state, x.astype(jnp.bfloat16), *labels).as_text()
+    program = low.jitted.lower(low.state, x.astype(jnp.bfloat16), *labels).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products
     assert all("(tensor<" in line and line.split(" : ")[1].count("xbf16>") >= 2 for line in products)
@@ -138,7 +138,7 @@ def test_the_program_does_not_grow_with_layers(network, inputs):
     def program(**options):
         model = network(**options)
         state = jax.eval_shape(lambda: model.state)
-        return jax.jit(loss_and_gradients(model).__wrapped__).lower(state, *inputs, inputs[0]).as_text()
+        return loss_and_gradients(model).lower(state, *inputs, inputs[0]).as_text()
 
     few, many = (program(layers=layers) for layers in (2, 12))
     assert "stablehlo.while" in many

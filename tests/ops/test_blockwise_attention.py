@@ -8,6 +8,8 @@ import numpy as np
 
 from ringrl.ops import AttentionConfig, attention
 
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 
 def largest_difference(one, other):
     return max(float(np.abs(np.float64(a) - np.float64(b)).max()) for a, b in zip(one, other, strict=True))
@@ -42,7 +44,7 @@ def test_bfloat16_is_no_further_from_the_truth_than_dense():
         config = AttentionConfig(strategy=strategy, query_block_size=16, key_block_size=32)
         options = {"config": config, "dropout_rate": 0.3, "dropout_key": jax.random.key(0)}
 
-        @jax.jit
+        @quick_jit
         def run(query, key, value, output_gradient):
             output, pull_back = jax.vjp(functools.partial(attention, **options), query, key, value)
             return output, *pull_back(output_gradient)
@@ -86,12 +88,12 @@ def test_masked_blocks_are_never_read(causal_case):
         output = attention(query, jnp.asarray(key), jnp.asarray(value), config=config, **options)
         return (output[:, queries] ** 2).sum()
 
-    loss, gradient = jax.jit(jax.value_and_grad(functools.partial(run, window=1)))(query)
+    loss, gradient = quick_jit(jax.value_and_grad(functools.partial(run, window=1)))(query)
     assert np.isfinite(loss)
     assert np.isfinite(gradient[:, queries]).all()
     segments = jnp.asarray(np.tile(np.arange(query.shape[1]) // 4, (3, 1)), jnp.int32)
-    assert np.isfinite(jax.jit(functools.partial(run, segment_ids=segments, causal=False))(query))
-    assert np.isnan(jax.jit(functools.partial(run, window=2))(query))  # the window that does look back
+    assert np.isfinite(quick_jit(functools.partial(run, segment_ids=segments, causal=False))(query))
+    assert np.isnan(quick_jit(functools.partial(run, window=2))(query))  # the window that does look back
 
 
 def temporary_bytes(strategy, tokens):
@@ -101,7 +103,7 @@ def temporary_bytes(strategy, tokens):
     def loss(query, key, value):
         return attention(query, key, value, config=config).sum()
 
-    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile()
+    compiled = quick_jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -118,8 +120,8 @@ def test_vmap_over_single_chains_equals_the_batch(causal_case, labels):
     arrays, output_gradient = causal_case.arrays(np.float32), causal_case.arrays(np.float32, seed=1)[0]
 
     def one_chain(*arguments):
-        found = causal_case.program("blockwise")(*jax.tree.map(lambda array: array[None], arguments))
-        return [array[0] for array in found]
+        batch_of_one = jax.tree.map(lambda array: array[None], arguments)
+        return [array[0] for array in causal_case.attend_and_differentiate("blockwise", *batch_of_one)]
 
-    apart = jax.jit(jax.vmap(one_chain))(arrays, output_gradient, single.positions, single.segment_ids)
+    apart = quick_jit(jax.vmap(one_chain))(arrays, output_gradient, single.positions, single.segment_ids)
     assert largest_difference(apart, together) < 1e-5
