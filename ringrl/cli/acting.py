@@ -20,6 +20,7 @@ from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
 from ringrl.training.checkpoint import Which, restore_parameters
 from ringrl.types import Context, DataSpec, Normalization, Parameters
 
+FEWEST_TRIALS = 8
 SEED_STRIDE = 100_003  # between the seeds of repeated evaluations
 
 
@@ -106,8 +107,11 @@ def acting_config(
 
 
 def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
-    """How many trials an evaluation runs: as many as a chain had trajectories, unless told otherwise."""
-    return evaluation.trials or command.chain.trajectories
+    """How many trials an evaluation runs: as many as a chain had trajectories, at least 8, unless told otherwise.
+
+    An agent of one trajectory gets as many trials as the others, or their best-of-n would not compare.
+    """
+    return evaluation.trials or max(command.chain.trajectories, FEWEST_TRIALS)
 
 
 def evaluate_policy(

@@ -25,7 +25,7 @@ class WhenFull(enum.StrEnum):
 class EvaluationConfig:
     """How a policy is rolled out and scored."""
 
-    trials: int = 0  # episodes in one context; 0 means as many as trajectories in a chain
+    trials: int = 0  # episodes in one context; 0 means as many as trajectories in a chain, at least 8
     environments: int = 16  # at once, dealt over the tasks in turn
     repeats: int = 1  # whole evaluations, with other seeds
     split: Split = Split.held_out  # an environment without a split has its one task in both
