@@ -65,5 +65,5 @@ def create_state(
         return TrainState(params, transform.init(params), counters[0], dropout_key, counters[1], counters[2])
 
     key = jax.random.key(seed)
-    check_state_memory(jax.eval_shape(create, key), next(iter(key.devices())))
+    check_state_memory(jax.eval_shape(create, key), jax.local_devices()[0])
     return create(key)

@@ -46,7 +46,7 @@ def test_slips_before_composition(ringrl, tmp_path: Path, words: list[str], expe
         (["collect"], "dataset is needed"),
         (["collect", "dataset=x/y-v0"], "env.id is needed"),
         (["collect", "collection=dark_room", "behavior.graded.quality=2"], "quality=2.0 is not in [0, 1]"),
-        (["collect", "collection=dark_room", "~behavior.graded"], "names no policy"),
+        (["collect", "collection=dark_room", "~behavior.detour"], "names no policy"),
         (["report"], "No run in runs/train/run"),
         (["report", "runs=[nowhere]"], "nowhere does not exist"),
         (["train", "hydra.launchr=1"], "hydra.launchr"),
