@@ -39,7 +39,8 @@ class _Continuous(Head):
         self.size = spec.size
         self.bounded = np.isfinite(low) & np.isfinite(high)
         low, high = np.where(self.bounded, low, -1.0), np.where(self.bounded, high, 1.0)
-        self.center, self.half = np.float32((low + high) / 2), np.float32((high - low) / 2)
+        self.center = ((low + high) / 2).astype(np.float32)
+        self.half = ((high - low) / 2).astype(np.float32)
 
     def scale(self, actions: jax.Array) -> jax.Array:
         width = np.where(self.half > 0, self.half, np.float32(1))  # a dimension with one value only

@@ -97,18 +97,18 @@ class SequenceAgent:
         loss = jnp.where(batch.loss_mask > 0, losses, 0.0).sum() / jnp.maximum(supervised, 1.0)
         return loss, {"supervised_steps": supervised}
 
-    def empty_cache(self, contexts: int, steps: int) -> KeyValueCache:
-        """A cache for `contexts` contexts of up to `steps` steps."""
-        return empty_cache(self.model_config, contexts, steps * self.tokens_per_step, self.compute_dtype)
+    def empty_cache(self, contexts: int, tokens: int) -> KeyValueCache:
+        """A cache for `contexts` contexts of up to `tokens` tokens."""
+        return empty_cache(self.model_config, contexts, tokens, self.compute_dtype)
 
     def decode(
-        self, parameters: Parameters, chain: Chain, cache: KeyValueCache, limit: int
+        self, parameters: Parameters, chain: Chain, cache: KeyValueCache
     ) -> tuple[Float[Array, "B P U"], KeyValueCache]:
         """Action outputs of new steps against a cache, for the tokens between two moments of acting.
 
         `chain` (B, P + 1) starts with the step before the new ones; of it only the tokens after its action are
         new, and of the last step only those up to its observation are known. So P steps take P * tokens_per_step
-        tokens. A step of negative segment is not written. `limit` (static) bounds the cached tokens read.
+        tokens. A step of negative segment is not written.
         """
         model = self._bind(parameters)
         per_step, slot = self.tokens_per_step, self.layout.action_slot
@@ -121,7 +121,6 @@ class SequenceAgent:
             cache,
             positions=positions[:, new],
             segment_ids=segments[:, new],
-            limit=limit,
         )
         at_action = hidden[:, per_step - 1 :: per_step]
         return model.action(at_action.astype(jnp.float32)), cache

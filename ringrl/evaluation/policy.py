@@ -12,10 +12,10 @@ import numpy as np
 from ringrl.agents import SequenceAgent
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
-from ringrl.nn import KeyValueCache
+from ringrl.nn import KeyValueCache, grow_cache
 from ringrl.types import Chain, Context, Normalization, Parameters
 
-SMALLEST_LIMIT = 512  # tokens of the cache read at the least, so that short contexts compile once
+SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
 
 
@@ -81,8 +81,9 @@ class HistoryPolicy(abc.ABC):
         self.history.append(observations, active)
         self._calls += 1
         self.outputs = self._run(active, changed)
-        key = jax.random.fold_in(self._key, self._calls)
-        self.actions = np.asarray(_pick(self.agent, self.config.sample, self.config.temperature, self.outputs, key))
+        self.actions = np.asarray(
+            _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, self._calls)
+        )
         return self.actions
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
@@ -129,15 +130,16 @@ class CachedPolicy(HistoryPolicy):
     def reset(self, num_environments: int, seed: int) -> None:
         """Forgets everything, for a new batch."""
         super().reset(num_environments, seed)
-        self._cache = self.agent.empty_cache(num_environments, self.config.capacity)
+        self._most_tokens = self.config.capacity * self.agent.tokens_per_step
+        self._cache = self.agent.empty_cache(num_environments, min(SMALLEST_CACHE, self._most_tokens))
 
     def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
         if changed.any():
             self._rebuild(changed)
+        self._hold(int(self.history.lengths.max()))
         chain = self._only(active, self.history.recent(2))
-        limit = self._limit(int(self.history.lengths.max()))
-        outputs, self._cache = _decode(self.agent, limit, self.parameters, chain, self._cache)
-        return outputs[:, -1]
+        outputs, self._cache = _decode(self.agent, self.parameters, chain, self._cache)
+        return outputs
 
     def _rebuild(self, rows: np.ndarray) -> None:
         """Writes the cache of `rows` anew, up to what was known when the last step but one was acted upon."""
@@ -151,19 +153,23 @@ class CachedPolicy(HistoryPolicy):
             chain = self.history.steps(np.broadcast_to(positions, (len(rows), count + 1)))
             before_newest = positions[None, :] < (self.history.lengths - 1)[:, None]
             chain = self._only(rows[:, None] & before_newest, chain)
-            _, self._cache = _decode(self.agent, self._limit(start + count), self.parameters, chain, self._cache)
+            _, self._cache = _decode(self.agent, self.parameters, chain, self._cache)
 
     def _only(self, rows: np.ndarray, chain: Chain) -> Chain:
         """The chain with all rows (B,), or steps (B, P), but these made padding."""
         rows = rows if rows.ndim == 2 else rows[:, None]
         return dataclasses.replace(chain, segment_ids=np.where(rows, chain.segment_ids, -1))
 
-    def _limit(self, steps: int) -> int:
-        """Cached tokens to read: powers of two, so that a growing context compiles few programs."""
-        limit = SMALLEST_LIMIT
-        while limit < steps * self.agent.tokens_per_step:
-            limit *= 2
-        return min(limit, self._cache.capacity)
+    def _hold(self, steps: int) -> None:
+        """Grows the cache to hold `steps` steps: by doubling, so that a growing context compiles few programs.
+
+        A step then reads as many rows as the context needs, and never more than twice that.
+        """
+        capacity = self._cache.capacity
+        while capacity < steps * self.agent.tokens_per_step:
+            capacity *= 2
+        if capacity > self._cache.capacity:
+            self._cache = _grow(self._cache, min(capacity, self._most_tokens))
 
 
 def make_policy(
@@ -177,9 +183,13 @@ def make_policy(
     return kind(agent, parameters, normalization, config)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _pick(agent: SequenceAgent, sample: bool, temperature: float, outputs: jax.Array, key: jax.Array) -> jax.Array:
-    return agent.head.sample(outputs, key, temperature) if sample else agent.head.mode(outputs)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _pick(
+    agent: SequenceAgent, sample: bool, temperature: float, outputs: jax.Array, key: jax.Array, calls: jax.Array
+) -> jax.Array:
+    if not sample:
+        return agent.head.mode(outputs)
+    return agent.head.sample(outputs, jax.random.fold_in(key, calls), temperature)
 
 
 @functools.partial(jax.jit, static_argnums=(0,))
@@ -188,8 +198,12 @@ def _recompute(agent: SequenceAgent, parameters: Parameters, chain: Chain, newes
     return jnp.take_along_axis(outputs, newest[:, None, None], axis=1)[:, 0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(4,))
+@functools.partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
 def _decode(
-    agent: SequenceAgent, limit: int, parameters: Parameters, chain: Chain, cache: KeyValueCache
+    agent: SequenceAgent, parameters: Parameters, chain: Chain, cache: KeyValueCache
 ) -> tuple[jax.Array, KeyValueCache]:
-    return agent.decode(parameters, chain, cache, limit)
+    outputs, cache = agent.decode(parameters, chain, cache)
+    return outputs[:, -1], cache
+
+
+_grow = jax.jit(grow_cache, static_argnums=1)

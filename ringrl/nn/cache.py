@@ -39,8 +39,23 @@ def empty_cache(config: ModelConfig, contexts: int, capacity: int, dtype: jnp.dt
     return KeyValueCache(rows(), rows(), jnp.full((contexts, capacity), -1, jnp.int32))
 
 
+def grow_cache(cache: KeyValueCache, capacity: int) -> KeyValueCache:
+    """The same contexts in a cache of `capacity` (T) tokens, no fewer than now."""
+    extra = capacity - cache.capacity
+
+    def pad(rows: jax.Array) -> jax.Array:
+        return jnp.pad(rows, ((0, 0), (0, 0), (0, extra), (0, 0)))
+
+    segment_ids = jnp.pad(cache.segment_ids, ((0, 0), (0, extra)), constant_values=-1)
+    return KeyValueCache(tuple(map(pad, cache.keys)), tuple(map(pad, cache.values)), segment_ids)
+
+
 def write_rows(rows: Float[Array, "B K T D"], new: Float[Array, "B Q K D"], positions: Int[Array, "B Q"]) -> jax.Array:
     """`rows` with the new tokens at their positions; a negative position, or one past the end, is not written."""
     contexts = jnp.arange(rows.shape[0])[:, None]
     positions = jnp.where(positions < 0, rows.shape[2], positions)  # negative indices would wrap around
+    if positions.size == 1:
+        # XLA makes a scatter of one row a slice update, repeats that for each reader, and copies the cache to do so.
+        positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=rows.shape[2])
+        new = jnp.pad(new, ((0, 0), (0, 1), (0, 0), (0, 0)))
     return rows.at[contexts, :, positions].set(new, mode="drop")

@@ -76,17 +76,16 @@ class Transformer(nnx.Module):
         *,
         positions: Int[Array, "B Q"],
         segment_ids: Int[Array, "B Q"],
-        limit: int,
     ) -> tuple[Float[Array, "B Q M"], KeyValueCache]:
         """Hidden states of new tokens, which are written into the cache and may attend to it and each other.
 
-        `limit` (static) bounds the rows read: no new token's position may reach it. Tokens at negative positions
-        are neither written nor meaningful.
+        Every row of the cache is read: a cache of about the length of its contexts is the fastest (`grow_cache`).
+        Tokens at negative positions are neither written nor meaningful.
         """
         rows = jnp.arange(x.shape[0])[:, None]
         targets = jnp.where(positions < 0, cache.capacity, positions)
         segments = cache.segment_ids.at[rows, targets].set(segment_ids, mode="drop")
-        key_positions = jnp.broadcast_to(jnp.arange(limit, dtype=jnp.int32), (x.shape[0], limit))
+        key_positions = jnp.broadcast_to(jnp.arange(cache.capacity, dtype=jnp.int32), segments.shape)
         keys, values = list(cache.keys), list(cache.values)
         graph, stacked = nnx.split(self.layers)
         for index in range(self.config.layers):
@@ -96,12 +95,12 @@ class Transformer(nnx.Module):
                 values[index] = write_rows(values[index], value, positions)
                 return decode_attention(
                     query,
-                    keys[index][:, :, :limit],
-                    values[index][:, :, :limit],
+                    keys[index],
+                    values[index],
                     query_positions=positions,
                     key_positions=key_positions,
                     query_segments=segment_ids,
-                    key_segments=segments[:, :limit],
+                    key_segments=segments,
                 )
 
             block = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stacked))

@@ -1,5 +1,6 @@
 """Attention of one or a few new tokens over a cache of keys and values."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -24,8 +25,11 @@ def decode_attention(
     chains, queries, heads, head_size = query.shape
     accumulator = accumulator_dtype(query)
     grouped = query.reshape(chains, queries, key.shape[1], heads // key.shape[1], head_size)
-    scale = jnp.asarray(head_size**-0.5, query.dtype)
-    scores = jnp.einsum("bqkgd,bktd->bkqgt", grouped * scale, key, preferred_element_type=accumulator)
+    grouped = jnp.einsum("bqkgd->bkqgd", grouped * jnp.asarray(head_size**-0.5, query.dtype))
+    # The cache is read as it lies: with these operands in this order, XLA on a CPU does not transpose a copy of it.
+    per_head = ((0, 1), (0, 1))
+    scores = jax.lax.dot_general(key, grouped, (((3,), (4,)), per_head), preferred_element_type=accumulator)
+    scores = jnp.einsum("bktqg->bkqgt", scores)
     allowed = (key_positions[:, None, :] <= query_positions[:, :, None]) & (key_segments >= 0)[:, None, :]
     allowed &= key_segments[:, None, :] == query_segments[:, :, None]
     scores = jnp.where(allowed[:, None, :, None, :], scores, -jnp.inf)
@@ -33,5 +37,5 @@ def decode_attention(
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0.0))
     total = weights.sum(axis=-1, keepdims=True)
     weights = (weights / jnp.where(total > 0, total, 1.0)).astype(value.dtype)
-    mixed = jnp.einsum("bkqgt,bktd->bqkgd", weights, value, preferred_element_type=accumulator)
-    return mixed.reshape(query.shape).astype(query.dtype)
+    mixed = jax.lax.dot_general(weights, value, (((4,), (2,)), per_head), preferred_element_type=accumulator)
+    return jnp.einsum("bkqgd->bqkgd", mixed).reshape(query.shape).astype(query.dtype)

@@ -62,7 +62,7 @@ def play(policies, *, steps, environments=3, seed=0, check):
     ],
 )
 def test_cached_acting_equals_the_full_forward_pass(tokens_per_step, action, capacity, monkeypatch):
-    monkeypatch.setattr(acting, "SMALLEST_LIMIT", 16)
+    monkeypatch.setattr(acting, "SMALLEST_CACHE", 16)
     monkeypatch.setattr(acting, "REBUILD_TOKENS", 8)
     cached, recomputing = build(tokens_per_step, action, capacity)
     compared = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ringrl.nn import empty_cache
+from ringrl.nn import empty_cache, grow_cache
 from ringrl.nn.cache import write_rows
 
 CHAINS, TOKENS, WIDTH = 3, 13, 16
@@ -27,12 +27,12 @@ def test_chunks_equal_the_full_pass(network, chunk):
     segments[np.arange(TOKENS)[None, :] >= lengths[:, None]] = -1
     whole = model.jitted(model.state, x, positions, jnp.asarray(segments))
 
-    @functools.partial(jax.jit, static_argnames="limit", donate_argnums=1, compiler_options=QUICK)
-    def decode(x, cache, positions, segment_ids, limit):
+    @functools.partial(jax.jit, donate_argnums=1, compiler_options=QUICK)
+    def decode(x, cache, positions, segment_ids):
         transformer = nnx.merge(model.graph, model.state)
-        return transformer.decode(x, cache, positions=positions, segment_ids=segment_ids, limit=limit)
+        return transformer.decode(x, cache, positions=positions, segment_ids=segment_ids)
 
-    cache = empty_cache(model.model, CHAINS, TOKENS + 5, jnp.float32)
+    cache = empty_cache(model.model, CHAINS, 8, jnp.float32)
     # What an earlier, longer context may have left behind: it must not be seen.
     cache = jax.tree.map(lambda leaf: leaf + 7.0 if leaf.dtype == jnp.float32 else leaf, cache)
     at = np.zeros(CHAINS, int)
@@ -43,12 +43,13 @@ def test_chunks_equal_the_full_pass(network, chunk):
         wanted = (new < lengths[:, None]) & ~idle[:, None]
         clipped = np.minimum(new, TOKENS - 1)
         rows = np.arange(CHAINS)[:, None]
+        if new.max() >= cache.capacity:
+            cache = grow_cache(cache, TOKENS + 5)
         hidden, cache = decode(
             x[rows, clipped],
             cache,
             jnp.asarray(np.where(wanted, new, -1), jnp.int32),
             jnp.asarray(np.where(wanted, segments[rows, clipped], -1)),
-            limit=8 if new.max() < 8 else TOKENS + 2,
         )
         np.testing.assert_allclose(
             np.asarray(hidden)[wanted], np.asarray(whole)[rows, clipped][wanted], atol=2e-5, rtol=0
@@ -56,7 +57,29 @@ def test_chunks_equal_the_full_pass(network, chunk):
         compared += wanted.sum()
         at += wanted.sum(axis=1)
     assert compared == lengths.sum()
+    assert cache.capacity == TOKENS + 5
     assert (np.asarray(cache.segment_ids)[:, TOKENS:] == -1).all()
+
+
+def test_a_step_copies_no_cache(network):
+    """With donation a step works in place, for one context as for many: else it would cost the whole cache."""
+    width, tokens = 64, 4096
+    model = network(width=width)
+    for chains in (1, 4):
+        cache = jax.eval_shape(lambda chains=chains: empty_cache(model.model, chains, tokens, jnp.float32))
+        labels = jax.ShapeDtypeStruct((chains, 1), jnp.int32)
+
+        def decode(x, cache, positions, segment_ids):
+            transformer = nnx.merge(model.graph, model.state)
+            return transformer.decode(x, cache, positions=positions, segment_ids=segment_ids)
+
+        x = jax.ShapeDtypeStruct((chains, 1, width), jnp.float32)
+        program = jax.jit(decode, donate_argnums=1).lower(x, cache, labels, labels)
+        memory = program.compile(QUICK).memory_analysis()
+        cached = sum(leaf.size * 4 for leaf in jax.tree.leaves(cache))
+        assert memory.alias_size_in_bytes == cached
+        one_array = cache.keys[0].size * 4
+        assert memory.temp_size_in_bytes < one_array
 
 
 def test_rows_are_written_where_they_belong_and_nowhere_else():
@@ -65,3 +88,6 @@ def test_rows_are_written_where_they_belong_and_nowhere_else():
     positions = jnp.asarray([[2, -1, 0], [4, 3, -4]], jnp.int32)  # a negative position, and one past the end
     written = jax.jit(write_rows)(rows, new, positions)
     assert written[:, 0, :, 0].tolist() == [[3.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 5.0]]
+    for position, row in ((2, [0.0, 0.0, 1.0, 0.0]), (-1, [0.0] * 4), (4, [0.0] * 4)):
+        alone = jax.jit(write_rows)(rows[:1], new[:1, :1], jnp.asarray([[position]], jnp.int32))
+        assert alone[0, 0, :, 0].tolist() == row
