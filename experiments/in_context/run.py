@@ -159,7 +159,8 @@ def gather(runs: Path, environment: str) -> None:
             "train": [run["train"] for run in found],
             "git_commit": sorted({str(run["git_commit"]) for run in found}),
         }
-    if not details:
+    groups = {family: members for family, members in groups.items() if len(members) > 1}
+    if not groups:
         return
     results = HERE / "results"
     results.mkdir(exist_ok=True)
