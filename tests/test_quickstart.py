@@ -8,10 +8,10 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "quickstart" / "run.py"
 SLOW_TO_STOP = """
-import signal, sys, time
+import os, signal, sys, time
 def stop(*_):
     time.sleep(1.0)  # as long as saving may take
-    print("saved", flush=True)
+    os.write(1, b"saved\\n")  # print may be at work when the signal comes
     sys.exit(130)
 signal.signal(signal.SIGINT, stop)
 print("ready", flush=True)
