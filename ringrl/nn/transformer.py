@@ -11,6 +11,7 @@ from ringrl.nn.block import Block
 from ringrl.nn.cache import KeyValueCache, write_rows
 from ringrl.nn.config import ModelConfig, Remat
 from ringrl.nn.norm import RMSNorm
+from ringrl.nn.rope import Rotation, rope_rotation
 from ringrl.ops import AttentionConfig, attention, decode_attention
 
 
@@ -41,6 +42,7 @@ class Transformer(nnx.Module):
         """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`)."""
         config = self.config
         graph, stacked = nnx.split(self.layers)
+        rotation = self._rotation(positions)
 
         def layer(x: jax.Array, parameters_and_key) -> tuple[jax.Array, None]:
             parameters, key = parameters_and_key
@@ -59,7 +61,7 @@ class Transformer(nnx.Module):
                     dropout_key=attention_key,
                 )
 
-            return nnx.merge(graph, parameters)(x, positions, attend, block_key), None
+            return nnx.merge(graph, parameters)(x, positions, rotation, attend, block_key), None
 
         if config.remat is Remat.layer:
             layer = jax.checkpoint(layer)
@@ -88,6 +90,7 @@ class Transformer(nnx.Module):
         key_positions = jnp.broadcast_to(jnp.arange(cache.capacity, dtype=jnp.int32), segments.shape)
         keys, values = list(cache.keys), list(cache.values)
         graph, stacked = nnx.split(self.layers)
+        rotation = self._rotation(positions)
         for index in range(self.config.layers):
 
             def attend(query: jax.Array, key: jax.Array, value: jax.Array, index: int = index) -> jax.Array:
@@ -104,6 +107,10 @@ class Transformer(nnx.Module):
                 )
 
             block = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stacked))
-            x = block(x, positions, attend)
+            x = block(x, positions, rotation, attend)
         cache = dataclasses.replace(cache, keys=tuple(keys), values=tuple(values), segment_ids=segments)
         return self.norm(x), cache
+
+    def _rotation(self, positions: Int[Array, "B S"]) -> Rotation | None:
+        config = self.config
+        return rope_rotation(positions, config.width // config.heads, config.rope_base) if config.rope else None

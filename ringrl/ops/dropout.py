@@ -1,4 +1,8 @@
-"""Attention dropout keyed by (chain, head, query position, key position): one mask for every strategy."""
+"""Dropout keyed by where a value stands in its chain, not in memory: one mask for every strategy, layout and mesh.
+
+A counter is hashed instead of drawing from `jax.random`: a draw by threefry costs several times the product it follows
+on a CPU, and its mask would belong to the order of an array.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -33,5 +37,25 @@ def dropout_multiplier(
     row_words = _mix(pair_words[:, :, None] + query_words[:, None, :])
     column_words = _mix(key_positions.astype(jnp.uint32) * jnp.uint32(0x165667B1) + jnp.uint32(0x61C88647))
     bits = _mix(row_words[:, :, :, None] ^ _mix(row_words[:, :, :, None] + column_words[:, None, None, :]))
-    threshold = jnp.uint32(min(int(rate * 2**32), 2**32 - 1))
-    return (bits >= threshold).astype(jnp.float32) / (1.0 - rate)
+    return (bits >= _threshold(rate)).astype(jnp.float32) / (1.0 - rate)
+
+
+def drop_features(
+    x: Float[Array, "B S M"], rate: float, key: Key[Array, ""] | None, positions: Int[Array, "B S"]
+) -> Float[Array, "B S M"]:
+    """Inverted dropout of token features, by chain, token position and feature; the identity without key or rate."""
+    if key is None or rate == 0.0:
+        return x
+    chains, _, width = x.shape
+    seed = dropout_seed(key)
+    chain_words = _mix(seed[0] + jnp.arange(chains, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))
+    token_words = _mix(chain_words[:, None] ^ (positions.astype(jnp.uint32) * jnp.uint32(0x27D4EB2F)))
+    feature_words = _mix(seed[1] + jnp.arange(width, dtype=jnp.uint32) * jnp.uint32(0x165667B1))
+    bits = _mix(token_words[:, :, None] + feature_words[None, None, :])
+    keep = bits >= _threshold(rate)
+    return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def _threshold(rate: float) -> jax.Array:
+    """Words below it are dropped."""
+    return jnp.uint32(min(int(rate * 2**32), 2**32 - 1))

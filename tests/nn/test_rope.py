@@ -1,13 +1,18 @@
 """Rotary positions: scores know the distance and nothing else."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ringrl.nn.rope import apply_rope
+from ringrl.nn.rope import apply_rope, rope_rotation
 
-rope = jax.jit(apply_rope, static_argnames="base")
+
+@functools.partial(jax.jit, static_argnames="base")
+def rope(x, positions, base):
+    return apply_rope(x, rope_rotation(positions, x.shape[-1], base))
 
 
 def vectors(tokens=6, seed=0):

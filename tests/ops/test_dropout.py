@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, attention
-from ringrl.ops.dropout import dropout_multiplier, dropout_seed
+from ringrl.ops.dropout import drop_features, dropout_multiplier, dropout_seed
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RATE = 0.25
@@ -89,3 +89,47 @@ def test_no_key_or_no_rate_means_no_dropout():
     np.testing.assert_array_equal(run(dropout_rate=0.5), plain)
     np.testing.assert_array_equal(run(dropout_key=jax.random.key(0)), plain)
     assert np.abs(run(dropout_rate=0.5, dropout_key=jax.random.key(0)) - plain).max() > 0.1
+
+
+def dropped_features(rate=RATE, seed=0, positions=None, shape=(4, 96, 64)):
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(shape[1]), shape[:2])
+    drop = jax.jit(functools.partial(drop_features, rate=rate))
+    return np.asarray(drop(jnp.ones(shape), key=jax.random.key(seed), positions=positions))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])
+def test_features_are_dropped_at_the_rate_along_every_axis(rate):
+    kept = dropped_features(rate)
+    assert np.allclose(np.unique(kept), [0.0, 1.0 / (1.0 - rate)])
+    for axes in ((0, 1, 2), (1, 2), (0, 2), (0, 1), 1, 2):
+        share = (kept == 0).mean(axis=axes)
+        deviation = np.sqrt(rate * (1 - rate) / (kept.size / share.size))
+        assert np.abs(share - rate).max() < 5.5 * deviation
+
+
+def test_dropped_features_of_two_slices_agree_no_more_than_chance_has_it():
+    dropped = dropped_features() == 0
+    agreement = RATE**2 + (1 - RATE) ** 2
+    for axis in range(3):
+        slices = np.moveaxis(dropped, axis, 0).reshape(dropped.shape[axis], -1)
+        for one, other in itertools.combinations(slices[:24], 2):
+            spread = np.sqrt(agreement * (1 - agreement) / one.size)
+            assert abs((one == other).mean() - agreement) < 5.5 * spread
+    assert abs((dropped == (dropped_features(seed=1) == 0)).mean() - agreement) < 0.01
+
+
+def test_a_dropped_feature_belongs_to_its_position_and_not_to_its_place():
+    """Tokens stored in another order (as a ring's layouts do) lose the same features; the gradient is the mask."""
+    order = np.random.default_rng(0).permutation(96)
+    shuffled = dropped_features(positions=jnp.broadcast_to(jnp.asarray(order), (4, 96)))
+    np.testing.assert_array_equal(shuffled, dropped_features()[:, order])
+    positions = jnp.broadcast_to(jnp.arange(96), (4, 96))
+    gradient = jax.jit(jax.grad(lambda x: drop_features(x, RATE, jax.random.key(0), positions).sum()))
+    np.testing.assert_array_equal(gradient(jnp.ones((4, 96, 64))), dropped_features())
+
+
+def test_no_key_or_no_rate_drops_nothing():
+    x, positions = jnp.ones((1, 2, 3)), jnp.zeros((1, 2), jnp.int32)
+    assert drop_features(x, 0.5, None, positions) is x
+    assert drop_features(x, 0.0, jax.random.key(0), positions) is x

@@ -1,0 +1,19 @@
+"""A matrix that tokens are multiplied by."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ringrl.ops.projection import project
+
+
+class Projection(nnx.Module):
+    """A kernel (M, N) in float32, normal with deviation `std`, without bias; computes in `dtype`."""
+
+    def __init__(self, size_in: int, size_out: int, std: float, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        self.kernel = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (size_in, size_out)))
+
+    def __call__(self, x: Float[Array, "B S M"]) -> Float[Array, "B S N"]:
+        """Tokens one by one."""
+        return project(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
