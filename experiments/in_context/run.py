@@ -138,44 +138,38 @@ def _type(words: str, log: Path | None = None, share: set[int] | None = None) ->
 
 
 def gather(runs: Path, environment: str) -> None:
-    """results/<environment>.json and .md, and one figure a family."""
-    groups: dict[str, tuple[Group, ...]] = {}
-    details = {}
+    """results/<environment>.json, and a table and a figure a family; what was not run here stays as it was."""
+    results = HERE / "results"
+    file = results / f"{environment}.json"
+    details = json.loads(file.read_text())["variants"] if file.exists() else {}
+    families: dict[str, list[Group]] = {}
     for name, variant in VARIANTS.items():
         folder = runs / environment / SAME_RUN.get(name, name)
         if not list(folder.glob("seed_*/summary.json")):
             continue
         found = report.find_runs([folder])
         (group,) = report.group_runs(found, normalized=environment == "hidden_goal_point_maze")
-        group = dataclasses.replace(group, label=variant.label)
-        groups[variant.family] = (*groups.get(variant.family, ()), group)
+        families.setdefault(variant.family, []).append(dataclasses.replace(group, label=variant.label))
         details[name] = {
             "label": variant.label,
             "family": variant.family,
             "overrides": variant.overrides,
+            "date": date.today().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "seeds": list(group.seeds),
             "normalized": group.normalized,
             **group.scores.to_json(),
             "train": [run["train"] for run in found],
             "git_commit": sorted({str(run["git_commit"]) for run in found}),
         }
-    groups = {family: members for family, members in groups.items() if len(members) > 1}
-    if not groups:
-        return
-    results = HERE / "results"
     results.mkdir(exist_ok=True)
-    record = {
-        "environment": environment,
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "variants": details,
-    }
-    (results / f"{environment}.json").write_text(json.dumps(record, indent=1) + "\n")
-    pages = [f"## {TITLES[family]}\n\n{tables.markdown(members)}" for family, members in groups.items()]
-    (results / f"{environment}.md").write_text("\n".join(pages))
-    for family, members in groups.items():
-        figure = report.plot_groups(members)
-        figures.save_png(figure, results / f"{environment}_{family}.png")
+    for family, groups in families.items():
+        if len(groups) > 1:
+            page = f"## {TITLES[family]}\n\n{tables.markdown(groups)}"
+            (results / f"{environment}_{family}.md").write_text(page)
+            figures.save_png(report.plot_groups(groups), results / f"{environment}_{family}.png")
+    if details:
+        file.write_text(json.dumps({"environment": environment, "variants": details}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
