@@ -11,6 +11,9 @@ class Strategy(enum.StrEnum):
 
     dense = "dense"  # every score at once; the reference
     blockwise = "blockwise"  # one device, online softmax over blocks, memory linear in the sequence
+    ring = "ring"  # tokens on all devices, keys and values go round
+    ulysses = "ulysses"  # tokens on all devices, exchanged for heads
+    hybrid = "hybrid"  # heads exchanged along the mesh's head axis, a ring along its ring axis
 
 
 class Layout(enum.StrEnum):

@@ -8,7 +8,9 @@ from ringrl.errors import RingRLError
 from ringrl.ops.blockwise import blockwise_attention
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
+from ringrl.ops.local import LocalOptions
 from ringrl.ops.reference import dense_attention
+from ringrl.ops.sharded import sharded_attention
 
 
 def attention(
@@ -44,31 +46,27 @@ def attention(
     Raises:
       RingRLError: shapes that do not fit each other, or an impossible window or dropout rate.
     """
-    del mesh
     _check(query, key, value, window, dropout_rate)
     _check_labels(query, positions=positions, segment_ids=segment_ids)
+    in_order = positions is None
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
     if segment_ids is None:
         segment_ids = jnp.zeros(query.shape[:2], jnp.int32)
-    arguments = (query, key, value, positions, positions, segment_ids, segment_ids)
-    seed = dropout_seed(dropout_key) if dropout_rate > 0.0 and dropout_key is not None else None
-    options = {
-        "causal": causal,
-        "window": window,
-        "dropout_rate": dropout_rate if seed is not None else 0.0,
-        "seed": seed,
-    }
+    if dropout_key is None:
+        dropout_rate = 0.0
+    seed = jnp.zeros(2, jnp.uint32) if dropout_key is None else dropout_seed(dropout_key)
+    options = LocalOptions(causal, window, dropout_rate, config.query_block_size, config.key_block_size)
+    arguments = (query, key, value, positions, segment_ids, options, seed)
     match config.strategy:
         case Strategy.dense:
-            return dense_attention(*arguments, **options)
+            labels = (positions, positions, segment_ids, segment_ids)
+            masks = {"causal": causal, "window": window}
+            return dense_attention(query, key, value, *labels, **masks, dropout_rate=dropout_rate, seed=seed)
         case Strategy.blockwise:
-            return blockwise_attention(
-                *arguments,
-                query_block_size=config.query_block_size,
-                key_block_size=config.key_block_size,
-                **options,
-            )
+            return blockwise_attention(*arguments)
+        case Strategy.ring | Strategy.ulysses | Strategy.hybrid:
+            return sharded_attention(config.strategy, mesh, *arguments, in_order=in_order)
 
 
 def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None, dropout_rate: float) -> None:

@@ -1,0 +1,4 @@
+"""The device mesh."""
+
+from ringrl.parallel.mesh import MeshConfig as MeshConfig
+from ringrl.parallel.mesh import make_mesh as make_mesh

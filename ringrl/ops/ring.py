@@ -1,0 +1,166 @@
+"""Ring Attention (Liu, Zaharia and Abbeel 2023, arXiv 2310.01889): exact attention of a sequence spread over devices.
+
+Every device keeps its queries. Key and value blocks go round the ring, and the next ones are on their way while a
+device attends to those at hand. The custom VJP is around the whole ring: the backward pass is a second trip, on
+which the gradients of keys and values travel with them and arrive home. A ring of one device sends nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ringrl.ops.local import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
+from ringrl.ops.precision import accumulator_dtype
+
+
+class Ring(NamedTuple):
+    """The mesh axes that keys and values travel along (as one ring), its devices, and how many hops are made."""
+
+    axes: tuple[str, ...] = ()
+    devices: int = 1
+    hops: int = 0
+
+    def send(self, tree: Any) -> Any:
+        """Everything to the next device; what comes is from the one before."""
+        pairs = [(device, (device + 1) % self.devices) for device in range(self.devices)]
+        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
+
+    def send_home(self, tree: Any) -> Any:
+        """From where blocks are after all hops to where they began."""
+        pairs = [(device, (device - self.hops) % self.devices) for device in range(self.devices)]
+        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
+
+
+class KeyBlock(NamedTuple):
+    """What goes round: keys and values of one device, and where they stand."""
+
+    key: Float[Array, "B S K D"]
+    value: Float[Array, "B S K D"]
+    labels: Labels
+
+
+def merge(
+    output: Float[Array, "B S H D"],
+    logsumexp: Float[Array, "B S H"],
+    part: Float[Array, "B S H D"],
+    part_logsumexp: Float[Array, "B S H"],
+) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+    """Attention over two disjoint sets of keys, from attention over each."""
+    total = jnp.logaddexp(logsumexp, part_logsumexp)
+    shift = jnp.where(jnp.isfinite(total), total, 0.0)
+    kept, added = jnp.exp(logsumexp - shift), jnp.exp(part_logsumexp - shift)
+    return output * kept[..., None] + part * added[..., None], total
+
+
+def ring_forward(
+    ring: Ring,
+    options: LocalOptions,
+    query: Float[Array, "B S H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    labels: Labels,
+    dropout: DropoutKeys,
+) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+    """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
+
+    def attend(block: KeyBlock, merged):
+        part = forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
+        return merge(merged[0], merged[1], part[0], part[1])
+
+    def hop(carry, _):
+        block, merged = carry
+        next_block = ring.send(block)  # first, so that it travels while this device computes
+        return (next_block, attend(block, merged)), None
+
+    accumulator = accumulator_dtype(query)
+    nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
+    if ring.hops == 0:
+        return forward_part(options, query, key, value, labels, labels, dropout)
+    (last_block, merged), _ = jax.lax.scan(hop, (KeyBlock(key, value, labels), nothing), length=ring.hops)
+    return attend(last_block, merged)
+
+
+def ring_backward(
+    ring: Ring,
+    options: LocalOptions,
+    query: Float[Array, "B S H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    labels: Labels,
+    dropout: DropoutKeys,
+    output: Float[Array, "B S H D"],
+    logsumexp: Float[Array, "B S H"],
+    output_gradient: Float[Array, "B S H D"],
+) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
+    """Gradients of this device's query, key and value, unrounded.
+
+    The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
+    own part, and added on arrival, so that no transfer waits for a computation of the same hop.
+    """
+    row_sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
+
+    def differentiate(block: KeyBlock):
+        query_part, key_part, value_part = backward_part(
+            options,
+            query,
+            block.key,
+            block.value,
+            labels,
+            block.labels,
+            dropout,
+            logsumexp,
+            row_sums,
+            output_gradient,
+        )
+        return query_part, (key_part, value_part)
+
+    def hop(carry, _):
+        block, query_gradient, gradients_behind = carry
+        next_block, gradients_arrived = ring.send(block), ring.send(gradients_behind)
+        query_part, key_parts = differentiate(block)
+        return (next_block, query_gradient + query_part, _add(gradients_arrived, key_parts)), None
+
+    own_block = KeyBlock(key, value, labels)
+    if ring.hops == 0:
+        query_gradient, gradients = differentiate(own_block)
+        return query_gradient, gradients[0], gradients[1]
+    next_block = ring.send(own_block)
+    query_gradient, gradients = differentiate(own_block)  # nothing is behind it yet
+    carry = (next_block, query_gradient, gradients)
+    (last_block, query_gradient, gradients), _ = jax.lax.scan(hop, carry, length=ring.hops - 1)
+    gradients_arrived = ring.send(gradients)
+    query_part, key_parts = differentiate(last_block)
+    key_gradient, value_gradient = ring.send_home(_add(gradients_arrived, key_parts))
+    return query_gradient + query_part, key_gradient, value_gradient
+
+
+def _add(one: Any, other: Any) -> Any:
+    return jax.tree.map(jnp.add, one, other)
+
+
+def _ring_attention(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
+    return _save(ring, options, query, key, value, labels, dropout)[0]
+
+
+def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
+    # Without the barrier a scan over layers finds positions constant, and saves the masks of all blocks of all hops.
+    query, key, value, labels, dropout = jax.lax.optimization_barrier((query, key, value, labels, dropout))
+    output, logsumexp = ring_forward(ring, options, query, key, value, labels, dropout)
+    # The output is kept unrounded: the row sums of the backward pass amplify what rounding to bfloat16 loses.
+    return output.astype(query.dtype), (query, key, value, labels, dropout, output, logsumexp)
+
+
+def _restore(ring: Ring, options: LocalOptions, saved, output_gradient):
+    query, key, value, labels, dropout, output, logsumexp = saved
+    arguments = (query, key, value, labels, dropout, output, logsumexp, output_gradient)
+    gradients = ring_backward(ring, options, *arguments)
+    gradients = (part.astype(like.dtype) for part, like in zip(gradients, (query, key, value), strict=True))
+    no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (labels, dropout))  # integers
+    return *gradients, *no_gradient
+
+
+ring_attention = jax.custom_vjp(_ring_attention, nondiff_argnums=(0, 1))
+ring_attention.defvjp(_save, _restore)

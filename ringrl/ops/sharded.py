@@ -1,0 +1,115 @@
+"""Attention of a sequence that lies on many devices: heads are exchanged (Ulysses), keys go round (ring), or both.
+
+Ring: both sequence axes of the mesh are one ring. Ulysses: both exchange heads. Hybrid (Fang and Zhao 2024, arXiv
+2405.07719): the `head` axis exchanges heads and the `ring` axis is the ring.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int, UInt32
+
+from ringrl.errors import RingRLError
+from ringrl.ops.config import Strategy
+from ringrl.ops.local import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.ring import Ring, ring_attention
+from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
+
+BATCH_AXES, SEQUENCE_AXES = ("data", "fsdp"), ("ring", "head")
+
+
+def sharded_attention(
+    strategy: Strategy,
+    mesh: jax.sharding.Mesh | None,
+    query: Float[Array, "B S H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    positions: Int[Array, "B S"],
+    segments: Int[Array, "B S"],
+    options: LocalOptions,
+    seed: UInt32[Array, "2"],
+    *,
+    in_order: bool = False,
+) -> Float[Array, "B S H D"]:
+    """Global arrays in and out, split over the mesh: chains over data x fsdp, tokens over ring x head.
+
+    `in_order` says that token t has position t, so that a window bounds the hops. Any S: tokens that belong to no
+    segment fill it up. Raises RingRLError for a mesh that lacks an axis, and chains or heads that do not divide.
+    """
+    mesh = _check_mesh(strategy, mesh)
+    ring_axes, head_axes = {
+        Strategy.ring: (SEQUENCE_AXES, ()),
+        Strategy.ulysses: ((), SEQUENCE_AXES),
+        Strategy.hybrid: (("ring",), ("head",)),
+    }[strategy]
+    ring_devices, head_devices, batch_devices = (_size(mesh, axes) for axes in (ring_axes, head_axes, BATCH_AXES))
+    check_heads(query.shape[2], head_devices)
+    length, chains = query.shape[1], query.shape[0]
+    if chains % batch_devices:
+        raise RingRLError(
+            f"{chains} chains do not divide among mesh.data x mesh.fsdp = {batch_devices} devices: "
+            "change training.batch_size or the mesh."
+        )
+    extra = -length % (ring_devices * head_devices)
+    hops = _hops(ring_devices, (length + extra) // ring_devices, options, in_order)
+    ring = Ring(ring_axes, ring_devices, hops)
+
+    def on_one_device(query, key, value, positions, segments, seed):
+        if head_devices > 1:
+            positions, segments = (
+                jax.lax.all_gather(label, head_axes, axis=1, tiled=True) for label in (positions, segments)
+            )
+        query, key, value = (tokens_to_heads(x, head_axes, head_devices) for x in (query, key, value))
+        dropout = DropoutKeys(
+            seed, _numbers(query.shape[0], BATCH_AXES, batch_devices), _numbers(query.shape[2], head_axes, head_devices)
+        )
+        mixed = ring_attention(ring, options, query, key, value, Labels(positions, segments), dropout)
+        return heads_to_tokens(mixed, head_axes, head_devices)
+
+    tokens = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
+    sharded = jax.shard_map(
+        on_one_device,
+        mesh=mesh,
+        in_specs=(tokens, tokens, tokens, tokens, tokens, PartitionSpec()),
+        out_specs=tokens,
+        check_vma=False,  # the rule of the whole ring is our own: there is nothing for JAX to infer
+    )
+    segments = _lengthen(segments, extra, -1)
+    query, key, value, positions = (_lengthen(x, extra) for x in (query, key, value, positions))
+    output = sharded(query, key, value, positions, segments, seed)
+    return output[:, :length]
+
+
+def _hops(devices: int, tokens: int, options: LocalOptions, in_order: bool) -> int:
+    """One fewer than the devices, or as many as a causal window reaches back."""
+    if not (in_order and options.causal and options.window is not None):
+        return devices - 1
+    return min(devices - 1, math.ceil((options.window - 1) / tokens))
+
+
+def _check_mesh(strategy: Strategy, mesh: jax.sharding.Mesh | None) -> jax.sharding.Mesh:
+    if mesh is None:
+        raise RingRLError(f"attention.strategy={strategy} needs a mesh: use ringrl.parallel.make_mesh, or blockwise.")
+    missing = [axis for axis in (*BATCH_AXES, *SEQUENCE_AXES) if axis not in mesh.shape]
+    if missing:
+        raise RingRLError(
+            f"attention.strategy={strategy}: the mesh has axes {tuple(mesh.shape)} and lacks {missing[0]!r}: "
+            "use ringrl.parallel.make_mesh."
+        )
+    return mesh
+
+
+def _size(mesh: jax.sharding.Mesh, axes: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def _numbers(count: int, axes: tuple[str, ...], devices: int) -> Int[Array, " count"]:
+    """This device's chains or heads, numbered over all devices."""
+    first = jax.lax.axis_index(axes) * count if devices > 1 else 0
+    return first + jnp.arange(count, dtype=jnp.int32)
+
+
+def _lengthen(x: jax.Array, extra: int, filling: int = 0) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (0, extra), *((0, 0),) * (x.ndim - 2)), constant_values=filling) if extra else x

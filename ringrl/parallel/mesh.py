@@ -1,0 +1,60 @@
+"""One mesh of four axes: replicas, parameter shards, the ring, and Ulysses heads (DESIGN.md, section 5)."""
+
+import dataclasses
+import math
+
+import jax
+
+from ringrl.errors import RingRLError
+
+AXES = ("data", "fsdp", "ring", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1, once, takes those that are left."""
+
+    data: int = 1
+    fsdp: int = 1
+    ring: int = 1
+    head: int = 1
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            size = getattr(self, axis)
+            if size < 1 and size != -1:
+                raise RingRLError(f"mesh.{axis}={size}: use at least 1, or -1 for the devices that are left.")
+        if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
+            raise RingRLError("mesh: only one axis can be -1.")
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:
+    """A mesh of axes data, fsdp, ring, head over this run's devices; the first ones where it needs fewer.
+
+    Raises RingRLError where there are too few devices, or -1 does not come out even, naming sizes that work.
+    """
+    config = MeshConfig(data, fsdp, ring, head)
+    sizes = [getattr(config, axis) for axis in AXES]
+    available = jax.device_count()
+    named = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if available % named:
+            raise RingRLError(
+                f"mesh: {available} devices are not a multiple of {named}, so mesh.{AXES[sizes.index(-1)]}=-1 has no "
+                f"value; {_nearest(available, named)} would work."
+            )
+        sizes[sizes.index(-1)] = available // named
+    elif named > available:
+        wanted = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True) if size > 1)
+        raise RingRLError(
+            f"mesh {wanted} needs {named} devices and there are {available}: make the mesh smaller, or on a CPU set "
+            f"JAX_NUM_CPU_DEVICES={named} to try it with that many virtual devices."
+        )
+    devices = jax.devices()[: math.prod(sizes)]
+    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
+
+
+def _nearest(available: int, named: int) -> int:
+    """The divisor of `available` next to `named`."""
+    return min((n for n in range(1, available + 1) if available % n == 0), key=lambda n: abs(n - named))
