@@ -10,6 +10,7 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig, Split
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
+from ringrl.parallel.mesh import MeshConfig
 from ringrl.training.config import TrainingConfig
 from ringrl.types import Context
 
@@ -36,6 +37,7 @@ class TrainCommand:
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     chain: ChainConfig = dataclasses.field(default_factory=ChainConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -46,6 +48,7 @@ class TrainCommand:
         check_name(self.name)
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
+        check_mesh(self.attention, self.mesh)
 
 
 class Which(enum.StrEnum):
@@ -167,4 +170,15 @@ def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
         raise RingRLError(
             f"chain.trajectories={chain.trajectories} is more than agent.max_trajectories={agent.max_trajectories}: "
             "raise the latter."
+        )
+
+
+def check_mesh(attention: AttentionConfig, mesh: MeshConfig) -> None:
+    """More than one device is of use to the strategies that spread a sequence."""
+    sizes = {f"mesh.{axis}": size for axis, size in dataclasses.asdict(mesh).items()}
+    if not attention.strategy.is_sharded and any(size != 1 for size in sizes.values()):
+        chosen = " ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1)
+        raise RingRLError(
+            f"{chosen} with attention.strategy={attention.strategy}, which computes on one device: "
+            "choose attention=ring, ulysses or hybrid, or leave the mesh out."
         )

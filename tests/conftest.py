@@ -1,4 +1,4 @@
-"""Strict numerics for every test, a data cache of its own, and the command line as a function."""
+"""Strict numerics and eight virtual devices for every test, a data cache of its own, and the command line as a function."""
 
 import dataclasses
 import logging
@@ -12,6 +12,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ringrl.agents import SequenceAgent, make_agent
@@ -17,6 +18,7 @@ from ringrl.evaluation.config import EvaluationConfig, Split, WhenFull
 from ringrl.evaluation.policy import ActingConfig, Policy
 from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
+from ringrl.ops import Strategy
 from ringrl.training.checkpoint import Which, restore_parameters
 from ringrl.types import Context, DataSpec, Normalization, Parameters
 
@@ -38,15 +40,22 @@ class LoadedAgent:
     metadata: dict[str, Any]  # of the checkpoint
 
 
-def agent_of(command: TrainCommand, spec: DataSpec) -> SequenceAgent:
-    """The agent that a training command describes, for data of these sizes."""
+def agent_of(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | None = None) -> SequenceAgent:
+    """The agent that a training command describes, for data of these sizes.
+
+    Without a mesh it acts on one device: a strategy that spreads the sequence has the values of blockwise.
+    """
+    attention = command.attention
+    if attention.strategy.is_sharded and mesh is None:
+        attention = dataclasses.replace(attention, strategy=Strategy.blockwise)
     return make_agent(
         command.agent,
         command.model,
-        command.attention,
+        attention,
         spec,
         context=command.chain.context,
         compute_dtype=jnp.dtype(command.training.precision.value),
+        mesh=mesh,
     )
 
 

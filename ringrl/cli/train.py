@@ -23,6 +23,7 @@ from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
+from ringrl.parallel import make_mesh
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
 from ringrl.training.loop import TrainResult, train
@@ -44,7 +45,8 @@ def run(command: TrainCommand, folder: Path) -> None:
         store = open_dataset(command.data, progress=advance)
     normalization = fit_normalization(store, command.data.normalize_observations)
     sampler = ChainSampler(store, command.chain, normalization)
-    agent = agent_of(command, store.spec)
+    mesh = make_mesh(**dataclasses.asdict(command.mesh)) if command.attention.strategy.is_sharded else None
+    agent, actor = agent_of(command, store.spec, mesh), agent_of(command, store.spec)
     env = environment_of(command.env, store.metadata)
     with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
         check_vector_env(environments, store.spec)
@@ -83,7 +85,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     with TensorBoardLogger(folder, resumed_at=int(state.step) + 1 if resuming else None) as logger:
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
-            policy = make_policy(agent, parameters, normalization, acting)
+            policy = make_policy(actor, parameters, normalization, acting)
             with progress_bar("trials") as advance:
                 found = evaluate_policy(policy, env, command.evaluation, trials, advance)
             evaluations[step] = found
@@ -123,7 +125,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         save_png(_curves(result, evaluations, command.label or command.agent.name), folder / "curves.png")
         write_results(summary, found, folder)
         if command.evaluation.video:
-            policy = make_policy(agent, result.state.params, normalization, acting)
+            policy = make_policy(actor, result.state.params, normalization, acting)
             video = write_video(policy, env, command.evaluation, trials, folder)
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")

@@ -15,6 +15,11 @@ class Strategy(enum.StrEnum):
     ulysses = "ulysses"  # tokens on all devices, exchanged for heads
     hybrid = "hybrid"  # heads exchanged along the mesh's head axis, a ring along its ring axis
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether tokens of one chain lie on several devices, so that a mesh is needed."""
+        return self not in (Strategy.dense, Strategy.blockwise)
+
 
 class Layout(enum.StrEnum):
     """How steps are dealt to devices."""
