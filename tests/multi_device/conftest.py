@@ -12,7 +12,7 @@ import pytest
 from ringrl.ops import AttentionConfig, attention
 from ringrl.parallel import make_mesh
 
-CHAINS, HEADS, HEAD_SIZE = 2, 4, 4
+CHAINS, HEADS = 2, 4
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 CHOICES = {
     "where": (
@@ -65,12 +65,13 @@ class Case:
     tokens: int
     blocks: tuple[int, int]
     dropout: float
+    head_size: int = 4
 
     def arrays(self, dtype) -> list[jax.Array]:
         """Query, key, value, and the output's gradient."""
         generator = np.random.default_rng(0)
         heads = (HEADS, self.key_heads, self.key_heads, HEADS)
-        return [jnp.asarray(generator.normal(size=(CHAINS, self.tokens, n, HEAD_SIZE)), dtype) for n in heads]
+        return [jnp.asarray(generator.normal(size=(CHAINS, self.tokens, n, self.head_size)), dtype) for n in heads]
 
     def named(self) -> dict[str, jax.Array]:
         """Positions and segments: packed, padded at both ends, and a last chain of padding alone."""

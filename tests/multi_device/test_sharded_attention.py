@@ -39,8 +39,12 @@ def test_float32_is_near_the_truth(make_case, strategy: str, mesh: dict) -> None
 
 
 def test_bfloat16_is_no_further_from_the_truth_than_dense(make_case) -> None:
-    """Root mean square errors of the output and of each gradient; both round, so give or take a tenth."""
-    case = make_case("ring", {"ring": 4}, tokens=96, blocks=(8, 16))
+    """Root mean square errors of the output and of each gradient; give or take a tenth.
+
+    The query's gradient is the one that needs the tenth: row sums are taken from the output, whose weights were
+    rounded for the product with the values, as every attention does that saves no weights.
+    """
+    case = make_case("ring", {"ring": 4}, tokens=96, blocks=(8, 16), head_size=16)
     found, dense = case.results(jnp.bfloat16), case.results(jnp.bfloat16, reference=True)
     exact = [np.float64(array) for array in case.arrays(jnp.bfloat16)]
     with jax.enable_x64(True):
