@@ -1,4 +1,4 @@
-"""Strict numerics and eight virtual devices for every test, a data cache of its own, and the command line as a function."""
+"""Strict numerics, eight virtual devices, a data cache of its own, and the command line as a function."""
 
 import dataclasses
 import logging

@@ -23,6 +23,7 @@ from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
+from ringrl.ops import dealing_order, ring_size
 from ringrl.parallel import make_mesh
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
@@ -45,7 +46,10 @@ def run(command: TrainCommand, folder: Path) -> None:
         store = open_dataset(command.data, progress=advance)
     normalization = fit_normalization(store, command.data.normalize_observations)
     sampler = ChainSampler(store, command.chain, normalization)
-    mesh = make_mesh(**dataclasses.asdict(command.mesh)) if command.attention.strategy.is_sharded else None
+    mesh, order = None, None
+    if command.attention.strategy.is_sharded:
+        mesh = make_mesh(**dataclasses.asdict(command.mesh))
+        order = dealing_order(command.attention.layout, sampler.steps, ring_size(command.attention.strategy, mesh))
     agent, actor = agent_of(command, store.spec, mesh), agent_of(command, store.spec)
     env = environment_of(command.env, store.metadata)
     with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
@@ -106,6 +110,7 @@ def run(command: TrainCommand, folder: Path) -> None:
                 stop=command.training.steps,
                 threads=command.training.loader_threads,
                 prefetch=command.training.prefetch,
+                order=order,
             ),
             command.training,
             checkpointer=checkpointer,

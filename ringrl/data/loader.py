@@ -5,7 +5,10 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 
+import numpy as np
+
 from ringrl.data.chains import ChainSampler
+from ringrl.data.deal import deal_chain
 from ringrl.types import Chain
 
 
@@ -25,12 +28,18 @@ class Loader(Iterator[Chain]):
         stop: int | None = None,
         threads: int = 1,
         prefetch: int = 4,
+        order: np.ndarray | None = None,
     ) -> None:
         import grain  # heavy, and needed only here
 
         # Not past 2**62: grain counts in int64.
         indices = grain.MapDataset.range(start, min(sys.maxsize // 2, stop) if stop is not None else sys.maxsize // 2)
-        batches = indices.map(lambda index: sampler.batch(seed, index, batch_size))
+
+        def prepare(index: int) -> Chain:
+            batch = sampler.batch(seed, index, batch_size)
+            return batch if order is None else deal_chain(batch, order)
+
+        batches = indices.map(prepare)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
         self._iterator = iter(batches.to_iter_dataset(options))
         self.next_index = start
@@ -63,9 +72,20 @@ def make_loader(
     stop: int | None = None,
     threads: int = 1,
     prefetch: int = 4,
+    order: np.ndarray | None = None,
 ) -> Loader:
     """Batches k = start .. stop - 1 (for ever without `stop`): the same stream whatever the start.
 
     `threads` = 0 prepares each batch when it is asked for; else that many threads keep `prefetch` batches ready.
+    `order` deals the steps of every chain to devices (`deal_chain`).
     """
-    return Loader(sampler, seed=seed, batch_size=batch_size, start=start, stop=stop, threads=threads, prefetch=prefetch)
+    return Loader(
+        sampler,
+        seed=seed,
+        batch_size=batch_size,
+        start=start,
+        stop=stop,
+        threads=threads,
+        prefetch=prefetch,
+        order=order,
+    )

@@ -24,7 +24,9 @@ class Strategy(enum.StrEnum):
 class Layout(enum.StrEnum):
     """How steps are dealt to devices."""
 
-    contiguous = "contiguous"
+    contiguous = "contiguous"  # the i-th stretch
+    striped = "striped"  # every n-th step
+    zigzag = "zigzag"  # the i-th stretch from the front and from the back
 
 
 class Kernel(enum.StrEnum):

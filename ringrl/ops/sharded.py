@@ -18,6 +18,16 @@ from ringrl.ops.ring import Ring, ring_attention
 from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
 
 BATCH_AXES, SEQUENCE_AXES = ("data", "fsdp"), ("ring", "head")
+AXES_OF = {  # of the ring, and of the exchange of heads
+    Strategy.ring: (SEQUENCE_AXES, ()),
+    Strategy.ulysses: ((), SEQUENCE_AXES),
+    Strategy.hybrid: (("ring",), ("head",)),
+}
+
+
+def ring_size(strategy: Strategy, mesh: jax.sharding.Mesh) -> int:
+    """The devices that a layout deals steps to."""
+    return _size(mesh, AXES_OF[strategy][0])
 
 
 def sharded_attention(
@@ -39,11 +49,7 @@ def sharded_attention(
     segment fill it up. Raises RingRLError for a mesh that lacks an axis, and chains or heads that do not divide.
     """
     mesh = _check_mesh(strategy, mesh)
-    ring_axes, head_axes = {
-        Strategy.ring: (SEQUENCE_AXES, ()),
-        Strategy.ulysses: ((), SEQUENCE_AXES),
-        Strategy.hybrid: (("ring",), ("head",)),
-    }[strategy]
+    ring_axes, head_axes = AXES_OF[strategy]
     ring_devices, head_devices, batch_devices = (_size(mesh, axes) for axes in (ring_axes, head_axes, BATCH_AXES))
     check_heads(query.shape[2], head_devices)
     length, chains = query.shape[1], query.shape[0]

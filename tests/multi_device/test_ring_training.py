@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ringrl.agents import AgentConfig, make_agent
+from ringrl.data.deal import deal_chain
 from ringrl.nn import ModelConfig, Remat
-from ringrl.ops import AttentionConfig
+from ringrl.ops import AttentionConfig, dealing_order, ring_size
 from ringrl.parallel import make_mesh
 from ringrl.training.config import OptimizerConfig, TrainingConfig
 from ringrl.training.state import create_state
@@ -67,8 +68,13 @@ def losses(attention: AttentionConfig, mesh: jax.sharding.Mesh | None, steps: in
     training = TrainingConfig(steps=steps, batch_size=CHAINS, optimizer=OptimizerConfig(learning_rate=3e-3))
     state, step = create_state(agent, training, 0), make_train_step(agent, training)
     found = []
+    order = (
+        np.arange(STEPS)
+        if mesh is None
+        else dealing_order(attention.layout, STEPS, ring_size(attention.strategy, mesh))
+    )
     for index in range(steps):
-        state, metrics = step(state, make_batch(index))
+        state, metrics = step(state, deal_chain(make_batch(index), order))
         found.append(float(metrics["loss"]))
     return found
 
@@ -79,15 +85,22 @@ def on_one_device() -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "sizes"),
+    ("strategy", "layout", "sizes"),
     [
-        ("ring", {"ring": 8}),
-        pytest.param("ulysses", {"head": 4}, marks=pytest.mark.slow),
-        pytest.param("hybrid", {"data": 2, "ring": 2, "head": 2}, marks=pytest.mark.slow),
+        ("ring", "zigzag", {"ring": 8}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("ring", "contiguous", {"ring": 8}),
+                ("ring", "striped", {"ring": 4}),
+                ("ulysses", "contiguous", {"head": 4}),
+                ("hybrid", "zigzag", {"data": 2, "ring": 2, "head": 2}),
+            )
+        ),
     ],
 )
-def test_losses_are_those_of_one_device(on_one_device, strategy: str, sizes: dict[str, int]) -> None:
-    config = dataclasses.replace(AttentionConfig(strategy), query_block_size=16, key_block_size=16)
+def test_losses_are_those_of_one_device(on_one_device, strategy: str, layout: str, sizes: dict[str, int]) -> None:
+    config = dataclasses.replace(AttentionConfig(strategy, layout), query_block_size=16, key_block_size=16)
     found = losses(config, make_mesh(**sizes))
     np.testing.assert_allclose(found, on_one_device, atol=1e-5)
     assert len(set(found)) == len(found)
