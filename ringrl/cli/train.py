@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from hydra.core.hydra_config import HydraConfig
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
@@ -89,7 +90,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     with TensorBoardLogger(folder, resumed_at=int(state.step) + 1 if resuming else None) as logger:
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
-            policy = make_policy(actor, parameters, normalization, acting)
+            policy = make_policy(actor, _on_one_device(parameters), normalization, acting)
             with progress_bar("trials") as advance:
                 found = evaluate_policy(policy, env, command.evaluation, trials, advance)
             evaluations[step] = found
@@ -130,11 +131,15 @@ def run(command: TrainCommand, folder: Path) -> None:
         save_png(_curves(result, evaluations, command.label or command.agent.name), folder / "curves.png")
         write_results(summary, found, folder)
         if command.evaluation.video:
-            policy = make_policy(actor, result.state.params, normalization, acting)
+            policy = make_policy(actor, _on_one_device(result.state.params), normalization, acting)
             video = write_video(policy, env, command.evaluation, trials, folder)
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
+
+
+def _on_one_device(parameters: Parameters) -> Parameters:
+    return jax.device_put(parameters, jax.local_devices()[0])
 
 
 def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:

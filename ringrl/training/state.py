@@ -1,6 +1,7 @@
 """Everything that one training step reads and replaces."""
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -29,6 +30,11 @@ class Agent(Protocol):
         ...
 
     @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices that a chain is spread over; None for one device."""
+        ...
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens that one environment step takes."""
         ...
@@ -50,13 +56,18 @@ class TrainState:
     skipped_in_row: jax.Array  # () int32
 
 
+def state_sharding(agent: Agent) -> jax.sharding.NamedSharding | None:
+    """Where the state lies: whole on every device of the agent's mesh; None for the first device."""
+    return None if agent.mesh is None else jax.sharding.NamedSharding(agent.mesh, jax.sharding.PartitionSpec())
+
+
 def create_state(
     agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
 ) -> TrainState:
     """A fresh state, a function of the seed alone; raises RingRLError where it needs more memory than there is."""
     transform = optimizer if optimizer is not None else make_optimizer(training)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=state_sharding(agent))
     def create(key: jax.Array) -> TrainState:
         parameter_key, dropout_key = jax.random.split(key)
         params = agent.init(parameter_key)

@@ -10,7 +10,7 @@ import optax
 from ringrl.errors import RingRLError
 from ringrl.training.config import TrainingConfig
 from ringrl.training.optimizer import learning_rate_schedule, make_optimizer
-from ringrl.training.state import Agent, TrainState
+from ringrl.training.state import Agent, TrainState, state_sharding
 from ringrl.types import Chain, Metrics, Parameters
 
 TrainStep = Callable[[TrainState, Chain], tuple[TrainState, Metrics]]
@@ -58,7 +58,7 @@ def make_train_step(
         }
         return next_state, metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=state_sharding(agent))
 
 
 def split_batch(batch: Chain, pieces: int) -> Chain:

@@ -19,6 +19,7 @@ class ToyAgent:
 
     dropout_rate: float = 0.0
     tokens_per_step: int = 2
+    mesh: None = None
 
     def init(self, key):
         first, second = jax.random.split(key)
