@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 def project(x: Float[Array, "*tokens M"], kernel: Float[Array, "M N"]) -> Float[Array, "*tokens N"]:
     """`x @ kernel`.
 
-    JAX's own gradient of the kernel is (gradient^T x)^T, for which XLA on a CPU transposes the wider gradient and
-    computes whatever made it once more, in slow strided loops: half of a training step. Here it is x^T gradient.
+    For a kernel's gradient, XLA on a CPU transposes an operand, and computes whatever made it once more in slow
+    strided loops. JAX's own rule has it transpose the output's gradient; here it is whichever is narrower.
     """
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
@@ -22,7 +22,9 @@ def _backward(saved, gradient):
     x, kernel = saved
     tokens = tuple(range(x.ndim - 1))
     x_gradient = jax.lax.dot_general(gradient, kernel, (((x.ndim - 1,), (1,)), ((), ())))
-    return x_gradient, jax.lax.dot_general(x, gradient, ((tokens, tokens), ((), ())))
+    if x.shape[-1] <= gradient.shape[-1]:
+        return x_gradient, jax.lax.dot_general(x, gradient, ((tokens, tokens), ((), ())))
+    return x_gradient, jax.lax.dot_general(gradient, x, ((tokens, tokens), ((), ()))).T
 
 
 project.defvjp(_forward, _backward)
