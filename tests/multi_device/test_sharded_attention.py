@@ -81,7 +81,10 @@ def test_it_maps_over_a_batch_axis(make_case) -> None:
     case = make_case("ring", {"ring": 4})
     arrays = case.arrays(np.float32)[:3]
     options = {"config": AttentionConfig("ring", query_block_size=4, key_block_size=4), "mesh": make_mesh(ring=4)}
-    one_chain = lambda *chain: attention(*(x[None] for x in chain), **options)[0]  # noqa: E731
+
+    def one_chain(*chain):
+        return attention(*(x[None] for x in chain), **options)[0]
+
     mapped = jax.jit(jax.vmap(one_chain))(*arrays)
     np.testing.assert_allclose(mapped, case.results(np.float32)[0], atol=1e-6)
 
