@@ -44,7 +44,8 @@ def attention(
       The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
 
     Raises:
-      RingRLError: shapes that do not fit each other, or an impossible window or dropout rate.
+      RingRLError: shapes that do not fit each other, an impossible window or dropout rate, or a sharded strategy
+        whose mesh is missing, or does not divide the chains or heads.
     """
     _check(query, key, value, window, dropout_rate)
     _check_labels(query, positions=positions, segment_ids=segment_ids)

@@ -1,7 +1,7 @@
 """Dropout keyed by where a value stands in its chain, not in memory: one mask for every strategy, layout and mesh.
 
-A counter is hashed instead of drawing from `jax.random`: a draw by threefry costs several times the product it follows
-on a CPU, and its mask would belong to the order of an array.
+A counter is hashed instead of drawing from `jax.random`: a draw by threefry costs a CPU more than the projection
+that it follows, and its mask would belong to the order of an array.
 """
 
 import jax

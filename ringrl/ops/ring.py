@@ -75,10 +75,10 @@ def ring_forward(
         next_block = ring.send(block)  # first, so that it travels while this device computes
         return (next_block, attend(block, merged)), None
 
-    accumulator = accumulator_dtype(query)
-    nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
     if ring.hops == 0:
         return forward_part(options, query, key, value, labels, labels, dropout)
+    accumulator = accumulator_dtype(query)
+    nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
     (last_block, merged), _ = jax.lax.scan(hop, (KeyBlock(key, value, labels), nothing), length=ring.hops)
     return attend(last_block, merged)
 
@@ -155,8 +155,7 @@ def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, 
 
 def _restore(ring: Ring, options: LocalOptions, saved, output_gradient):
     query, key, value, labels, dropout, output, logsumexp = saved
-    arguments = (query, key, value, labels, dropout, output, logsumexp, output_gradient)
-    gradients = ring_backward(ring, options, *arguments)
+    gradients = ring_backward(ring, options, query, key, value, labels, dropout, output, logsumexp, output_gradient)
     gradients = (part.astype(like.dtype) for part, like in zip(gradients, (query, key, value), strict=True))
     no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (labels, dropout))  # integers
     return *gradients, *no_gradient
