@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from ringrl.ops.local import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions
 from ringrl.ops.ring import Ring, ring_attention
 
 

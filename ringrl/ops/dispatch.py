@@ -8,7 +8,7 @@ from ringrl.errors import RingRLError
 from ringrl.ops.blockwise import blockwise_attention
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
-from ringrl.ops.local import LocalOptions
+from ringrl.ops.kernels import LocalOptions
 from ringrl.ops.reference import dense_attention
 from ringrl.ops.sharded import sharded_attention
 

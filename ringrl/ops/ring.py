@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ringrl.ops.local import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
 from ringrl.ops.precision import accumulator_dtype
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.errors import RingRLError
 from ringrl.ops.config import Strategy
-from ringrl.ops.local import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions
 from ringrl.ops.ring import Ring, ring_attention
 from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
 

@@ -5,40 +5,14 @@ Online softmax (Milakov and Gimelshein 2018) over key blocks inside a loop over 
 strategy is made of these two functions; they differ in which keys they hand over, and when.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
 from ringrl.ops.dropout import dropout_multiplier
+from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions
 from ringrl.ops.masks import attention_mask, block_is_masked
 from ringrl.ops.precision import accumulator_dtype
-
-
-class LocalOptions(NamedTuple):
-    """What is known when the program is traced."""
-
-    causal: bool
-    window: int | None
-    dropout_rate: float
-    query_block_size: int
-    key_block_size: int
-
-
-class Labels(NamedTuple):
-    """Position and segment of each token."""
-
-    positions: Int[Array, "B S"]
-    segments: Int[Array, "B S"]
-
-
-class DropoutKeys(NamedTuple):
-    """What names a weight for dropout, beside its two positions; chains and heads are numbered over all devices."""
-
-    seed: UInt32[Array, "2"]
-    chains: Int[Array, " B"]
-    heads: Int[Array, " H"]
 
 
 def forward_part(

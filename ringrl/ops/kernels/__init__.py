@@ -1,0 +1,7 @@
+"""Who computes a local block, behind one signature: forward gives output and logsumexp, backward is given them."""
+
+from ringrl.ops.kernels.interface import DropoutKeys as DropoutKeys
+from ringrl.ops.kernels.interface import Labels as Labels
+from ringrl.ops.kernels.interface import LocalOptions as LocalOptions
+from ringrl.ops.kernels.xla import backward_part as backward_part
+from ringrl.ops.kernels.xla import forward_part as forward_part
