@@ -7,6 +7,7 @@ from ringrl.ops.config import Strategy as Strategy
 from ringrl.ops.decode import decode_attention as decode_attention
 from ringrl.ops.dispatch import attention as attention
 from ringrl.ops.feedforward import blockwise_feedforward as blockwise_feedforward
+from ringrl.ops.layouts import check_dealt as check_dealt
 from ringrl.ops.layouts import dealing_order as dealing_order
 from ringrl.ops.layouts import undealing_order as undealing_order
 from ringrl.ops.sharded import ring_size as ring_size

@@ -32,8 +32,10 @@ class Layout(enum.StrEnum):
 class Kernel(enum.StrEnum):
     """Who computes a local block."""
 
-    auto = "auto"
-    xla = "xla"
+    auto = "auto"  # the fastest that serves the device and the arrays
+    xla = "xla"  # everywhere, every feature
+    cudnn = "cudnn"  # NVIDIA: cuDNN's fused attention
+    pallas = "pallas"  # TPU: JAX's splash attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +53,8 @@ class AttentionConfig:
             object.__setattr__(self, name, choice(f"attention.{name}", getattr(self, name), choices))
         if self.query_block_size < 1 or self.key_block_size < 1:
             raise RingRLError("attention.query_block_size and attention.key_block_size must be at least 1.")
+        if self.strategy is Strategy.dense and self.kernel in (Kernel.cudnn, Kernel.pallas):
+            raise RingRLError(
+                f"attention.kernel={self.kernel}: attention.strategy=dense computes every score without a kernel: "
+                "use attention.strategy=blockwise, or attention.kernel=xla."
+            )

@@ -2,15 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ringrl.errors import RingRLError
 from ringrl.ops.blockwise import blockwise_attention
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
-from ringrl.ops.kernels import LocalOptions
+from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device
+from ringrl.ops.layouts import check_dealt
 from ringrl.ops.reference import dense_attention
-from ringrl.ops.sharded import sharded_attention
+from ringrl.ops.sharded import SEQUENCE_AXES, ring_size, sharded_attention
 
 
 def attention(
@@ -44,11 +46,14 @@ def attention(
       The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
 
     Raises:
-      RingRLError: shapes that do not fit each other, an impossible window or dropout rate, or a sharded strategy
-        whose mesh is missing, or does not divide the chains or heads.
+      RingRLError: shapes that do not fit each other, labels other than int32, an impossible window or dropout rate,
+        a kernel that cannot serve the device or the arrays, a sharded strategy whose mesh is missing, or does not
+        divide the chains or heads, or positions (outside of `jit`, where they are numbers) that were not dealt in
+        the configured layout.
     """
     _check(query, key, value, window, dropout_rate)
     _check_labels(query, positions=positions, segment_ids=segment_ids)
+    _check_layout(config, mesh, query, positions, segment_ids)
     in_order = positions is None
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
@@ -57,7 +62,11 @@ def attention(
     if dropout_key is None:
         dropout_rate = 0.0
     seed = jnp.zeros(2, jnp.uint32) if dropout_key is None else dropout_seed(dropout_key)
-    options = LocalOptions(causal, window, dropout_rate, config.query_block_size, config.key_block_size)
+    blocks = config.query_block_size, config.key_block_size
+    options = LocalOptions(causal, window, dropout_rate, *blocks, config.kernel)
+    if config.strategy is Strategy.blockwise:
+        kernel = choose_kernel(options, computing_device(mesh), query, query.shape[1])
+        options = options._replace(kernel=kernel)
     arguments = (query, key, value, positions, segment_ids, options, seed)
     match config.strategy:
         case Strategy.dense:
@@ -85,5 +94,22 @@ def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | Non
 
 def _check_labels(query: jax.Array, **labels: jax.Array | None) -> None:
     for name, values in labels.items():
-        if values is not None and values.shape != query.shape[:2]:
+        if values is None:
+            continue
+        if values.shape != query.shape[:2]:
             raise RingRLError(f"attention {name} have shape {values.shape}; expected {query.shape[:2]}, one a token.")
+        if values.dtype != jnp.int32:
+            raise RingRLError(f"attention {name} are {values.dtype}; expected int32: use {name}.astype(jnp.int32).")
+
+
+def _check_layout(
+    config: AttentionConfig,
+    mesh: jax.sharding.Mesh | None,
+    query: jax.Array,
+    positions: jax.Array | None,
+    segment_ids: jax.Array | None,
+) -> None:
+    """Where positions are numbers: outside of `jit`, or by default. The trainer checks its first batch by itself."""
+    if config.strategy.is_sharded and mesh is not None and set(SEQUENCE_AXES) <= set(mesh.shape):
+        given = np.arange(query.shape[1])[None] if positions is None else positions
+        check_dealt(given, segment_ids, config.layout, ring_size(config.strategy, mesh))

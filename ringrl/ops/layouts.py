@@ -5,10 +5,15 @@ Contiguous: device i has the i-th stretch, and the last device has nearly all of
 has the i-th from the front and the i-th from the back.
 """
 
+import jax
 import numpy as np
-from jaxtyping import Int
+from jax.core import Tracer
+from jaxtyping import Array, Int
 
+from ringrl.errors import RingRLError
 from ringrl.ops.config import Layout
+
+TOKENS_PER_STEP = (1, 2, 4)  # the tokens of a step stay together
 
 
 def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, " padded"]:
@@ -31,3 +36,62 @@ def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, "
 def undealing_order(order: Int[np.ndarray, " padded"], steps: int) -> Int[np.ndarray, " steps"]:
     """Where in memory each step stands: `dealt[:, undealing_order]` is in order again, without empty places."""
     return np.argsort(order)[:steps]
+
+
+def check_dealt(
+    positions: Int[Array | np.ndarray, "B S"],
+    segments: Int[Array | np.ndarray, "B S"] | None,
+    layout: Layout,
+    devices: int,
+) -> None:
+    """Raises RingRLError where steps, or tokens, do not stand as the layout deals them; padding may stand anywhere.
+
+    Results would be right and work uneven, so nothing else shows it. It compares integers, which is as cheap as a
+    digest of them: 30 ms for a million. Contiguous takes any order. What a trace or another process holds
+    cannot be seen here and passes.
+    """
+    if layout is Layout.contiguous or devices == 1 or not (_is_known(positions) and _is_known(segments)):
+        return
+    places = np.asarray(positions)
+    padding = np.zeros(places.shape, bool) if segments is None else np.asarray(segments) < 0
+    if _is_dealt(places, padding, layout, devices):
+        return
+    wanted = f"attention.layout={layout} over {devices} devices"
+    deal = f"deal it by ringrl.ops.dealing_order({str(layout)!r}, steps, {devices}), the loader's order"
+    found = _find_layout(places, padding, devices)
+    if found is None:
+        raise RingRLError(
+            f"the batch was dealt in no known layout, but {wanted}: {deal}, or set attention.layout=contiguous, which "
+            "takes any order."
+        )
+    found_layout, found_devices = found
+    if found_layout is not Layout.contiguous and found_devices != devices:
+        raise RingRLError(f"the batch was dealt {found_layout} over {found_devices} devices, but {wanted}: {deal}.")
+    raise RingRLError(
+        f"the batch was dealt {found_layout}, but {wanted}: {deal}, or set attention.layout={found_layout}."
+    )
+
+
+def _is_known(array: jax.Array | np.ndarray | None) -> bool:
+    if isinstance(array, Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def _is_dealt(positions: np.ndarray, padding: np.ndarray, layout: Layout, devices: int) -> bool:
+    length = positions.shape[1]
+    for per_step in TOKENS_PER_STEP:
+        order = dealing_order(layout, length // per_step, devices)
+        if len(order) * per_step == length:
+            tokens = (order[:, None] * per_step + np.arange(per_step)).reshape(-1)
+            if ((positions == tokens) | padding).all():
+                return True
+    return False
+
+
+def _find_layout(positions: np.ndarray, padding: np.ndarray, devices: int) -> tuple[Layout, int] | None:
+    """What the batch was dealt in, by preference over as many devices."""
+    length = positions.shape[1]
+    others = [n for n in range(1, min(length, 4096) + 1) if length % n == 0]
+    pairs = ((layout, n) for n in (devices, *others) for layout in Layout)
+    return next((pair for pair in pairs if _is_dealt(positions, padding, *pair)), None)

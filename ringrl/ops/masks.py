@@ -1,6 +1,7 @@
 """Who may attend to whom, from positions, segments, causality and window; and when a whole block may not."""
 
-import jax
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
@@ -24,35 +25,49 @@ def attention_mask(
     return allowed
 
 
+class Bounds(NamedTuple):
+    """Of a block's positions and segments, in each chain; padding (a negative segment) does not widen them."""
+
+    low: Int[Array, "*blocks B"]
+    high: Int[Array, "*blocks B"]
+    first_segment: Int[Array, "*blocks B"]
+    last_segment: Int[Array, "*blocks B"]
+    is_empty: Bool[Array, "*blocks B"]  # all padding
+
+
+def bounds_of(positions: Int[Array, "*blocks B C"], segments: Int[Array, "*blocks B C"]) -> Bounds:
+    """The bounds of blocks of C tokens."""
+    valid, largest = segments >= 0, jnp.iinfo(jnp.int32).max
+    lowest = (jnp.where(valid, values, largest).min(axis=-1) for values in (positions, segments))
+    highest = (jnp.where(valid, values, -largest).max(axis=-1) for values in (positions, segments))
+    (low, first), (high, last) = lowest, highest
+    return Bounds(low, high, first, last, ~valid.any(axis=-1))
+
+
+def bounds_are_masked(queries: Bounds, keys: Bounds, *, causal: bool, window: int | None) -> Bool[Array, "*blocks"]:
+    """True only if bounds alone prove that no query of a block attends to any key of the other, in any chain.
+
+    False is always safe.
+    """
+    masked = queries.is_empty | keys.is_empty
+    masked |= (queries.first_segment > keys.last_segment) | (keys.first_segment > queries.last_segment)
+    if causal:
+        masked |= keys.low > queries.high
+    if window is not None:
+        # Written without differences of sentinels, which could overflow where a block is all padding.
+        masked |= (queries.low - window >= keys.high) | (keys.low - window >= queries.high)
+    return masked.all(axis=-1)
+
+
 def block_is_masked(
-    query_positions: Int[Array, "B Q"],
-    key_positions: Int[Array, "B T"],
-    query_segments: Int[Array, "B Q"],
-    key_segments: Int[Array, "B T"],
+    query_positions: Int[Array, "*blocks B Q"],
+    key_positions: Int[Array, "*blocks B T"],
+    query_segments: Int[Array, "*blocks B Q"],
+    key_segments: Int[Array, "*blocks B T"],
     *,
     causal: bool,
     window: int | None,
-) -> Bool[Array, ""]:
-    """True only if bounds alone prove that no query of the block attends to any key of the other, in any chain.
-
-    Padding (a negative segment) does not widen the bounds. False is always safe.
-    """
-    largest = jnp.iinfo(jnp.int32).max
-    query_valid, key_valid = query_segments >= 0, key_segments >= 0
-
-    def bounds(values: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-        lowest = jnp.where(valid, values, largest).min(axis=1)
-        return lowest, jnp.where(valid, values, -largest).max(axis=1)
-
-    query_low, query_high = bounds(query_positions, query_valid)
-    key_low, key_high = bounds(key_positions, key_valid)
-    query_first, query_last = bounds(query_segments, query_valid)
-    key_first, key_last = bounds(key_segments, key_valid)
-    masked = ~query_valid.any(axis=1) | ~key_valid.any(axis=1)
-    masked |= (query_first > key_last) | (key_first > query_last)
-    if causal:
-        masked |= key_low > query_high
-    if window is not None:
-        # Written without differences of sentinels, which could overflow where a block is all padding.
-        masked |= (query_low - window >= key_high) | (key_low - window >= query_high)
-    return masked.all()
+) -> Bool[Array, "*blocks"]:
+    """`bounds_are_masked`, from the labels of both blocks."""
+    queries, keys = bounds_of(query_positions, query_segments), bounds_of(key_positions, key_segments)
+    return bounds_are_masked(queries, keys, causal=causal, window=window)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ringrl.ops.config import Kernel
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
-from ringrl.ops.precision import accumulator_dtype
+from ringrl.ops.precision import accumulator_dtype, move
 
 
 class Ring(NamedTuple):
@@ -66,6 +67,8 @@ def ring_forward(
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
     """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
 
+    pieces = _pieces(key.shape[1], options)
+
     def attend(block: KeyBlock, merged):
         part = forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
         return merge(merged[0], merged[1], part[0], part[1])
@@ -75,12 +78,15 @@ def ring_forward(
         next_block = ring.send(block)  # first, so that it travels while this device computes
         return (next_block, attend(block, merged)), None
 
-    if ring.hops == 0:
-        return forward_part(options, query, key, value, labels, labels, dropout)
+    def trip(merged, index):
+        own_block = _piece(KeyBlock(key, value, labels), pieces, index)
+        (last_block, merged), _ = jax.lax.scan(hop, (own_block, merged), length=ring.hops)
+        return attend(last_block, merged), None
+
     accumulator = accumulator_dtype(query)
     nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
-    (last_block, merged), _ = jax.lax.scan(hop, (KeyBlock(key, value, labels), nothing), length=ring.hops)
-    return attend(last_block, merged)
+    merged, _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
+    return merged
 
 
 def ring_backward(
@@ -97,25 +103,19 @@ def ring_backward(
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
     """Gradients of this device's query, key and value, unrounded.
 
-    The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
-    own part, and added on arrival, so that no transfer waits for a computation of the same hop.
+    Keys and values take the trip a piece at a time, so that what is under way is small beside what stays. Their
+    gradients follow them one hop behind: what earlier devices found is sent while this one computes its own part, and
+    added on arrival, so that no transfer waits for a computation of the same hop.
     """
     row_sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
+    pieces = _pieces(key.shape[1], options)
 
     def differentiate(block: KeyBlock):
-        query_part, key_part, value_part = backward_part(
-            options,
-            query,
-            block.key,
-            block.value,
-            labels,
-            block.labels,
-            dropout,
-            logsumexp,
-            row_sums,
-            output_gradient,
+        rows = logsumexp, row_sums, output_gradient, output
+        query_part, *key_parts = backward_part(
+            options, query, block.key, block.value, labels, block.labels, dropout, *rows
         )
-        return query_part, (key_part, value_part)
+        return query_part, tuple(key_parts)
 
     def hop(carry, _):
         block, query_gradient, gradients_behind = carry
@@ -123,18 +123,57 @@ def ring_backward(
         query_part, key_parts = differentiate(block)
         return (next_block, query_gradient + query_part, _add(gradients_arrived, key_parts)), None
 
-    own_block = KeyBlock(key, value, labels)
-    if ring.hops == 0:
-        query_gradient, gradients = differentiate(own_block)
-        return query_gradient, gradients[0], gradients[1]
-    next_block = ring.send(own_block)
-    query_gradient, gradients = differentiate(own_block)  # nothing is behind it yet
-    carry = (next_block, query_gradient, gradients)
-    (last_block, query_gradient, gradients), _ = jax.lax.scan(hop, carry, length=ring.hops - 1)
-    gradients_arrived = ring.send(gradients)
-    query_part, key_parts = differentiate(last_block)
-    key_gradient, value_gradient = ring.send_home(_add(gradients_arrived, key_parts))
-    return query_gradient + query_part, key_gradient, value_gradient
+    def trip(carry, index):
+        query_gradient, key_gradients = carry
+        block = _piece(KeyBlock(key, value, labels), pieces, index)
+        if ring.hops:
+            next_block = ring.send(block)
+            query_part, gradients = differentiate(block)  # nothing is behind it yet
+            start = next_block, query_gradient + query_part, gradients
+            (block, query_gradient, gradients), _ = jax.lax.scan(hop, start, length=ring.hops - 1)
+            gradients_arrived = ring.send(gradients)
+        query_part, gradients = differentiate(block)
+        if ring.hops:
+            gradients = ring.send_home(_add(gradients_arrived, gradients))
+        return (query_gradient + query_part, _put_piece(key_gradients, gradients, pieces, index)), None
+
+    accumulator = accumulator_dtype(query)
+    nothing = (
+        jnp.zeros(query.shape, accumulator),
+        (jnp.zeros(key.shape, key.dtype), jnp.zeros(value.shape, value.dtype)),
+    )
+    (query_gradient, key_gradients), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
+    return query_gradient, *key_gradients
+
+
+def _pieces(length: int, options: LocalOptions) -> int:
+    """Into how many pieces, of at least a block, the keys of a device divide."""
+    if options.kernel is not Kernel.xla:
+        return 1  # a fused kernel knows no masks but those of whole devices' blocks
+    return next(n for n in (4, 2, 1) if n == 1 or (length % (2 * n) == 0 and length // n >= options.key_block_size))
+
+
+def _piece(tree: Any, pieces: int, index: Array) -> Any:
+    """One piece of every (B, S, ...): of each half of the tokens its share, so that zigzag's pieces are level too."""
+
+    def cut(x: Array) -> Array:
+        halves = x.reshape(x.shape[0], min(pieces, 2), pieces, -1, *x.shape[2:])
+        piece = move(lambda x: jax.lax.dynamic_index_in_dim(x, index, 2, keepdims=False), halves)
+        return piece.reshape(x.shape[0], -1, *x.shape[2:])
+
+    return jax.tree.map(cut, tree)
+
+
+def _put_piece(tree: Any, piece: Any, pieces: int, index: Array) -> Any:
+    """Every (B, S, ...) with one piece in its place, rounded to its dtype."""
+
+    def put(x: Array, part: Array) -> Array:
+        halves = x.reshape(x.shape[0], min(pieces, 2), pieces, -1, *x.shape[2:])
+        part = part.reshape(x.shape[0], min(pieces, 2), -1, *x.shape[2:]).astype(x.dtype)
+        whole = move(lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 2), halves, part)
+        return whole.reshape(x.shape)
+
+    return jax.tree.map(put, tree, piece)
 
 
 def _add(one: Any, other: Any) -> Any:

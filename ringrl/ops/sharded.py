@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.errors import RingRLError
 from ringrl.ops.config import Strategy
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, choose_kernel, computing_device
 from ringrl.ops.ring import Ring, ring_attention
 from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
 
@@ -61,6 +61,8 @@ def sharded_attention(
     extra = -length % (ring_devices * head_devices)
     hops = _hops(ring_devices, (length + extra) // ring_devices, options, in_order)
     ring = Ring(ring_axes, ring_devices, hops)
+    kernel = choose_kernel(options, computing_device(mesh), query, (length + extra) // ring_devices)
+    options = options._replace(kernel=kernel)
 
     def on_one_device(query, key, value, positions, segments, seed):
         if head_devices > 1:
@@ -118,4 +120,7 @@ def _numbers(count: int, axes: tuple[str, ...], devices: int) -> Int[Array, " co
 
 
 def _lengthen(x: jax.Array, extra: int, filling: int = 0) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (0, extra), *((0, 0),) * (x.ndim - 2)), constant_values=filling) if extra else x
+    if not extra:
+        return x
+    # Not by `jnp.pad`: of one array padded twice, XLA's partitioner takes the second filling for the first.
+    return jnp.concatenate([x, jnp.full((x.shape[0], extra, *x.shape[2:]), filling, x.dtype)], axis=1)

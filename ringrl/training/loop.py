@@ -9,6 +9,7 @@ import jax
 from rich.console import Console
 
 from ringrl.errors import RingRLError
+from ringrl.ops import check_dealt, ring_size
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
@@ -60,8 +61,8 @@ def train(
     `evaluate` fails: it holds `metadata` (plain JSON) plus data_position, tokens, seconds and evaluation. `resumed`
     is the metadata of the checkpoint that `state` came from.
 
-    Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or a checkpoint
-    cannot be written; KeyboardInterrupt on a second Ctrl-C.
+    Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or the first was not
+    dealt in the layout of the agent's ring, or a checkpoint cannot be written; KeyboardInterrupt on a second Ctrl-C.
     """
     start = step = int(state.step)
     tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))
@@ -72,6 +73,7 @@ def train(
         if step < training.steps:
             batches = make_batches(step)
             batch = _next(batches, step, training)
+            check_layout(agent, batch)
             chains, chain_steps = batch.loss_mask.shape
             tokens, flops = chains * chain_steps * agent.tokens_per_step, agent.train_flops(chains, chain_steps)
             batches = itertools.chain([batch], batches)
@@ -128,6 +130,14 @@ def train(
         evaluation=milestones.evaluation,
         interrupted=interrupt.requested,
     )
+
+
+def check_layout(agent: Agent, batch: Chain) -> None:
+    """Raises RingRLError where a batch was not dealt in the layout of the agent's ring, if it has one."""
+    mesh = agent.mesh
+    if mesh is not None and agent.attention_config.strategy.is_sharded:
+        attention = agent.attention_config
+        check_dealt(batch.positions, batch.segment_ids, attention.layout, ring_size(attention.strategy, mesh))
 
 
 def compile_train_step(agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain) -> TrainStep:

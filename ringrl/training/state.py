@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ringrl.ops import AttentionConfig
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
@@ -27,6 +28,11 @@ class Agent(Protocol):
 
     def train_flops(self, chains: int, steps: int) -> float:
         """Model FLOPs of one optimiser step on `chains` chains of `steps` steps."""
+        ...
+
+    @property
+    def attention_config(self) -> AttentionConfig:
+        """How a chain's tokens attend to each other; read where there is a mesh."""
         ...
 
     @property

@@ -1,4 +1,8 @@
-"""Cases of attention over several devices: few, yet every two choices of different kinds meet in one of them."""
+"""Cases of attention over several devices: few programs, yet every two choices of different kinds meet in one.
+
+What a program is compiled for is a `Case`; positions and segments (`LABELS`) are its arguments, so each program meets
+all of them.
+"""
 
 import dataclasses
 import functools
@@ -9,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ringrl.ops import AttentionConfig, attention
+from ringrl.ops import AttentionConfig, Layout, attention, dealing_order
 from ringrl.parallel import make_mesh
 
 CHAINS, HEADS = 2, 4
@@ -27,12 +31,104 @@ CHOICES = {
     ),
     "causal": (True, False),
     "window": (None, 1, 6),
-    "labels": ("default", "in order", "permuted"),
+    "in_order": (False, True),  # positions are left out: a window then bounds the hops
     "key_heads": (2, 1, 4),
-    "tokens": (32, 21, 5),
+    "tokens": (64, 21, 5),  # 64 divide into blocks, pieces and zigzag's stretches; 5 are fewer than the devices
     "blocks": ((4, 3), (64, 64)),
     "dropout": (0.0, 0.3),
 }
+ORDERS = (*Layout, "permuted")
+SEGMENTS = ("one", "packed", "padded")  # "padded" has padding at both ends, and a chain of half padding: empty rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a program is compiled for."""
+
+    strategy: str
+    mesh: tuple[tuple[str, int], ...]
+    causal: bool
+    window: int | None
+    in_order: bool
+    key_heads: int
+    tokens: int
+    blocks: tuple[int, int]
+    dropout: float
+    head_size: int = 4
+
+    @property
+    def reference(self) -> "Case":
+        """The same by dense attention on one device."""
+        return dataclasses.replace(self, strategy="dense", mesh=(), blocks=(64, 64), in_order=False)
+
+    def arrays(self, dtype) -> list[jax.Array]:
+        """Query, key, value, and the output's gradient."""
+        generator = np.random.default_rng(0)
+        heads = (HEADS, self.key_heads, self.key_heads, HEADS)
+        return [jnp.asarray(generator.normal(size=(CHAINS, self.tokens, n, self.head_size)), dtype) for n in heads]
+
+    def labels(self) -> list[tuple[str, str]]:
+        """All orders and segments that the program can be given."""
+        orders = (Layout.contiguous,) if self.in_order else ORDERS
+        return list(itertools.product(orders, SEGMENTS))
+
+    def results(self, dtype, labels: tuple[str, str] = ("contiguous", "one")) -> list[np.ndarray]:
+        """Output, and the gradients of query, key and value."""
+        return [np.asarray(array) for array in program(self)(*self.arrays(dtype), *token_labels(self.tokens, *labels))]
+
+
+@functools.cache
+def program(case: Case):
+    """Compiled once, for all labels."""
+    mesh = make_mesh(**dict(case.mesh)) if case.mesh or case.strategy != "dense" else None
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(query, key, value, output_gradient, positions, segment_ids):
+        def attend(query, key, value):
+            return attention(
+                query,
+                key,
+                value,
+                config=AttentionConfig(case.strategy, query_block_size=case.blocks[0], key_block_size=case.blocks[1]),
+                mesh=mesh,
+                causal=case.causal,
+                window=case.window,
+                positions=None if case.in_order else positions,
+                segment_ids=segment_ids,
+                dropout_rate=case.dropout,
+                dropout_key=jax.random.key(3),
+            )
+
+        output, pull_back = jax.vjp(attend, query, key, value)
+        return output, *pull_back(output_gradient)
+
+    return run
+
+
+@functools.cache
+def expected(case: Case, labels: tuple[str, str]) -> list[np.ndarray]:
+    """Of a reference, in float64."""
+    return case.results(np.float64, labels)
+
+
+def token_labels(tokens: int, order: str, segments: str, devices: int = 8) -> tuple[jax.Array, jax.Array]:
+    """Positions, as dealt to eight devices or shuffled, and the segments of those positions."""
+    if order == "permuted":
+        shuffle = np.random.default_rng(1).permutation
+        positions = np.stack([shuffle(tokens) for _ in range(CHAINS)])
+    else:
+        dealt = dealing_order(Layout(order), tokens, devices)
+        positions = np.stack([dealt[dealt < tokens]] * CHAINS)
+    by_position = np.arange(tokens)
+    packed = by_position // 7
+    padded = np.where(by_position < 2, -1, packed)
+    kinds = {
+        "one": [np.zeros(tokens, int)] * CHAINS,
+        "packed": [packed] * CHAINS,
+        "padded": [padded, np.where(by_position < tokens // 2, -1, padded)],
+    }
+    segment_ids = np.take_along_axis(np.stack(kinds[segments]), positions, axis=1)
+    return jnp.asarray(positions, jnp.int32), jnp.asarray(segment_ids, jnp.int32)
 
 
 def covering_set(seed: int = 0) -> list[tuple]:
@@ -52,84 +148,36 @@ def covering_set(seed: int = 0) -> list[tuple]:
     return chosen
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One call of attention."""
-
-    strategy: str
-    mesh: tuple[tuple[str, int], ...]
-    causal: bool
-    window: int | None
-    labels: str
-    key_heads: int
-    tokens: int
-    blocks: tuple[int, int]
-    dropout: float
-    head_size: int = 4
-
-    def arrays(self, dtype) -> list[jax.Array]:
-        """Query, key, value, and the output's gradient."""
-        generator = np.random.default_rng(0)
-        heads = (HEADS, self.key_heads, self.key_heads, HEADS)
-        return [jnp.asarray(generator.normal(size=(CHAINS, self.tokens, n, self.head_size)), dtype) for n in heads]
-
-    def named(self) -> dict[str, jax.Array]:
-        """Positions and segments: packed, padded at both ends, and a last chain of padding alone."""
-        if self.labels == "default":
-            return {}
-        generator = np.random.default_rng(1)
-        order = np.arange(self.tokens, dtype=np.int32)
-        positions = np.stack([generator.permutation(order) if self.labels == "permuted" else order] * CHAINS)
-        segments = np.where(order < 2, -1, order // 7).astype(np.int32)
-        segments = np.stack([segments, np.where(order < self.tokens // 2, -1, segments)])
-        return {
-            "positions": jnp.asarray(positions),
-            "segment_ids": jnp.asarray(np.take_along_axis(segments, positions, axis=1)),
-        }
-
-    def results(self, dtype, *, reference: bool = False) -> list[np.ndarray]:
-        """Output, and the gradients of query, key and value; by dense attention where `reference`."""
-        strategy = "dense" if reference else self.strategy
-        options = {
-            "config": AttentionConfig(strategy, query_block_size=self.blocks[0], key_block_size=self.blocks[1]),
-            "mesh": None if reference else make_mesh(**dict(self.mesh)),
-            "causal": self.causal,
-            "window": self.window,
-            "dropout_rate": self.dropout,
-            "dropout_key": jax.random.key(3),
-            **self.named(),
-        }
-
-        @functools.partial(jax.jit, compiler_options=QUICK)
-        def run(query, key, value, output_gradient):
-            output, pull_back = jax.vjp(functools.partial(attention, **options), query, key, value)
-            return output, *pull_back(output_gradient)
-
-        return [np.asarray(array) for array in run(*self.arrays(dtype))]
-
-
-def _name(case: Case) -> str:
-    mesh = "".join(f"{axis}{size}" for axis, size in case.mesh)
-    words = [case.strategy, mesh, f"K{case.key_heads}", f"S{case.tokens}", case.labels.replace(" ", "_")]
-    words += ["causal"] * case.causal + [f"window{case.window}"] * bool(case.window) + ["dropout"] * bool(case.dropout)
-    return "-".join(words) + "-{}x{}".format(*case.blocks)
-
-
 def as_case(choice: tuple) -> Case:
     """From a tuple of `CHOICES`."""
     (strategy, mesh), *others = choice
     return Case(strategy, tuple(mesh.items()), *others)
 
 
+def _name(case: Case) -> str:
+    mesh = "".join(f"{axis}{size}" for axis, size in case.mesh)
+    words = [case.strategy, mesh, f"K{case.key_heads}", f"S{case.tokens}"] + ["in_order"] * case.in_order
+    words += ["causal"] * case.causal + [f"window{case.window}"] * bool(case.window) + ["dropout"] * bool(case.dropout)
+    return "-".join(words) + "-{}x{}".format(*case.blocks)
+
+
 COVERING = [as_case(choice) for choice in covering_set()]
 EVERYTHING = [as_case(choice) for choice in itertools.product(*CHOICES.values())]
+# Leaving positions out matters only to causal windows.
+GRID = [case for case in EVERYTHING if not case.in_order or (case.causal and case.window)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`case`: the covering set; `any_case`: the whole grid."""
-    for argument, cases in (("case", COVERING), ("any_case", EVERYTHING)):
+    for argument, cases in (("case", COVERING), ("any_case", GRID)):
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, cases, ids=_name)
+
+
+@pytest.fixture
+def token_labels_of():
+    """`token_labels_of(tokens, order, segments)`."""
+    return token_labels
 
 
 @pytest.fixture
@@ -137,7 +185,21 @@ def make_case():
     """`make_case(strategy, mesh, **fields)`: causal, without window or dropout, unless told otherwise."""
 
     def make(strategy: str, mesh: dict[str, int], **fields) -> Case:
-        plain = {"causal": True, "window": None, "labels": "default", "key_heads": 2, "tokens": 21, "blocks": (4, 3)}
+        plain = {"causal": True, "window": None, "in_order": False, "key_heads": 2, "tokens": 21, "blocks": (4, 3)}
         return Case(strategy, tuple(mesh.items()), **{**plain, "dropout": 0.0, **fields})
 
     return make
+
+
+@pytest.fixture
+def fresh_programs():
+    """For tests that put something else in the place of a part: no program made without it, none left behind."""
+    program.cache_clear()
+    yield
+    program.cache_clear()
+
+
+@pytest.fixture
+def truth():
+    """`truth(case, labels)`: what dense attention gives in float64; to be called where 64 bits are enabled."""
+    return lambda case, labels: expected(case.reference, labels)

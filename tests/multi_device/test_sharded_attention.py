@@ -14,28 +14,31 @@ def largest_difference(one, other) -> float:
     return max(float(np.abs(np.float64(a) - np.float64(b)).max()) for a, b in zip(one, other, strict=True))
 
 
-def check(case) -> None:
+def check(case, truth) -> None:
+    """One program, with every order and segments."""
     with jax.enable_x64(True):
-        found, expected = case.results(np.float64), case.results(np.float64, reference=True)
-    assert largest_difference(found, expected) < 1e-10
-    assert np.abs(expected[0]).max() > 0.1
+        for labels in case.labels():
+            found, expected = case.results(np.float64, labels), truth(case, labels)
+            assert largest_difference(found, expected) < 1e-10, labels
+            assert np.abs(expected[0]).max() > 0.1
 
 
-def test_values_and_gradients_equal_dense(case) -> None:
-    check(case)
+def test_values_and_gradients_equal_dense(case, truth) -> None:
+    check(case, truth)
 
 
 @pytest.mark.slow
-def test_values_and_gradients_equal_dense_everywhere(any_case) -> None:
-    check(any_case)
+def test_values_and_gradients_equal_dense_everywhere(any_case, truth) -> None:
+    check(any_case, truth)
 
 
 @pytest.mark.parametrize(("strategy", "mesh"), [("ring", {"ring": 4}), ("hybrid", {"ring": 2, "head": 2})])
-def test_float32_is_near_the_truth(make_case, strategy: str, mesh: dict) -> None:
-    case = make_case(strategy, mesh, labels="permuted", dropout=0.3)
-    with jax.enable_x64(True):
-        truth = case.results(np.float64, reference=True)
-    assert largest_difference(case.results(np.float32), truth) < 2e-5
+def test_float32_is_near_the_truth(make_case, truth, strategy: str, mesh: dict) -> None:
+    case = make_case(strategy, mesh, dropout=0.3)
+    for labels in case.labels():
+        with jax.enable_x64(True):
+            expected = truth(case, labels)
+        assert largest_difference(case.results(np.float32, labels), expected) < 2e-5
 
 
 def test_bfloat16_is_no_further_from_the_truth_than_dense(make_case) -> None:
@@ -45,7 +48,7 @@ def test_bfloat16_is_no_further_from_the_truth_than_dense(make_case) -> None:
     rounded for the product with the values, as every attention does that saves no weights.
     """
     case = make_case("ring", {"ring": 4}, tokens=96, blocks=(8, 16), head_size=16)
-    found, dense = case.results(jnp.bfloat16), case.results(jnp.bfloat16, reference=True)
+    found, dense = case.results(jnp.bfloat16), case.reference.results(jnp.bfloat16)
     exact = [np.float64(array) for array in case.arrays(jnp.bfloat16)]
     with jax.enable_x64(True):
         arrays = [jnp.asarray(array) for array in exact]
@@ -73,7 +76,8 @@ def test_large_scores_and_hops_without_a_key(make_case) -> None:
     with jax.enable_x64(True):
         found, expected = results(np.float64, ring), results(np.float64, AttentionConfig("dense"))
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+        # A score of 1e4 is known to 2e-12, and the query is multiplied by 3e3.
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=2e-8)
     assert all(np.isfinite(array).all() for array in results(np.float32, ring))
 
 

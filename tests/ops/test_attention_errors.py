@@ -1,6 +1,7 @@
 """What does not fit is refused in one line."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ringrl.errors import RingRLError
@@ -35,6 +36,16 @@ def test_shapes(shapes):
 def test_labels(name, shape):
     with pytest.raises(RingRLError, match=rf"^attention {name} .*expected \(2, 6\)"):
         run(**{name: jnp.zeros(shape, jnp.int32)})
+
+
+@pytest.mark.parametrize("name", ["positions", "segment_ids"])
+@pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.int64, np.int16, np.uint32])
+def test_labels_are_int32(name, dtype):
+    """Also those of numpy, which JAX would narrow without a word."""
+    message = rf"^attention {name} are {np.dtype(dtype)}; expected int32: use {name}\.astype\(jnp\.int32\)\.$"
+    with pytest.raises(RingRLError, match=message):
+        run(**{name: np.zeros((2, 6), dtype)})
+    assert run(**{name: np.zeros((2, 6), np.int32)}).shape == RIGHT[0]
 
 
 def test_window_and_dropout():

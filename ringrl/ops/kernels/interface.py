@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Int, UInt32
 
+from ringrl.ops.config import Kernel
+
 
 class LocalOptions(NamedTuple):
     """What is known when the program is traced."""
@@ -13,6 +15,7 @@ class LocalOptions(NamedTuple):
     dropout_rate: float
     query_block_size: int
     key_block_size: int
+    kernel: Kernel = Kernel.xla
 
 
 class Labels(NamedTuple):

@@ -1,0 +1,111 @@
+"""What JAX does not publish: it is there, and the programs made of it are those that cuDNN and TPUs expect."""
+
+import collections
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ringrl.errors import RingRLError
+from ringrl.ops import Kernel
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part, private
+
+CHAINS, TOKENS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 512, 4, 2, 64
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What was found missing is not remembered from test to test."""
+    private.missing.cache_clear()
+    yield
+    private.missing.cache_clear()
+
+
+@pytest.mark.parametrize("kernel", [Kernel.cudnn, Kernel.pallas])
+def test_this_jax_has_it_all(kernel: Kernel) -> None:
+    assert private.missing(kernel) is None
+
+
+@pytest.mark.parametrize("kernel", [Kernel.cudnn, Kernel.pallas])
+def test_a_jax_that_lacks_some_is_refused(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
+    parts = {Kernel.cudnn: private.cudnn_parts, Kernel.pallas: private.splash_parts}[kernel]
+    (module, name, parameters), *_ = private.NAMES[kernel]
+    for entry, reason in (
+        ((module, "gone", ""), f"has no {module}.gone"),
+        ((f"{module}.gone", name, ""), f"has no {module}.gone.{name}"),
+        ((module, name, f"{parameters} gone"), f"'s {module}.{name} has no parameter gone"),
+    ):
+        private.missing.cache_clear()
+        monkeypatch.setitem(private.NAMES, kernel, (entry,))
+        with pytest.raises(RingRLError) as caught:
+            parts()
+        assert str(caught.value) == (
+            f"attention.kernel={kernel}: JAX {jax.__version__}"
+            f"{reason if reason.startswith(chr(39)) else f' {reason}'}; use attention.kernel=xla."
+        )
+    private.missing.cache_clear()
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 1))
+    assert "older than 0.10.2" in str(private.missing(kernel))
+
+
+def programs(kernel: Kernel, platform: str) -> list[str]:
+    """StableHLO of a forward and a backward part, lowered for a platform that is not here."""
+    options = LocalOptions(True, None, 0.0, 128, 128, kernel)
+
+    def array(heads: int, dtype=jnp.bfloat16) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((CHAINS, TOKENS, heads, HEAD_SIZE), dtype)
+
+    def integers(*shape: int, dtype=jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    labels = Labels(integers(CHAINS, TOKENS), integers(CHAINS, TOKENS))
+    dropout = DropoutKeys(integers(2, dtype=jnp.uint32), integers(CHAINS), integers(HEADS))
+    arguments = (array(HEADS), array(KEY_HEADS), array(KEY_HEADS), labels, labels, dropout)
+    row = jax.ShapeDtypeStruct((CHAINS, TOKENS, HEADS), jnp.float32)
+    rows = (row, row, array(HEADS), array(HEADS, jnp.float32))
+    calls = ((functools.partial(forward_part, options), arguments),)
+    calls += ((functools.partial(backward_part, options), (*arguments, *rows)),)
+    return [jax.jit(call).trace(*given).lower(lowering_platforms=(platform,)).as_text() for call, given in calls]
+
+
+def shape(tokens: int, heads: int) -> str:
+    return f"tensor<{CHAINS}x{tokens}x{heads}x{HEAD_SIZE}xbf16>"
+
+
+def test_cudnn_is_called_with_its_masks_and_the_logsumexp_of_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, *_ = private.NAMES[Kernel.cudnn][0]
+    monkeypatch.setattr(f"{fused}.check_cudnn_version", lambda: 91000)
+    half = TOKENS // 2
+    sizes = [(TOKENS, half), (half, TOKENS), (TOKENS, TOKENS), (TOKENS, TOKENS), (TOKENS, TOKENS)]  # as kinds go
+    masks = ["NO_MASK", "NO_MASK", "CAUSAL", "CAUSAL", "NO_MASK"]
+    for text, name in zip(programs(Kernel.cudnn, "cuda"), ("fmhaSoftmax", "fmhaSoftmaxBackward"), strict=True):
+        calls = [line for line in text.splitlines() if "__cudnn$" in line]
+        assert [re.findall(r"@__cudnn\$(\w+)", line) for line in calls] == [[name]] * 5
+        assert [re.findall(r"mask_type\W+22\W+22(\w+)\\22", line) for line in calls] == [[mask] for mask in masks]
+        for line, (queries, keys) in zip(calls, sizes, strict=True):
+            assert re.search(r"fmha_scale\W+22\W+0\.125\D", line), line
+            operands = [shape(queries, HEADS), shape(keys, KEY_HEADS), shape(keys, KEY_HEADS)]
+            if "Backward" in name:
+                logsumexp = f"tensor<{CHAINS}x{HEADS}x{queries}xf32>"
+                operands += [logsumexp, shape(queries, HEADS), shape(queries, HEADS)]
+            assert f": ({', '.join(operands)}) -> (" in line
+
+
+def test_splash_attention_is_called_forward_and_backward() -> None:
+    forward, backward = programs(Kernel.pallas, "tpu")
+    calls = {"dq_no_residuals": 5, "dkv_no_residuals": 5}  # one for each kind
+    for text, expected in ((forward, {"fwd_residuals": 4}), (backward, calls)):  # forward, both triangles are one
+        names = re.findall(r'kernel_name = "splash_mha_(\w+)"', text)
+        assert text.count("@tpu_custom_call") == len(names)
+        assert collections.Counter(names) == expected
+
+
+def test_cudnn_needs_the_output_of_whole_rows() -> None:
+    private_kernel = LocalOptions(True, None, 0.0, 4, 4, Kernel.cudnn)
+    x, row, label = jnp.zeros((1, 4, 2, 8)), jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), jnp.int32)
+    labels = Labels(label, label)
+    dropout = DropoutKeys(jnp.zeros(2, jnp.uint32), jnp.arange(1), jnp.arange(2))
+    with pytest.raises(ValueError, match="needs the output of the whole row"):
+        backward_part(private_kernel, x, x, x, labels, labels, dropout, row, row, x)

@@ -1,0 +1,59 @@
+"""JAX's splash attention, interpreted here: parts of a row, merged, are the row; gradients follow its logsumexp."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ringrl.ops.kernels import fused, pallas
+from ringrl.ops.reference import dense_attention
+from ringrl.ops.ring import merge
+
+QUICK = {"xla_backend_optimization_level": 0}
+CHAINS, TOKENS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 256, 2, 1, 64
+KERNEL = pallas.make_kernel(interpret=True)
+
+
+def both_parts(query, key, value, gradient):
+    """Queries of the second half of a chain over all its keys: the first half is full, the second causal."""
+    parts = [(key[:, :TOKENS], value[:, :TOKENS], False), (key[:, TOKENS:], value[:, TOKENS:], True)]
+    found = [[x.astype(jnp.float32) for x in KERNEL.forward(query, *part)] for part in parts]
+    output, logsumexp = merge(*found[0], *found[1])
+    row_sums = (output * gradient.astype(jnp.float32)).sum(axis=-1)
+    rows = fused.Rows(logsumexp, row_sums, gradient, None)
+    gradients = [KERNEL.backward(query, key, value, rows, causal) for key, value, causal in parts]
+    query_gradient = sum(part[0].astype(jnp.float32) for part in gradients)
+    return output, query_gradient, *(jnp.concatenate([part[i] for part in gradients], axis=1) for i in (1, 2))
+
+
+def dense(query, key, value, gradient):
+    order = jnp.arange(2 * TOKENS, dtype=jnp.int32)[None]
+    labels = (order[:, TOKENS:], order, 0 * order[:, TOKENS:], 0 * order)
+    output, pull_back = jax.vjp(lambda *arrays: dense_attention(*arrays, *labels), query, key, value)
+    return output, *pull_back(gradient)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])
+def test_two_parts_make_a_row(dtype, tolerance: float) -> None:
+    generator = np.random.default_rng(0)
+    lengths, heads = (1, 2, 2, 1), (HEADS, KEY_HEADS, KEY_HEADS, HEADS)
+    arrays = [
+        jnp.asarray(generator.normal(size=(CHAINS, n * TOKENS, h, HEAD_SIZE)), dtype)
+        for n, h in zip(lengths, heads, strict=True)
+    ]
+    found = jax.jit(both_parts, compiler_options=QUICK)(*arrays)
+    expected = dense(*(x.astype(jnp.float32) for x in arrays))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.float32(one), np.float32(other), atol=tolerance * np.abs(other).max(), rtol=0)
+
+
+def test_rows_that_attend_to_nothing_have_no_part_in_gradients() -> None:
+    """With the logsumexp that stands for them, whatever their output's gradient is."""
+    generator = np.random.default_rng(0)
+    query, key, value, gradient = (jnp.asarray(generator.normal(size=(1, 128, 1, 64)), jnp.float32) for _ in range(4))
+    rows = fused.Rows(jnp.full((1, 128, 1), fused._UNSEEN), jnp.ones((1, 128, 1)), gradient, None)
+    backward = functools.partial(KERNEL.backward, causal=True)
+    for part in jax.jit(backward, compiler_options=QUICK)(query, key, value, rows):
+        np.testing.assert_array_equal(part, jnp.zeros_like(part))
