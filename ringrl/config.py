@@ -11,7 +11,7 @@ from ringrl.evaluation.config import EvaluationConfig, Split
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.training.config import TrainingConfig
+from ringrl.training.config import Precision, TrainingConfig
 from ringrl.types import Context
 
 CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, AgentName.bc10: Context.step}
@@ -145,7 +145,51 @@ class ReportCommand:
         check_name(self.name)
 
 
-COMMANDS = {"train": TrainCommand, "eval": EvalCommand, "collect": CollectCommand, "report": ReportCommand}
+class Benchmark(enum.StrEnum):
+    """What is measured."""
+
+    attention = "attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchCommand:
+    """`ringrl bench attention`: forward and backward of one causal chain, at every size, beside others."""
+
+    benchmark: Benchmark = Benchmark.attention
+    name: str = "attention"
+    devices: list[int] = dataclasses.field(default_factory=lambda: [4, 8])  # of the ring; virtual ones on a CPU
+    tokens: list[int] = dataclasses.field(default_factory=lambda: [2048, 4096, 8192, 16384, 32768])
+    dtypes: list[Precision] = dataclasses.field(default_factory=lambda: [Precision.float32])
+    heads: int = 4
+    head_size: int = 64
+    block_size: int = 512  # tokens, of queries and of keys; of every candidate
+    repeats: int = 5  # interleaved, of which the median counts; 0 compiles only, for the memory
+    published: bool = True  # beside the published ringattention 0.1.2
+    one_device: bool = True  # beside blockwise, and JAX's own attention, on one device
+    dense_up_to: int = 8192  # tokens, for JAX's own attention: its memory is quadratic
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.devices or not self.tokens or not self.dtypes or min(self.devices) < 1:
+            raise RingRLError("bench: devices, tokens and dtypes each need a value, such as devices=[4].")
+        for devices in self.devices:
+            for tokens in self.tokens:
+                block = min(self.block_size, tokens // devices)
+                if block < 1 or tokens % (2 * devices) or (tokens // devices) % block:
+                    raise RingRLError(
+                        f"bench: tokens={tokens} on {devices} devices do not divide into blocks of "
+                        f"{self.block_size} and zigzag's {2 * devices} stretches: use powers of two."
+                    )
+
+
+COMMANDS = {
+    "train": TrainCommand,
+    "eval": EvalCommand,
+    "collect": CollectCommand,
+    "report": ReportCommand,
+    "bench": BenchCommand,
+}
 
 
 def check_name(name: str) -> None:

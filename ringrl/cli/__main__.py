@@ -14,6 +14,7 @@ SUMMARIES = {
     "train": "train an agent on a data set, evaluating as it goes",
     "eval": "roll out n trials of a trained agent",
     "report": "gather runs into a table with intervals and a figure",
+    "bench": "measure attention on this machine, beside others: ringrl bench attention",
 }
 USAGE = "usage: ringrl COMMAND [group=choice] [key=value] [-m for sweeps] [--debug]"
 
@@ -67,7 +68,7 @@ def _hydra(command: str, words: list[str]) -> None:
     from ringrl.cli.overrides import check_overrides, normalise, resume_folder, vocabulary
     from ringrl.config import COMMANDS
 
-    words = normalise(words)
+    words = normalise(command, words)
     parser = get_args_parser()
     parser.prog = f"ringrl {command}"
     options: argparse.Namespace = parser.parse_intermixed_args(words)
@@ -108,7 +109,7 @@ def _hydra(command: str, words: list[str]) -> None:
 
 def entry() -> None:
     """The `ringrl` command."""
-    if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect"):
+    if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect", "bench"):
         from ringrl.cli.huge_pages import restart_with_huge_pages
 
         restart_with_huge_pages()

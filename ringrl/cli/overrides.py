@@ -38,12 +38,15 @@ def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
 FREE_MAPPINGS = ("env.kwargs.", "behavior.")  # keys under these are the user's own
 
 
-def normalise(arguments: Sequence[str]) -> list[str]:
+def normalise(command: str, arguments: Sequence[str]) -> list[str]:
     """What users type, as Hydra wants it.
 
     `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; a
-    key under a mapping with free keys needs no `+`; and `video=true` is short for `evaluation.video=true`.
+    key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`; and `bench
+    attention` for `bench benchmark=attention`.
     """
+    if command == "bench" and arguments and arguments[0].isidentifier():
+        arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
     texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
     texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]

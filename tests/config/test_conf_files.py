@@ -9,7 +9,13 @@ from ringrl.cli.compose import command_from, conf_folder, register_schemas
 from ringrl.config import COMMANDS, CollectCommand, TrainCommand
 
 CONF = conf_folder()
-NEEDED = {"train": ["data=dark_room"], "eval": ["checkpoint=run"], "collect": ["collection=dark_room"], "report": []}
+NEEDED = {
+    "train": ["data=dark_room"],
+    "eval": ["checkpoint=run"],
+    "collect": ["collection=dark_room"],
+    "report": [],
+    "bench": [],
+}
 AGENTS = ("at", "dt", "bc", "bc10")
 
 
@@ -20,7 +26,7 @@ def choices(group: str) -> list[str]:
 def compose(command: str, *overrides: str):
     register_schemas()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = hydra.compose(command, overrides=[*NEEDED[command], *overrides])
+        config = hydra.compose(command, overrides=[*NEEDED.get(command, ()), *overrides])
     return command_from(COMMANDS[command], config)
 
 
