@@ -2,7 +2,8 @@
 
 Every device keeps its queries. Key and value blocks go round the ring, and the next ones are on their way while a
 device attends to those at hand. The custom VJP is around the whole ring: the backward pass is a second trip, on
-which the gradients of keys and values travel with them and arrive home. A ring of one device sends nothing.
+which the gradients of keys and values travel with them and arrive home. On both, a device's keys and values travel a
+piece at a time, so that what is under way is small beside what stays. A ring of one device sends nothing.
 """
 
 from typing import Any, NamedTuple
@@ -12,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ringrl.ops.config import Kernel
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
-from ringrl.ops.precision import accumulator_dtype, move
+from ringrl.ops.pieces import piece_count, put_piece, take_piece
+from ringrl.ops.precision import accumulator_dtype
 
 
 class Ring(NamedTuple):
@@ -66,8 +67,7 @@ def ring_forward(
     dropout: DropoutKeys,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
     """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
-
-    pieces = _pieces(key.shape[1], options)
+    pieces = piece_count(key.shape[1], options)
 
     def attend(block: KeyBlock, merged):
         part = forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
@@ -79,7 +79,7 @@ def ring_forward(
         return (next_block, attend(block, merged)), None
 
     def trip(merged, index):
-        own_block = _piece(KeyBlock(key, value, labels), pieces, index)
+        own_block = take_piece(KeyBlock(key, value, labels), pieces, index)
         (last_block, merged), _ = jax.lax.scan(hop, (own_block, merged), length=ring.hops)
         return attend(last_block, merged), None
 
@@ -103,12 +103,11 @@ def ring_backward(
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
     """Gradients of this device's query, key and value, unrounded.
 
-    Keys and values take the trip a piece at a time, so that what is under way is small beside what stays. Their
-    gradients follow them one hop behind: what earlier devices found is sent while this one computes its own part, and
-    added on arrival, so that no transfer waits for a computation of the same hop.
+    The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
+    own part, and added on arrival, so that no transfer waits for a computation of the same hop.
     """
     row_sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
-    pieces = _pieces(key.shape[1], options)
+    pieces = piece_count(key.shape[1], options)
 
     def differentiate(block: KeyBlock):
         rows = logsumexp, row_sums, output_gradient, output
@@ -125,7 +124,7 @@ def ring_backward(
 
     def trip(carry, index):
         query_gradient, key_gradients = carry
-        block = _piece(KeyBlock(key, value, labels), pieces, index)
+        block = take_piece(KeyBlock(key, value, labels), pieces, index)
         if ring.hops:
             next_block = ring.send(block)
             query_part, gradients = differentiate(block)  # nothing is behind it yet
@@ -135,7 +134,7 @@ def ring_backward(
         query_part, gradients = differentiate(block)
         if ring.hops:
             gradients = ring.send_home(_add(gradients_arrived, gradients))
-        return (query_gradient + query_part, _put_piece(key_gradients, gradients, pieces, index)), None
+        return (query_gradient + query_part, put_piece(key_gradients, gradients, pieces, index)), None
 
     accumulator = accumulator_dtype(query)
     nothing = (
@@ -144,36 +143,6 @@ def ring_backward(
     )
     (query_gradient, key_gradients), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
     return query_gradient, *key_gradients
-
-
-def _pieces(length: int, options: LocalOptions) -> int:
-    """Into how many pieces, of at least a block, the keys of a device divide."""
-    if options.kernel is not Kernel.xla:
-        return 1  # a fused kernel knows no masks but those of whole devices' blocks
-    return next(n for n in (4, 2, 1) if n == 1 or (length % (2 * n) == 0 and length // n >= options.key_block_size))
-
-
-def _piece(tree: Any, pieces: int, index: Array) -> Any:
-    """One piece of every (B, S, ...): of each half of the tokens its share, so that zigzag's pieces are level too."""
-
-    def cut(x: Array) -> Array:
-        halves = x.reshape(x.shape[0], min(pieces, 2), pieces, -1, *x.shape[2:])
-        piece = move(lambda x: jax.lax.dynamic_index_in_dim(x, index, 2, keepdims=False), halves)
-        return piece.reshape(x.shape[0], -1, *x.shape[2:])
-
-    return jax.tree.map(cut, tree)
-
-
-def _put_piece(tree: Any, piece: Any, pieces: int, index: Array) -> Any:
-    """Every (B, S, ...) with one piece in its place, rounded to its dtype."""
-
-    def put(x: Array, part: Array) -> Array:
-        halves = x.reshape(x.shape[0], min(pieces, 2), pieces, -1, *x.shape[2:])
-        part = part.reshape(x.shape[0], min(pieces, 2), -1, *x.shape[2:]).astype(x.dtype)
-        whole = move(lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 2), halves, part)
-        return whole.reshape(x.shape)
-
-    return jax.tree.map(put, tree, piece)
 
 
 def _add(one: Any, other: Any) -> Any:

@@ -210,7 +210,7 @@ def logged_losses(folder: Path) -> list[float]:
 def test_a_ring_of_devices_learns_what_one_device_learns(ringrl, collected: Path, tmp_path: Path) -> None:
     """The same losses in another layout, a run that resumes, and a checkpoint that acts on one device."""
     small = ("training.steps=3", "attention.query_block_size=4", "attention.key_block_size=4")
-    ring = ("attention=ring", "attention.layout=zigzag", "mesh.ring=4", "name=ring")
+    ring = ("attention=ring", "attention.layout=zigzag", "mesh.ring=8", "name=ring")
     for words in (("attention=blockwise", "name=blockwise"), ring):
         outcome = ringrl(*TRAIN, *small, *words)
         assert outcome.code == 0, outcome.err

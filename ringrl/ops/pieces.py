@@ -1,0 +1,49 @@
+"""A device's keys and values in pieces, each of which goes round the ring by itself.
+
+What is under way, and what a device computes for it, is then a fraction of what stays: with four pieces a backward
+pass holds half of what it would hold otherwise.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Int
+
+from ringrl.ops.config import Kernel
+from ringrl.ops.kernels import LocalOptions
+from ringrl.ops.precision import move
+
+
+def piece_count(length: int, options: LocalOptions) -> int:
+    """Into how many pieces, of at least a block, the tokens of a device divide."""
+    if options.kernel is not Kernel.xla:
+        return 1  # a fused kernel knows no masks but those of all of a device's tokens
+    return next(n for n in (4, 2, 1) if n == 1 or (length % (2 * n) == 0 and length // n >= options.key_block_size))
+
+
+def take_piece(tree: Any, pieces: int, index: Int[Array, ""]) -> Any:
+    """One piece of every (B, S, ...): its share of each half of the tokens, so that zigzag's pieces are level too."""
+
+    def take(x: Array) -> Array:
+        piece = move(lambda x: jax.lax.dynamic_index_in_dim(x, index, 2, keepdims=False), _by_piece(x, pieces))
+        return piece.reshape(x.shape[0], -1, *x.shape[2:])
+
+    return jax.tree.map(take, tree)
+
+
+def put_piece(tree: Any, piece: Any, pieces: int, index: Int[Array, ""]) -> Any:
+    """Every (B, S, ...) with a piece in its place, rounded to its dtype."""
+
+    def put(x: Array, part: Array) -> Array:
+        whole = _by_piece(x, pieces)
+        part = part.reshape(*whole.shape[:2], *whole.shape[3:]).astype(x.dtype)
+        return move(lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 2), whole, part).reshape(
+            x.shape
+        )
+
+    return jax.tree.map(put, tree, piece)
+
+
+def _by_piece(x: Array, pieces: int) -> Array:
+    """(B, S, ...) as (B, halves, pieces, tokens, ...)."""
+    return x.reshape(x.shape[0], min(pieces, 2), pieces, -1, *x.shape[2:])
