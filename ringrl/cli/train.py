@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
 from ringrl.cli.compose import as_plain, as_yaml, load_yaml
@@ -28,11 +30,13 @@ from ringrl.ops import dealing_order, ring_size
 from ringrl.parallel import make_mesh
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
+from ringrl.training.compiler_flags import compiler_flags, describe_flags
 from ringrl.training.loop import TrainResult, train
 from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.state import create_state
 from ringrl.types import Parameters
 
+_logger = logging.getLogger(__name__)
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
@@ -51,6 +55,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     if command.attention.strategy.is_sharded:
         mesh = make_mesh(**dataclasses.asdict(command.mesh))
         order = dealing_order(command.attention.layout, sampler.steps, ring_size(command.attention.strategy, mesh))
+        show_compiler_flags(mesh, console)
     agent, actor = agent_of(command, store.spec, mesh), agent_of(command, store.spec)
     env = environment_of(command.env, store.metadata)
     with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
@@ -136,6 +141,14 @@ def run(command: TrainCommand, folder: Path) -> None:
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
+
+
+def show_compiler_flags(mesh: jax.sharding.Mesh, console: Console) -> None:
+    """What `make_train_step` tells the compiler of these devices, if anything: on the console and in the run's log."""
+    if flags := compiler_flags(mesh):
+        line = describe_flags(mesh, flags)
+        console.print(line)
+        _logger.info(line)
 
 
 def _on_one_device(parameters: Parameters) -> Parameters:

@@ -28,12 +28,14 @@ class Ring(NamedTuple):
     def send(self, tree: Any) -> Any:
         """Everything to the next device; what comes is from the one before."""
         pairs = [(device, (device + 1) % self.devices) for device in range(self.devices)]
-        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
+        with jax.named_scope("hop"):
+            return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
 
     def send_home(self, tree: Any) -> Any:
         """From where blocks are after all hops to where they began."""
         pairs = [(device, (device - self.hops) % self.devices) for device in range(self.devices)]
-        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
+        with jax.named_scope("home"):  # ringrl.planning.schedules knows it by this name
+            return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
 
 
 class KeyBlock(NamedTuple):
@@ -42,6 +44,20 @@ class KeyBlock(NamedTuple):
     key: Float[Array, "B S K D"]
     value: Float[Array, "B S K D"]
     labels: Labels
+
+
+def send_block(ring: Ring, block: KeyBlock) -> KeyBlock:
+    """To the next device, labels in one transfer: gradients make it five, and a TPU's compiler starts no sixth."""
+    labels = ring.send(jnp.stack(block.labels))
+    return KeyBlock(ring.send(block.key), ring.send(block.value), Labels(labels[0], labels[1]))
+
+
+def wait(part: Any, arriving: Any) -> Any:
+    """Both as they are, for use when what arrives has arrived and the part is computed.
+
+    A compiler would else start a small transfer after the block loop, beside the sums that take the part in.
+    """
+    return jax.lax.optimization_barrier((part, arriving))
 
 
 def merge(
@@ -69,19 +85,19 @@ def ring_forward(
     """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
     pieces = piece_count(key.shape[1], options)
 
-    def attend(block: KeyBlock, merged):
-        part = forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
-        return merge(merged[0], merged[1], part[0], part[1])
+    def attend(block: KeyBlock):
+        return forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
 
     def hop(carry, _):
         block, merged = carry
-        next_block = ring.send(block)  # first, so that it travels while this device computes
-        return (next_block, attend(block, merged)), None
+        next_block = send_block(ring, block)  # first, so that it travels while this device computes
+        part, next_block = wait(attend(block), next_block)
+        return (next_block, merge(*merged, *part)), None
 
     def trip(merged, index):
         own_block = take_piece(KeyBlock(key, value, labels), pieces, index)
         (last_block, merged), _ = jax.lax.scan(hop, (own_block, merged), length=ring.hops)
-        return attend(last_block, merged), None
+        return merge(*merged, *attend(last_block)), None
 
     accumulator = accumulator_dtype(query)
     nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
@@ -118,21 +134,22 @@ def ring_backward(
 
     def hop(carry, _):
         block, query_gradient, gradients_behind = carry
-        next_block, gradients_arrived = ring.send(block), ring.send(gradients_behind)
-        query_part, key_parts = differentiate(block)
+        arriving = send_block(ring, block), ring.send(gradients_behind)
+        (query_part, key_parts), (next_block, gradients_arrived) = wait(differentiate(block), arriving)
         return (next_block, query_gradient + query_part, _add(gradients_arrived, key_parts)), None
 
     def trip(carry, index):
         query_gradient, key_gradients = carry
         block = take_piece(KeyBlock(key, value, labels), pieces, index)
         if ring.hops:
-            next_block = ring.send(block)
-            query_part, gradients = differentiate(block)  # nothing is behind it yet
+            next_block = send_block(ring, block)
+            (query_part, gradients), next_block = wait(differentiate(block), next_block)  # nothing is behind it yet
             start = next_block, query_gradient + query_part, gradients
             (block, query_gradient, gradients), _ = jax.lax.scan(hop, start, length=ring.hops - 1)
             gradients_arrived = ring.send(gradients)
         query_part, gradients = differentiate(block)
         if ring.hops:
+            (query_part, gradients), gradients_arrived = wait((query_part, gradients), gradients_arrived)
             gradients = ring.send_home(_add(gradients_arrived, gradients))
         return (query_gradient + query_part, put_piece(key_gradients, gradients, pieces, index)), None
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ringrl.errors import RingRLError
+from ringrl.training.compiler_flags import compiler_flags
 from ringrl.training.config import TrainingConfig
 from ringrl.training.optimizer import learning_rate_schedule, make_optimizer
 from ringrl.training.state import Agent, TrainState, state_sharding
@@ -20,6 +21,8 @@ def make_train_step(
     agent: Agent, training: TrainingConfig, optimizer: optax.GradientTransformation | None = None
 ) -> Any:
     """A jitted `train_step(state, batch) -> (state, metrics)` that donates the state.
+
+    Over several devices it is compiled with the flags that their compiler needs (`ringrl.training.compiler_flags`).
 
     Metrics are scalars of this step: loss, gradient_norm (before clipping), parameter_norm (before the update),
     learning_rate, skipped, skipped_in_row, and the agent's own. Where the loss or a gradient is not finite,
@@ -58,7 +61,12 @@ def make_train_step(
         }
         return next_state, metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=state_sharding(agent))
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=state_sharding(agent),
+        compiler_options=compiler_flags(agent.mesh),
+    )
 
 
 def split_batch(batch: Chain, pieces: int) -> Chain:

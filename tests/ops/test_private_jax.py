@@ -100,12 +100,3 @@ def test_splash_attention_is_called_forward_and_backward() -> None:
         names = re.findall(r'kernel_name = "splash_mha_(\w+)"', text)
         assert text.count("@tpu_custom_call") == len(names)
         assert collections.Counter(names) == expected
-
-
-def test_cudnn_needs_the_output_of_whole_rows() -> None:
-    private_kernel = LocalOptions(True, None, 0.0, 4, 4, Kernel.cudnn)
-    x, row, label = jnp.zeros((1, 4, 2, 8)), jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), jnp.int32)
-    labels = Labels(label, label)
-    dropout = DropoutKeys(jnp.zeros(2, jnp.uint32), jnp.arange(1), jnp.arange(2))
-    with pytest.raises(ValueError, match="needs the output of the whole row"):
-        backward_part(private_kernel, x, x, x, labels, labels, dropout, row, row, x)

@@ -1,0 +1,90 @@
+"""When a ring's transfers travel, by the schedules that TPUs' and GPUs' own compilers emit; none of them is here.
+
+For each target: how many transfers the compiled program holds (a loop's body counts once), how many of them are
+scheduled across a block loop, how many are exposed, and how many are the gradients' last one home, for which the ring
+has nothing left to compute. `make aot` installs the compilers. Writes results/schedules.json and prints a table.
+
+A schedule says what may overlap. It does not say that communication is hidden, nor how fast anything is.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ringrl.planning.compile import AttentionSizes, Program
+from ringrl.planning.overlap import Permute
+from ringrl.planning.schedules import COMPILERS, Request, schedule
+
+RESULTS = Path(__file__).parent / "results" / "schedules.json"
+SIZES = AttentionSizes(tokens=4096, heads=32, key_heads=32, head_size=128, block_size=1024, layers=4)
+TARGETS = ("v3:2x2", "v4-core:2x2x1", "v4:2x2x2", "v4:8x8x8", "v4:8x8x16", "v5e:2x4", "h100:8", "a100:8")
+FLAGGED = ("v3", "h100", "a100")  # for these, also without the flags that the trainer sets
+COUNTS = ("transfers", "across", "exposed", "homeward")
+COLUMNS = ("target", "devices", "flags", "program", "direction", *COUNTS, "seconds")
+
+
+def rows(request: Request) -> list[dict[str, Any]]:
+    """One for each direction, of one compiled program."""
+    found = schedule(request)
+    shared = {"target": request.target, "device_kind": found.device_kind, "devices": found.devices}
+    shared |= {"flags": request.flags, "program": str(request.program), "seconds": round(found.compile_seconds, 1)}
+
+    def of(direction: str, hops: list[Permute], homeward: int) -> dict[str, Any]:
+        exposed = [str(hop) for hop in hops if hop.exposed]
+        counts = {"transfers": len(hops), "across": len(hops) - len(exposed), "exposed": len(exposed)}
+        return {**shared, "direction": direction, **counts, "homeward": homeward, "which_exposed": exposed}
+
+    return [
+        of("forward", [hop for hop in found.hops if not hop.backward], 0),
+        of("backward", [hop for hop in found.hops if hop.backward], len(found.homeward)),
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Of JAX and of the compilers."""
+    installed = importlib.metadata.distributions(path=[str(COMPILERS)])
+    found = {distribution.metadata["Name"]: distribution.version for distribution in installed}
+    return {"jax": jax.__version__, **dict(sorted(found.items()))}
+
+
+def commit() -> str:
+    """Of this checkout, and whether it has changes."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """In Markdown."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Every target and program, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--programs", nargs="+", default=["gradient", "layers"], choices=[str(one) for one in Program])
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    for target in chosen.targets:
+        for flags in (False, True) if target.startswith(FLAGGED) else (True,):
+            for program in chosen.programs:
+                found += rows(Request(target, Program(program), SIZES, flags=flags))
+    date = datetime.date.today().isoformat()
+    about = {"date": date, "git_commit": commit(), "versions": versions(), "sizes": dataclasses.asdict(SIZES)}
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

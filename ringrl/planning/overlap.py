@@ -1,0 +1,170 @@
+"""What a schedule does while a ring's blocks travel: read from the text of a compiled, scheduled program.
+
+A compiler that can let communication run beside computation splits a `collective-permute` into `-start` and `-done`,
+and its schedule, which is the order of the lines, puts work between them. Work that counts is matrix products: the
+ring's block loop. What stands between may overlap; whether it hides the transfer, no text can tell.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+
+from ringrl.errors import RingRLError
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z\d-]*)\((.*)")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%([\w.-]+)")
+_CALLED_LIST = re.compile(r"\b(?:calls|branch_computations|called_computations)=\{([^}]*)\}")
+_NAME, _SHAPE, _OPERATION = re.compile(r"%([\w.-]+)"), re.compile(r"\w+\[[\d,]*\]"), re.compile(r'op_name="([^"]*)"')
+_IS_SYNCHRONOUS = '"is_sync":true'  # a GPU's note on a start whose done follows at once
+_MATRIX_PRODUCTS = ("dot", "convolution", "ragged-dot")  # a TPU's programs write a convolution for each
+_MATRIX_LIBRARIES = re.compile(r'custom_call_target="(?:\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mosaic)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Permute:
+    """A transfer to another device, and the matrix products that the schedule puts between its start and its done."""
+
+    name: str
+    computation: str  # the body of a loop, say
+    operation: str  # where the program asked for it, as JAX names places
+    shapes: tuple[str, ...]  # compilers may send several arrays at once
+    synchronous: bool  # nothing else runs meanwhile
+    across: tuple[str, ...]  # loops and other instructions that hold matrix products, in order
+
+    @property
+    def exposed(self) -> bool:
+        """Whether it is scheduled across no matrix product at all."""
+        return not self.across
+
+    @property
+    def backward(self) -> bool:
+        """Whether it belongs to a gradient."""
+        return "transpose(" in self.operation
+
+    def __str__(self) -> str:
+        where = f"{self.name} ({', '.join(self.shapes)}) in {self.computation}, from {self.operation}"
+        if self.across:
+            return f"{where}: across {', '.join(self.across)}"
+        return f"{where}: {'synchronous' if self.synchronous else 'no matrix product between its start and its done'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    """One line: its name, the text of its type, and the text of its operands and attributes."""
+
+    name: str
+    result: str
+    opcode: str
+    rest: str
+    called: tuple[str, ...]
+
+    @property
+    def operands(self) -> list[str]:
+        """Up to the parenthesis that closes the list; a type before a name may hold some of its own."""
+        depth, end = 1, 0
+        while depth and end < len(self.rest):
+            depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
+            end += 1
+        return _NAME.findall(self.rest[:end])
+
+
+def permutes(text: str) -> list[Permute]:
+    """Every permute of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
+
+    Raises RingRLError for a program that is not scheduled: the order of its lines means nothing.
+    """
+    if "is_scheduled=true" not in text.partition("\n")[0]:
+        raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
+    computations = dict(_computations(text.splitlines()))
+    heavy = _with_matrix_products(computations)
+    asynchronous = {
+        called
+        for steps in computations.values()
+        for step in steps
+        if step.opcode == "async-start"
+        for called in step.called
+        if any(inner.opcode == "collective-permute" for inner in computations[called])
+    }
+    return [
+        permute
+        for name, steps in computations.items()
+        if name not in asynchronous  # what it wraps is counted where it is started
+        for permute in _permutes_of(name, steps, heavy, asynchronous)
+    ]
+
+
+def exposed_permutes(text: str) -> list[Permute]:
+    """Those of a scheduled program that are scheduled across no matrix product."""
+    return [permute for permute in permutes(text) if permute.exposed]
+
+
+def _computations(lines: Iterable[str]) -> Iterator[tuple[str, list[_Instruction]]]:
+    name, steps = None, []
+    for line in lines:
+        if name is None:
+            found = _COMPUTATION.match(line)
+            name, steps = (found.group(1) if found else None), []
+        elif line.startswith("}"):
+            yield name, steps
+            name = None
+        else:
+            found = _INSTRUCTION.match(line)
+            if found:
+                steps.append(_Instruction(*found.groups(), called=_called(found.group(4))))
+
+
+def _called(rest: str) -> tuple[str, ...]:
+    called = _CALLED.findall(rest)
+    for several in _CALLED_LIST.findall(rest):
+        called += _NAME.findall(several)
+    return tuple(called)
+
+
+def _with_matrix_products(computations: dict[str, list[_Instruction]]) -> set[str]:
+    """Computations that hold a matrix product, or call one that does: a text defines what is called before its use."""
+    heavy: set[str] = set()
+    for name, steps in computations.items():
+        if any(_is_heavy(step, heavy) for step in steps):
+            heavy.add(name)
+    return heavy
+
+
+def _is_heavy(step: _Instruction, heavy: set[str]) -> bool:
+    return (
+        step.opcode in _MATRIX_PRODUCTS
+        or any(called in heavy for called in step.called)
+        or (step.opcode == "custom-call" and _MATRIX_LIBRARIES.search(step.rest) is not None)
+    )
+
+
+def _permutes_of(
+    computation: str, steps: list[_Instruction], heavy: set[str], asynchronous: set[str]
+) -> Iterator[Permute]:
+    work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
+    done_at = {name: place for place, step in enumerate(steps) if _is_done(step) for name in step.operands}
+    for place, step in enumerate(steps):
+        wrapped = step.opcode == "async-start" and not asynchronous.isdisjoint(step.called)
+        started = wrapped or step.opcode == "collective-permute-start"
+        if not (started or step.opcode == "collective-permute"):
+            continue
+        synchronous = not started or _IS_SYNCHRONOUS in step.rest
+        done = done_at[step.name] if started else place
+        operation = _OPERATION.search(step.rest)
+        yield Permute(
+            step.name,
+            computation,
+            operation.group(1) if operation else "",
+            _sent(step),
+            synchronous,
+            () if synchronous else tuple(name for at, name in work if place < at < done),
+        )
+
+
+def _is_done(step: _Instruction) -> bool:
+    return step.opcode in ("collective-permute-done", "async-done")
+
+
+def _sent(step: _Instruction) -> tuple[str, ...]:
+    """The arrays that travel: a result lists them first, then where they arrive, then what the device waits on."""
+    return tuple(_SHAPE.findall(step.result)[: len(step.operands)])

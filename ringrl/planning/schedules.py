@@ -1,0 +1,111 @@
+"""The schedule that a target's own compiler emits for attention, found in a process of its own.
+
+A process of its own, because the compilers of absent devices are told so by environment variables that JAX reads when
+it starts, and because they lie in a folder (`make aot`) that no other program should find: where JAX sees `libtpu`,
+it looks for a TPU.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ringrl.errors import RingRLError
+from ringrl.ops import Kernel
+from ringrl.planning.compile import AttentionSizes, Program, compile_attention
+from ringrl.planning.overlap import Permute, permutes
+from ringrl.planning.topology import topology_mesh
+
+COMPILERS = Path(sys.prefix) / "aot"  # where `make aot` puts them
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a second process finds a lock file
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # no CUDA libraries here
+}
+_HOME = "/home/"  # the scope in which the ring sends gradients home
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Attention over all devices of a topology, as one ring."""
+
+    target: str
+    program: Program = Program.gradient
+    sizes: AttentionSizes = dataclasses.field(default_factory=AttentionSizes)
+    kernel: Kernel = Kernel.xla
+    flags: bool = True  # those of ringrl.training.compiler_flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """What came of a request."""
+
+    device_kind: str
+    devices: int
+    compile_seconds: float
+    permutes: tuple[Permute, ...]
+
+    @property
+    def hops(self) -> tuple[Permute, ...]:
+        """Transfers that go along with a step of the ring."""
+        return tuple(permute for permute in self.permutes if _HOME not in permute.operation)
+
+    @property
+    def homeward(self) -> tuple[Permute, ...]:
+        """Those of gradients that are complete: the ring has nothing left to compute meanwhile."""
+        return tuple(permute for permute in self.permutes if _HOME in permute.operation)
+
+
+def schedule(request: Request) -> Schedule:
+    """Compiled elsewhere: this process's JAX stays as it is.
+
+    Raises RingRLError for an unknown target and where its compiler is missing or refuses.
+    """
+    paths = [str(COMPILERS), *sys.path]
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    asked = json.dumps(dataclasses.asdict(request))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ringrl.planning.schedules", asked],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RingRLError((done.stderr.strip().splitlines() or ["the compiler died"])[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    found["permutes"] = tuple(_permute(fields) for fields in found["permutes"])
+    return Schedule(**found)
+
+
+def _permute(fields: dict[str, Any]) -> Permute:
+    return Permute(**{**fields, "shapes": tuple(fields["shapes"]), "across": tuple(fields["across"])})
+
+
+def _compile(request: Request) -> Schedule:
+    mesh = topology_mesh(request.target)
+    began = time.perf_counter()
+    compiled = compile_attention(mesh, request.program, request.sizes, kernel=request.kernel, flags=request.flags)
+    seconds = time.perf_counter() - began
+    return Schedule(mesh.devices.flat[0].device_kind, mesh.size, seconds, tuple(permutes(compiled.as_text())))
+
+
+def main() -> None:
+    """The other process: a request on the command line, a schedule on standard output, both JSON."""
+    asked = json.loads(sys.argv[1])
+    choices = {"program": Program(asked["program"]), "kernel": Kernel(asked["kernel"])}
+    request = Request(**{**asked, **choices, "sizes": AttentionSizes(**asked["sizes"])})
+    try:
+        print(json.dumps(dataclasses.asdict(_compile(request))))
+    except RingRLError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

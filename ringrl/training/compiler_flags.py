@@ -1,0 +1,39 @@
+"""What a device's compiler must be told so that it schedules a ring's transfers across the block loop.
+
+Found by reading the schedules that the compilers emit (`ringrl.planning.overlap`), libtpu 0.0.52 and XLA's GPU
+compiler of JAX 0.10.2: TPU v4 and v5e need nothing.
+"""
+
+import os
+from collections.abc import Mapping
+
+import jax
+
+Flags = dict[str, bool | int]
+
+_OLD_TPU: Flags = {"xla_enable_async_collective_permute": True}  # else a transfer is one instruction, and all wait
+_NVIDIA: Flags = {  # else one transfer at a time is under way, and gradients wait for keys and values
+    "xla_gpu_experimental_parallel_collective_overlap_limit": 4,
+    "xla_gpu_enable_latency_hiding_scheduler": True,
+}
+_FLAGS = (("TPU v2", _OLD_TPU), ("TPU v3", _OLD_TPU), ("NVIDIA", _NVIDIA), ("Tesla", _NVIDIA))
+
+
+def compiler_flags(mesh: jax.sharding.Mesh | None, environment: Mapping[str, str] = os.environ) -> Flags:
+    """Compiler options, as `jax.jit` takes them, for a program over several devices; none for one device.
+
+    What the user has said in XLA_FLAGS or LIBTPU_INIT_ARGS is left out, so that it holds.
+    """
+    if mesh is None or mesh.size == 1:
+        return {}
+    kind = mesh.devices.flat[0].device_kind
+    wanted = next((flags for name, flags in _FLAGS if kind.startswith(name)), {})
+    words = f"{environment.get('XLA_FLAGS', '')} {environment.get('LIBTPU_INIT_ARGS', '')}".split()
+    said = {word.lstrip("-").partition("=")[0] for word in words}
+    return {name: value for name, value in wanted.items() if name not in said}
+
+
+def describe_flags(mesh: jax.sharding.Mesh, flags: Flags) -> str:
+    """One line for the run's log."""
+    words = " ".join(f"{name}={value}" for name, value in flags.items())
+    return f"compiler flags for {mesh.size} x {mesh.devices.flat[0].device_kind}: {words}"
