@@ -11,6 +11,8 @@ AOT := $(VENV)/aot
 JAX := $(shell sed -n 's/^jax==//p' constraints.txt)
 EXTRAS := robotics,sweep,dev
 SIZE ?= full
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Headless by default: rendering asks for MUJOCO_GL=egl or osmesa.
 export MUJOCO_GL ?= disable
@@ -37,11 +39,11 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: install ## collect, train AT, DT, BC and BC-10 %, roll out, compare (SIZE=smoke for a small one)
 	$(BIN)/python experiments/quickstart/run.py --size $(SIZE)
 
-test: install ## run the tests
-	$(BIN)/python -m pytest
+test: install ## run the tests (WORKERS=2 processes)
+	$(PYTEST)
 
 test-slow: install ## run the tests marked slow
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-schedules: aot ## compile the ring for TPUs and GPUs, and test when its transfers travel
 	$(BIN)/python -m pytest -m aot

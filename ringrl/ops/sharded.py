@@ -84,7 +84,8 @@ def sharded_attention(
         out_specs=tokens,
         check_vma=False,  # the rule of the whole ring is our own: there is nothing for JAX to infer
     )
-    segments = _lengthen(segments, extra, -1)
+    # Not by `jnp.pad`: should both labels be one array, XLA's partitioner would take one filling for the other.
+    segments = jnp.concatenate([segments, jnp.full((chains, extra), -1, segments.dtype)], axis=1)
     query, key, value, positions = (_lengthen(x, extra) for x in (query, key, value, positions))
     output = sharded(query, key, value, positions, segments, seed)
     return output[:, :length]
@@ -119,8 +120,5 @@ def _numbers(count: int, axes: tuple[str, ...], devices: int) -> Int[Array, " co
     return first + jnp.arange(count, dtype=jnp.int32)
 
 
-def _lengthen(x: jax.Array, extra: int, filling: int = 0) -> jax.Array:
-    if not extra:
-        return x
-    # Not by `jnp.pad`: of one array padded twice, XLA's partitioner takes the second filling for the first.
-    return jnp.concatenate([x, jnp.full((x.shape[0], extra, *x.shape[2:]), filling, x.dtype)], axis=1)
+def _lengthen(x: jax.Array, extra: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (0, extra), *((0, 0),) * (x.ndim - 2))) if extra else x
