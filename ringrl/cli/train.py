@@ -26,7 +26,7 @@ from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
-from ringrl.ops import dealing_order, ring_size
+from ringrl.ops import step_order
 from ringrl.parallel import make_mesh
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
@@ -54,7 +54,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     mesh, order = None, None
     if command.attention.strategy.is_sharded:
         mesh = make_mesh(**dataclasses.asdict(command.mesh))
-        order = dealing_order(command.attention.layout, sampler.steps, ring_size(command.attention.strategy, mesh))
+        order = step_order(command.attention.strategy, command.attention.layout, sampler.steps, mesh)
         show_compiler_flags(mesh, console)
     agent, actor = agent_of(command, store.spec, mesh), agent_of(command, store.spec)
     env = environment_of(command.env, store.metadata)

@@ -11,3 +11,4 @@ from ringrl.ops.layouts import check_dealt as check_dealt
 from ringrl.ops.layouts import dealing_order as dealing_order
 from ringrl.ops.layouts import undealing_order as undealing_order
 from ringrl.ops.sharded import ring_size as ring_size
+from ringrl.ops.sharded import step_order as step_order

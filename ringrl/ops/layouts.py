@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from ringrl.errors import RingRLError
 from ringrl.ops.config import Layout
 
-TOKENS_PER_STEP = (1, 2, 4)  # the tokens of a step stay together
+TOKENS_PER_STEP = (1, 2, 3, 4, 5)  # of any agent; they stay together
 
 
 def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, " padded"]:
@@ -21,6 +21,7 @@ def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, "
 
     A number of `steps` or more is a place left empty: lengths are filled up to what the layout divides (n, or 2n).
     """
+    layout = Layout(layout)  # its name will do
     parts = 2 * devices if layout is Layout.zigzag else devices
     order = np.arange(steps + -steps % parts)
     match layout:

@@ -15,10 +15,19 @@ from ringrl.ops.precision import move
 
 
 def piece_count(length: int, options: LocalOptions) -> int:
-    """Into how many pieces, of at least a block, the tokens of a device divide."""
+    """Into how many pieces the tokens of a device divide without work for more pairs of blocks.
+
+    A block of both early and late tokens is masked for no query, so each half's share is whole blocks, or so many that
+    the one block between the halves, and the last, which is not full, are little beside them.
+    """
     if options.kernel is not Kernel.xla:
         return 1  # a fused kernel knows no masks but those of all of a device's tokens
-    return next(n for n in (4, 2, 1) if n == 1 or (length % (2 * n) == 0 and length // n >= options.key_block_size))
+
+    def divides(pieces: int) -> bool:
+        share = 2 * pieces * options.key_block_size
+        return length % share == 0 or (length % (2 * pieces) == 0 and length >= 8 * share)
+
+    return next(pieces for pieces in (4, 2, 1) if pieces == 1 or divides(pieces))
 
 
 def take_piece(tree: Any, pieces: int, index: Int[Array, ""]) -> Any:

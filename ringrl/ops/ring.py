@@ -101,8 +101,9 @@ def ring_forward(
 
     accumulator = accumulator_dtype(query)
     nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
-    merged, _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
-    return merged
+    (output, logsumexp), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
+    attends = (labels.segments >= 0)[:, :, None]  # padding attends to nothing, whatever a fused kernel makes of it
+    return jnp.where(attends[..., None], output, 0.0), jnp.where(attends, logsumexp, -jnp.inf)
 
 
 def ring_backward(
@@ -117,7 +118,7 @@ def ring_backward(
     logsumexp: Float[Array, "B S H"],
     output_gradient: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
-    """Gradients of this device's query, key and value, unrounded.
+    """Gradients of this device's query, unrounded, and of its key and value.
 
     The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
     own part, and added on arrival, so that no transfer waits for a computation of the same hop.

@@ -8,12 +8,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.errors import RingRLError
-from ringrl.ops.config import Strategy
+from ringrl.ops.config import Layout, Strategy
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, choose_kernel, computing_device
+from ringrl.ops.layouts import dealing_order
 from ringrl.ops.ring import Ring, ring_attention
 from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
 
@@ -28,6 +30,12 @@ AXES_OF = {  # of the ring, and of the exchange of heads
 def ring_size(strategy: Strategy, mesh: jax.sharding.Mesh) -> int:
     """The devices that a layout deals steps to."""
     return _size(mesh, AXES_OF[strategy][0])
+
+
+def step_order(strategy: Strategy, layout: Layout, steps: int, mesh: jax.sharding.Mesh) -> Int[np.ndarray, " padded"]:
+    """The order in which a loader deals the steps of a chain, filled up so that no device has fewer than another."""
+    stretches = _size(mesh, SEQUENCE_AXES) * (2 if layout is Layout.zigzag else 1)
+    return dealing_order(layout, steps + -steps % stretches, ring_size(strategy, mesh))
 
 
 def sharded_attention(

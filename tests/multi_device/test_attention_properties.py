@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traffic import sent
 
 from ringrl.ops import AttentionConfig, Layout, attention, check_dealt, dealing_order, decode_attention, undealing_order
 from ringrl.ops.reference import dense_attention
@@ -198,21 +199,6 @@ def test_decoding_equals_dense(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
-def bytes_sent(jaxpr, times: int = 1) -> int:
-    """Of floating-point numbers, from one device to the next."""
-    found = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "ppermute":
-            sent = [variable.aval for variable in equation.invars]
-            found += times * sum(array.size for array in sent if jnp.issubdtype(array.dtype, jnp.floating))
-        repeated = times * equation.params["length"] if equation.primitive.name == "scan" else times
-        for parameter in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                found += bytes_sent(inner, repeated)
-    return found
-
-
 @same_every_run(max_examples=30)
 @given(st.integers(2, 8), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 45)), st.booleans())
 def test_a_window_saves_the_hops_that_nobody_needs(devices: int, tokens: int, window: int | None, causal: bool) -> None:
@@ -221,7 +207,8 @@ def test_a_window_saves_the_hops_that_nobody_needs(devices: int, tokens: int, wi
     options = {"config": AttentionConfig("ring"), "mesh": make_mesh(ring=devices), "causal": causal, "window": window}
     program = jax.make_jaxpr(functools.partial(attention, **options))(array, array, array)
     per_device = -(-tokens // devices)
-    hops, remainder = divmod(bytes_sent(program.jaxpr), 2 * per_device * 2 * 2)
+    floats = [array.size * times for array, times in sent(program.jaxpr) if jnp.issubdtype(array.dtype, jnp.floating)]
+    hops, remainder = divmod(sum(floats), 2 * per_device * 2 * 2)
     place = np.arange(tokens)
     distance = place[:, None] - place[None, :]
     attends = (distance >= 0) & (distance < (tokens if window is None else window))

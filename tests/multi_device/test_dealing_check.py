@@ -155,3 +155,22 @@ def test_a_million_steps_cost_next_to_nothing() -> None:
     began = time.perf_counter()
     check_dealt(order, np.zeros_like(order), Layout.zigzag, 8)
     assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("layout", BALANCED)
+def test_tokens_of_a_step_stay_together(layout: Layout, per_step: int) -> None:
+    order = dealing_order(layout, STEPS, DEVICES)
+    tokens = (order[:, None] * per_step + np.arange(per_step)).reshape(1, -1).astype(np.int32)
+    check_dealt(tokens, None, layout, DEVICES)
+    with pytest.raises(RingRLError):
+        check_dealt(np.sort(tokens), None, layout, DEVICES)
+
+
+def test_the_remedy_can_be_typed_as_it_is_said() -> None:
+    positions = np.arange(24, dtype=np.int32)[None]
+    with pytest.raises(RingRLError) as error:
+        check_dealt(positions, None, Layout.zigzag, DEVICES)
+    [arguments] = re.findall(r"ringrl\.ops\.dealing_order\('(\w+)', steps, (\d+)\)", str(error.value))
+    order = dealing_order(cast(Layout, arguments[0]), 24, int(arguments[1]))
+    check_dealt(order[None].astype(np.int32), None, Layout.zigzag, DEVICES)

@@ -4,25 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from traffic import sent
 
 from ringrl.ops import AttentionConfig, attention
 from ringrl.parallel import make_mesh
 
 CHAINS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 4, 2, 16
-
-
-def sent(jaxpr, times: int = 1) -> list[tuple[jax.core.ShapedArray, int]]:
-    """Every array a device sends to the next, and how often."""
-    found = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "ppermute":
-            found += [(variable.aval, times) for variable in equation.invars]
-        repeated = times * equation.params["length"] if equation.primitive.name == "scan" else times
-        for parameter in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                found += sent(inner, repeated)
-    return found
 
 
 def wide_bytes(found, dtype) -> int:

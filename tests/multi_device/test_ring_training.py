@@ -9,7 +9,7 @@ import pytest
 from ringrl.agents import AgentConfig, make_agent
 from ringrl.data.deal import deal_chain
 from ringrl.nn import ModelConfig, Remat
-from ringrl.ops import AttentionConfig, dealing_order, ring_size
+from ringrl.ops import AttentionConfig, step_order
 from ringrl.parallel import make_mesh
 from ringrl.training.config import OptimizerConfig, TrainingConfig
 from ringrl.training.state import create_state
@@ -68,11 +68,7 @@ def losses(attention: AttentionConfig, mesh: jax.sharding.Mesh | None, steps: in
     training = TrainingConfig(steps=steps, batch_size=CHAINS, optimizer=OptimizerConfig(learning_rate=3e-3))
     state, step = create_state(agent, training, 0), make_train_step(agent, training)
     found = []
-    order = (
-        np.arange(STEPS)
-        if mesh is None
-        else dealing_order(attention.layout, STEPS, ring_size(attention.strategy, mesh))
-    )
+    order = np.arange(STEPS) if mesh is None else step_order(attention.strategy, attention.layout, STEPS, mesh)
     for index in range(steps):
         state, metrics = step(state, deal_chain(make_batch(index), order))
         found.append(float(metrics["loss"]))

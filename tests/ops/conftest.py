@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from covering import covering_set
 
 from ringrl.ops import AttentionConfig, attention
 
@@ -26,21 +27,6 @@ SEGMENTS = {
     "packed": np.repeat([[0, 1, 2], [5, 6, 6], [3, 3, 9]], [3, 6, 4], axis=1).astype(np.int32),
     "padded": np.repeat([[-1, 0, -1], [0, 0, 1], [-1, -1, -1]], [3, 6, 4], axis=1).astype(np.int32),
 }
-
-
-def covering_set() -> list[tuple]:
-    """Greedily: in each case, as many pairs that have not met yet as possible."""
-    everything = list(itertools.product(*CHOICES.values()))
-
-    def pairs(case: tuple) -> set:
-        return set(itertools.combinations(enumerate(case), 2))
-
-    missing = set().union(*map(pairs, everything))
-    chosen = []
-    while missing:
-        chosen.append(max(everything, key=lambda case: len(pairs(case) & missing)))
-        missing -= pairs(chosen[-1])
-    return chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +112,7 @@ def _name(case: Case) -> str:
     )
 
 
-ALL_CASES = [Case(*choice) for choice in covering_set()]
+ALL_CASES = [Case(*choice) for choice in covering_set(CHOICES)]
 
 
 @pytest.fixture(params=ALL_CASES, ids=_name)

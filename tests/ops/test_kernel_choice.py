@@ -99,6 +99,7 @@ def test_each_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         "attention.kernel=auto: xla, because no fused kernel serves the platform cpu.",
         "attention.kernel=auto: xla, because cudnn needs a head size that is a multiple of 8, up to 128 here, "
         "and it is 60.",
+        "attention.kernel=auto: cudnn.",
     ]
 
 

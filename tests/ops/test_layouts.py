@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from ringrl.ops import dealing_order, undealing_order
-from ringrl.ops.config import Layout
+from ringrl.ops import dealing_order, ring_size, step_order, undealing_order
+from ringrl.ops.config import Layout, Strategy
 from ringrl.ops.masks import block_is_masked
+from ringrl.parallel import make_mesh
 
 LAYOUTS = list(Layout)
 is_masked = jax.jit(jax.vmap(lambda q, k, s: block_is_masked(q, k, s, s, causal=True, window=None)))
@@ -27,6 +28,16 @@ def test_by_hand() -> None:
     assert dealing_order(Layout.contiguous, 5, 2).tolist() == [0, 1, 2, 3, 4, 5]
     assert dealing_order(Layout.striped, 6, 3).tolist() == [0, 3, 1, 4, 2, 5]
     assert dealing_order(Layout.zigzag, 8, 2).tolist() == [0, 1, 6, 7, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("strategy", "sizes"), [("ring", (2, 4)), ("hybrid", (2, 4)), ("ulysses", (1, 8))])
+def test_a_loader_fills_up_for_all_devices(layout: Layout, strategy: str, sizes: tuple[int, int]) -> None:
+    """Then attention adds no padding of its own, which would shift what each device of a ring holds."""
+    mesh = make_mesh(ring=sizes[0], head=sizes[1])
+    order = step_order(Strategy(strategy), layout, 18, mesh)
+    assert len(order) == (32 if layout is Layout.zigzag else 24)
+    np.testing.assert_array_equal(order, dealing_order(layout, len(order), ring_size(Strategy(strategy), mesh)))
 
 
 def work(layout: Layout, devices: int, blocks: int, block_size: int) -> np.ndarray:

@@ -12,8 +12,11 @@ from ringrl.ops.pieces import piece_count, put_piece, take_piece
 OPTIONS = LocalOptions(True, None, 0.0, 4, 4)
 
 
-@pytest.mark.parametrize(("length", "pieces"), [(64, 4), (16, 4), (8, 2), (12, 2), (7, 1), (4, 1), (21, 1)])
-def test_pieces_are_no_shorter_than_a_block(length: int, pieces: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "pieces"),
+    [(64, 4), (16, 2), (8, 1), (12, 1), (32, 4), (48, 2), (256 + 8, 4), (264 - 4, 2), (7, 1), (263, 1)],
+)
+def test_halves_are_whole_blocks_or_many(length: int, pieces: int) -> None:
     assert piece_count(length, OPTIONS) == pieces
     assert piece_count(length, OPTIONS._replace(kernel=Kernel.cudnn)) == 1
 

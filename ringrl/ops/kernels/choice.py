@@ -44,6 +44,7 @@ def choose_kernel(options: LocalOptions, device: Device, query: jax.Array, token
         return _fall_back(f"pallas would prepare its masks for minutes for {tokens} tokens on each device")
     if reason := obstacle(kernel, options, device, query, tokens):
         return _fall_back(reason)
+    _log_once(f"attention.kernel=auto: {kernel}.")
     return kernel
 
 

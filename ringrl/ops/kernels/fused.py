@@ -46,7 +46,10 @@ def forward_part(
     keys: Labels,
     dropout: DropoutKeys,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
-    """What `xla.forward_part` gives, but for the rounding of the kernel's own output."""
+    """What `xla.forward_part` gives, but for the rounding of the kernel's own output, and for queries of padding.
+
+    Those are given some finite row: the ring silences them when it has merged everything.
+    """
     accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
 
     def nothing(like: jax.Array):
@@ -73,9 +76,7 @@ def forward_part(
         Kind.full: lambda: attend(query, key, value),
         Kind.mixed: lambda: xla.forward_part(options, query, key, value, queries, keys, dropout),
     }
-    output, logsumexp = _switch(ways, options, queries, keys)
-    valid = (queries.segments >= 0)[:, :, None]
-    return jnp.where(valid[..., None], output, 0.0), jnp.where(valid, logsumexp, -jnp.inf)
+    return _switch(ways, options, queries, keys)
 
 
 def backward_part(
