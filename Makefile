@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 AOT := $(VENV)/aot
 JAX := $(shell sed -n 's/^jax==//p' constraints.txt)
-EXTRAS := robotics,sweep,dev
+EXTRAS := robotics,sweep,bench,dev
 SIZE ?= full
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -51,10 +51,11 @@ test-schedules: aot ## compile the ring for TPUs and GPUs, and test when its tra
 aot: $(AOT)/.installed ## install compilers for TPUs and NVIDIA GPUs (no device needed; 270 MB to download, 900 MB)
 
 # In a folder of its own, named to the processes that compile: a JAX that sees libtpu looks for a TPU.
-$(AOT)/.installed: constraints.txt | install
+# Nor is this libtpu in constraints.txt: JAX's extra for TPUs pins an older one.
+$(AOT)/.installed: constraints.txt Makefile | install
 	rm -rf $(AOT)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(AOT) -c constraints.txt \
-	  libtpu jax-cuda13-plugin==$(JAX) jax-cuda13-pjrt==$(JAX)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(AOT) \
+	  libtpu==0.0.52 jax-cuda13-plugin==$(JAX) jax-cuda13-pjrt==$(JAX)
 	@touch $@
 
 lint: install ## check style

@@ -171,8 +171,15 @@ class BenchCommand:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if not self.devices or not self.tokens or not self.dtypes or min(self.devices) < 1:
+        if not self.devices or not self.tokens or not self.dtypes:
             raise RingRLError("bench: devices, tokens and dtypes each need a value, such as devices=[4].")
+        least = {"devices": min(self.devices), "tokens": min(self.tokens), "heads": self.heads}
+        least |= {"head_size": self.head_size, "block_size": self.block_size}
+        for key, value in least.items():
+            if value < 1:
+                raise RingRLError(f"bench: {key}={value}: use at least 1.")
+        if self.repeats < 0:
+            raise RingRLError(f"bench: repeats={self.repeats}: use 0 (memory alone) or more.")
         for devices in self.devices:
             for tokens in self.tokens:
                 block = min(self.block_size, tokens // devices)

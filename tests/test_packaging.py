@@ -43,7 +43,7 @@ def test_pins_have_no_address_and_cover_the_dependencies() -> None:
             pins[name.lower().replace("_", "-")] = version
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for needed in [*project["dependencies"], *extras["robotics"], *extras["sweep"], *extras["dev"]]:
+    for needed in [*project["dependencies"], *extras["robotics"], *extras["sweep"], *extras["bench"], *extras["dev"]]:
         name = needed.split(">")[0].split("=")[0].split("[")[0].lower().replace("_", "-")
         assert name in pins, f"{name} has no pin"
 

@@ -1,8 +1,9 @@
 """When a ring's transfers travel, by the schedules that TPUs' and GPUs' own compilers emit; none of them is here.
 
 For each target: how many transfers the compiled program holds (a loop's body counts once), how many of them are
-scheduled across a block loop, how many are exposed, and how many are the gradients' last one home, for which the ring
-has nothing left to compute. `make aot` installs the compilers. Writes results/schedules.json and prints a table.
+scheduled across a block loop (or the fused kernel in its place), how many are exposed, and how many take a piece's
+gradients, complete, home at the end of its trip, with nothing of that piece left to compute. `make aot` installs the
+compilers. Writes results/schedules.json and prints a table.
 
 A schedule says what may overlap. It does not say that communication is hidden, nor how fast anything is.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 
+from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
 from ringrl.planning.overlap import Permute
 from ringrl.planning.schedules import COMPILERS, Request, schedule
@@ -26,15 +28,17 @@ RESULTS = Path(__file__).parent / "results" / "schedules.json"
 SIZES = AttentionSizes(tokens=4096, heads=32, key_heads=32, head_size=128, block_size=1024, layers=4)
 TARGETS = ("v3:2x2", "v4-core:2x2x1", "v4:2x2x2", "v4:8x8x8", "v4:8x8x16", "v5e:2x4", "h100:8", "a100:8")
 FLAGGED = ("v3", "h100", "a100")  # for these, also without the flags that the trainer sets
+FUSED = ("v4:2x2x2", "v4:8x8x8", "v5e:2x4")  # for these, also with the kernel that `auto` takes there
 COUNTS = ("transfers", "across", "exposed", "homeward")
-COLUMNS = ("target", "devices", "flags", "program", "direction", *COUNTS, "seconds")
+COLUMNS = ("target", "devices", "flags", "kernel", "program", "direction", *COUNTS, "seconds")
 
 
 def rows(request: Request) -> list[dict[str, Any]]:
     """One for each direction, of one compiled program."""
     found = schedule(request)
     shared = {"target": request.target, "device_kind": found.device_kind, "devices": found.devices}
-    shared |= {"flags": request.flags, "program": str(request.program), "seconds": round(found.compile_seconds, 1)}
+    shared |= {"flags": request.flags, "kernel": str(request.kernel), "program": str(request.program)}
+    shared |= {"seconds": round(found.compile_seconds, 1)}
 
     def of(direction: str, hops: list[Permute], homeward: int) -> dict[str, Any]:
         exposed = [str(hop) for hop in hops if hop.exposed]
@@ -68,7 +72,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Every target and program, one after the other."""
+    """Every target, kernel and program, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--programs", nargs="+", default=["gradient", "layers"], choices=[str(one) for one in Program])
@@ -77,8 +81,9 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for target in chosen.targets:
         for flags in (False, True) if target.startswith(FLAGGED) else (True,):
-            for program in chosen.programs:
-                found += rows(Request(target, Program(program), SIZES, flags=flags))
+            for kernel in (Kernel.xla, Kernel.pallas) if target in FUSED else (Kernel.xla,):
+                for program in chosen.programs:
+                    found += rows(Request(target, Program(program), SIZES, kernel, flags))
     date = datetime.date.today().isoformat()
     about = {"date": date, "git_commit": commit(), "versions": versions(), "sizes": dataclasses.asdict(SIZES)}
     chosen.output.parent.mkdir(parents=True, exist_ok=True)

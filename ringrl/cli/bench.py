@@ -54,7 +54,8 @@ def use_virtual_devices(count: int) -> None:
     if jax.device_count() < count:
         raise RingRLError(
             f"devices={count} is more than the {jax.device_count()} devices here: "
-            "give fewer, or try virtual ones with JAX_PLATFORMS=cpu."
+            "give fewer, try virtual ones with JAX_PLATFORMS=cpu, or, in a sweep, give the largest ring first "
+            "or run it by itself: JAX keeps the devices that it started with."
         )
 
 

@@ -55,7 +55,7 @@ def plot_panels(
     """One panel of return by trial per entry (an environment), two a row; a label has one colour throughout."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _new_figure(7.4 * columns if columns == 1 else 6.4 * columns, 4.4 * rows)
+    figure = new_figure(7.4 * columns if columns == 1 else 6.4 * columns, 4.4 * rows)
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
     styles = _styles(labels)
     for index, (title, curves) in enumerate(panels.items()):
@@ -78,7 +78,7 @@ def plot_training_curves(
     """
     columns = min(2, max(1, len(history)))
     rows = max(1, -(-len(history) // columns))
-    figure = _new_figure(6.4 if columns == 1 else 5.2 * columns, 3.3 * rows)
+    figure = new_figure(6.4 if columns == 1 else 5.2 * columns, 3.3 * rows)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     for index, (name, (steps, values)) in enumerate(history.items()):
@@ -94,7 +94,7 @@ def plot_training_curves(
         axes.set_title(name, loc="left", fontsize=10.5, color=INK)
         if index + columns >= len(history):
             axes.set_xlabel("Step")
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
@@ -111,7 +111,8 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Empty, of a size in inches."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -141,7 +142,7 @@ def _draw_trials(
         axes.plot(
             trials, mean, dash, color=color, linewidth=2, marker=marker, markersize=4.5, label=curve.label, zorder=3
         )
-    _tidy(axes)
+    tidy(axes)
     axes.set_xlabel("Trial in the context")
     if longest <= 16:
         axes.set_xticks(range(1, longest + 1))
@@ -246,7 +247,8 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return np.where(number > 0, (sums[stop] - sums[start]) / np.maximum(number, 1), np.nan)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Faint lines, and no frame at the top and right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
     axes.grid(axis="y", color=GRID, linewidth=0.8)

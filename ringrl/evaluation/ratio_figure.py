@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ringrl.evaluation.figures import FAINT, PALETTE, _new_figure, _tidy
+from ringrl.evaluation.figures import FAINT, PALETTE, new_figure, tidy
 
 
 def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str) -> Figure:
     """One line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens; above 1 is better."""
-    figure = _new_figure(7.4, 4.2)
+    figure = new_figure(7.4, 4.2)
     axes = figure.add_subplot()
     for index, (name, by_size) in enumerate(ratios.items()):
         color = PALETTE[index % len(PALETTE)]
@@ -25,5 +25,5 @@ def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str) -> Fig
     axes.set_xlabel("Tokens")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     return figure

@@ -65,13 +65,15 @@ def compile_attention(
 
         return jax.lax.scan(layer, query, length=sizes.layers)[0]
 
-    def loss(*arguments):
-        output = layers(*arguments) if program is Program.layers else forward(*arguments)
-        return output.astype(jnp.float32).sum()
+    def gradient(output_gradient, query, key, value, *labels):  # an argument: compilers simplify a constant one
+        output = layers if program is Program.layers else forward
+        _, pull_back = jax.vjp(lambda *arrays: output(*arrays, *labels), query, key, value)
+        return pull_back(output_gradient)
 
     query = array(sizes.heads, sizes.head_size)
     key = array(sizes.key_heads, sizes.head_size)
     label = array(dtype=jnp.int32)
-    function = forward if program is Program.forward else jax.grad(loss, argnums=(0, 1, 2))
+    arguments = (query, key, key, label, label)
+    function, arguments = (forward, arguments) if program is Program.forward else (gradient, (query, *arguments))
     jitted = jax.jit(function, compiler_options=compiler_flags(mesh) if flags else None)
-    return jitted.lower(query, key, key, label, label).compile()
+    return jitted.lower(*arguments).compile()

@@ -72,7 +72,8 @@ class _Instruction:
 def permutes(text: str) -> list[Permute]:
     """Every permute of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
 
-    Raises RingRLError for a program that is not scheduled: the order of its lines means nothing.
+    Raises RingRLError for a program that is not scheduled, the order of whose lines means nothing, and for a permute
+    whose done stands in another computation than its start.
     """
     if "is_scheduled=true" not in text.partition("\n")[0]:
         raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
@@ -92,11 +93,6 @@ def permutes(text: str) -> list[Permute]:
         if name not in asynchronous  # what it wraps is counted where it is started
         for permute in _permutes_of(name, steps, heavy, asynchronous)
     ]
-
-
-def exposed_permutes(text: str) -> list[Permute]:
-    """Those of a scheduled program that are scheduled across no matrix product."""
-    return [permute for permute in permutes(text) if permute.exposed]
 
 
 def _computations(lines: Iterable[str]) -> Iterator[tuple[str, list[_Instruction]]]:
@@ -149,7 +145,9 @@ def _permutes_of(
         if not (started or step.opcode == "collective-permute"):
             continue
         synchronous = not started or _IS_SYNCHRONOUS in step.rest
-        done = done_at[step.name] if started else place
+        done = done_at.get(step.name) if started else place
+        if done is None:
+            raise RingRLError(f"{step.name} starts in {computation} and is done elsewhere: no one order holds both.")
         operation = _OPERATION.search(step.rest)
         yield Permute(
             step.name,

@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def homeward(self) -> tuple[Permute, ...]:
-        """Those of gradients that are complete: the ring has nothing left to compute meanwhile."""
+        """Those of a piece's gradients, complete at the end of its trip: nothing of that piece is left to compute."""
         return tuple(permute for permute in self.permutes if _HOME in permute.operation)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from covering import covering_set
 
 from ringrl.ops import AttentionConfig, Layout, attention, dealing_order
 from ringrl.parallel import make_mesh
@@ -131,23 +132,6 @@ def token_labels(tokens: int, order: str, segments: str, devices: int = 8) -> tu
     return jnp.asarray(positions, jnp.int32), jnp.asarray(segment_ids, jnp.int32)
 
 
-def covering_set(seed: int = 0) -> list[tuple]:
-    """Greedily, from random cases: each holds as many pairs that have not met yet as one can find."""
-    generator = np.random.default_rng(seed)
-    everything = list(itertools.product(*CHOICES.values()))
-
-    def pairs(case: tuple) -> set:
-        return set(itertools.combinations([(index, str(choice)) for index, choice in enumerate(case)], 2))
-
-    missing = set().union(*map(pairs, everything))
-    chosen = []
-    while missing:
-        some = [everything[index] for index in generator.choice(len(everything), 300, replace=False)]
-        chosen.append(max(some, key=lambda case: len(pairs(case) & missing)))
-        missing -= pairs(chosen[-1])
-    return chosen
-
-
 def as_case(choice: tuple) -> Case:
     """From a tuple of `CHOICES`."""
     (strategy, mesh), *others = choice
@@ -161,7 +145,7 @@ def _name(case: Case) -> str:
     return "-".join(words) + "-{}x{}".format(*case.blocks)
 
 
-COVERING = [as_case(choice) for choice in covering_set()]
+COVERING = [as_case(choice) for choice in covering_set(CHOICES, sample=300)]
 EVERYTHING = [as_case(choice) for choice in itertools.product(*CHOICES.values())]
 # Leaving positions out matters only to causal windows, and a window of 1 is in the covering set.
 GRID = [case for case in EVERYTHING if case.window != 1 and (not case.in_order or (case.causal and case.window))]

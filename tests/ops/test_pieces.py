@@ -14,7 +14,7 @@ OPTIONS = LocalOptions(True, None, 0.0, 4, 4)
 
 @pytest.mark.parametrize(
     ("length", "pieces"),
-    [(64, 4), (16, 2), (8, 1), (12, 1), (32, 4), (48, 2), (256 + 8, 4), (264 - 4, 2), (7, 1), (263, 1)],
+    [(64, 4), (16, 2), (8, 1), (12, 1), (32, 4), (48, 2), (264, 4), (260, 2), (7, 1), (263, 1)],
 )
 def test_halves_are_whole_blocks_or_many(length: int, pieces: int) -> None:
     assert piece_count(length, OPTIONS) == pieces

@@ -8,8 +8,9 @@ import functools
 import pytest
 
 from ringrl.errors import RingRLError
+from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
-from ringrl.planning.overlap import Permute, exposed_permutes, permutes
+from ringrl.planning.overlap import Permute, permutes
 from ringrl.planning.schedules import Request, Schedule, schedule
 
 HEADER = "HloModule jit_ring, is_scheduled=true, entry_computation_layout={(bf16[8,4]{1,0:T(8,128)})->bf16[8,4]{1,0}}\n"
@@ -79,9 +80,8 @@ def test_across_the_block_loop() -> None:
 )
 def test_serialised(steps: tuple[str, ...]) -> None:
     found = only(program(*steps))
-    assert found.exposed
+    assert [permute for permute in permutes(program(*steps)) if permute.exposed] == [found]
     assert not found.synchronous
-    assert exposed_permutes(program(*steps)) == [found]
 
 
 @pytest.mark.parametrize(
@@ -135,38 +135,51 @@ def test_order_means_nothing_before_scheduling() -> None:
         permutes(program(START, WORK, DONE).replace(", is_scheduled=true", ""))
 
 
+def test_a_done_in_another_computation_is_refused() -> None:
+    with pytest.raises(RingRLError, match="start starts in hop and is done elsewhere"):
+        permutes(program(START, WORK))
+
+
 SIZES = AttentionSizes(tokens=4096, heads=8, key_heads=8, head_size=128, block_size=512, layers=4)
 LARGE = AttentionSizes(tokens=4096, heads=32, key_heads=32, head_size=128, block_size=1024, layers=4)
 
 
 @functools.cache
-def scheduled(target: str, program: Program, sizes: AttentionSizes = SIZES, flags: bool = True) -> Schedule:
-    return schedule(Request(target, program, sizes, flags=flags))
+def scheduled(
+    target: str, program: Program, sizes: AttentionSizes, kernel: Kernel = Kernel.xla, flags: bool = True
+) -> Schedule:
+    return schedule(Request(target, program, sizes, kernel, flags))
 
 
 @pytest.mark.aot
 @pytest.mark.parametrize(
-    ("target", "program", "sizes", "devices"),
+    ("target", "program", "sizes", "kernel", "devices"),
     [
-        ("v4:2x2x2", Program.forward, SIZES, 8),
-        ("v4:2x2x2", Program.gradient, SIZES, 8),
-        ("v4:2x2x2", Program.layers, SIZES, 8),
-        ("v4:8x8x8", Program.layers, SIZES, 512),
-        ("v3:2x2", Program.gradient, SIZES, 8),
-        ("h100:8", Program.forward, LARGE, 8),
-        ("h100:8", Program.gradient, LARGE, 8),
-        ("h100:8", Program.layers, LARGE, 8),
+        ("v4:2x2x2", Program.forward, SIZES, Kernel.xla, 8),
+        ("v4:2x2x2", Program.gradient, SIZES, Kernel.xla, 8),
+        ("v4:2x2x2", Program.layers, SIZES, Kernel.xla, 8),
+        ("v4:8x8x8", Program.layers, SIZES, Kernel.xla, 512),
+        ("v3:2x2", Program.gradient, SIZES, Kernel.xla, 8),
+        ("h100:8", Program.forward, LARGE, Kernel.xla, 8),
+        ("h100:8", Program.gradient, LARGE, Kernel.xla, 8),
+        ("h100:8", Program.layers, LARGE, Kernel.xla, 8),
+        ("v4:2x2x2", Program.gradient, SIZES, Kernel.pallas, 8),
+        ("v5e:2x4", Program.gradient, SIZES, Kernel.pallas, 8),
     ],
 )
-def test_every_hop_is_across_the_block_loop(target: str, program: Program, sizes: AttentionSizes, devices: int) -> None:
-    found = scheduled(target, program, sizes)
+def test_every_hop_is_across_the_kernel(
+    target: str, program: Program, sizes: AttentionSizes, kernel: Kernel, devices: int
+) -> None:
+    found = scheduled(target, program, sizes, kernel)
     assert found.devices == devices
     exposed = [str(hop) for hop in found.hops if hop.exposed]
     assert not exposed, "\n".join(exposed)
     assert any(not hop.backward for hop in found.hops)
     backward = program is not Program.forward
     assert any(hop.backward for hop in found.hops) == backward
-    assert bool(found.homeward) == backward, "gradients that are complete go home, with nothing left to compute"
+    assert bool(found.homeward) == backward, (
+        "a piece's gradients, complete, go home, with nothing of that piece left to compute"
+    )
 
 
 @pytest.mark.aot
