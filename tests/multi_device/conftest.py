@@ -78,7 +78,7 @@ class Case:
         return [np.asarray(array) for array in program(self)(*self.arrays(dtype), *token_labels(self.tokens, *labels))]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # thousands of programs would use up the memory maps that a process may have
 def program(case: Case):
     """Compiled once, for all labels."""
     mesh = make_mesh(**dict(case.mesh)) if case.mesh or case.strategy != "dense" else None
