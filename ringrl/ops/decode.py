@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from ringrl.errors import RingRLError
 from ringrl.ops.masks import attention_mask
 from ringrl.ops.precision import accumulator_dtype
-from ringrl.ops.sharded import BATCH_AXES, SEQUENCE_AXES
+from ringrl.ops.sharded import BATCH_AXES, SEQUENCE_AXES, check_axes
 
 
 def decode_attention(
@@ -103,12 +103,7 @@ def _attend(
 
 
 def _check(mesh: jax.sharding.Mesh, *, chains: int, tokens: int) -> None:
-    missing = [axis for axis in (*BATCH_AXES, *SEQUENCE_AXES) if axis not in mesh.shape]
-    if missing:
-        raise RingRLError(
-            f"decode_attention: the mesh has axes {tuple(mesh.shape)} and lacks {missing[0]!r}: "
-            "use ringrl.parallel.make_mesh."
-        )
+    check_axes("decode_attention", mesh)
     batch_devices, devices = (math.prod(mesh.shape[axis] for axis in axes) for axes in (BATCH_AXES, SEQUENCE_AXES))
     if chains % batch_devices:
         raise RingRLError(
