@@ -17,6 +17,9 @@ Array = jax.Array | np.ndarray
 Parameters = Any  # a pytree (nested dictionaries) of jax.Array
 Metrics = dict[str, Any]
 
+# Axes of the one mesh (DESIGN.md, section 5): what chains, the steps of a chain, and parameters are split over.
+BATCH_AXES, SEQUENCE_AXES, PARAMETER_AXES = ("data", "fsdp"), ("ring", "head"), ("fsdp", "ring", "head")
+
 
 class ActionKind(enum.StrEnum):
     """What an action is: a vector of real numbers, or one of A choices."""

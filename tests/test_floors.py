@@ -14,7 +14,7 @@ ROOMS = {
     "errors": set(),
     "ops": BASE,
     "nn": {*BASE, "ops"},
-    "agents": {*BASE, "ops", "nn"},
+    "agents": {*BASE, "ops", "nn", "parallel"},
     "data": BASE,
     "parallel": BASE,
     "training": {*BASE, "ops", "nn", "agents", "parallel"},

@@ -39,6 +39,7 @@ class AgentConfig:
     timestep_embedding: bool = True
     trajectory_embedding: bool = False
     max_trajectories: int = 64  # rows of the trajectory embedding
+    loss_block_size: int = 0  # steps whose action outputs are held at once in training; 0 means all
 
     def __post_init__(self) -> None:
         for name, choices in (("name", AgentName), ("action_head", ActionHead)):

@@ -1,10 +1,12 @@
 """What all agents share: tokens of a chain in, loss and action out."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from ringrl.agents.action_heads import Head, make_head
@@ -14,6 +16,11 @@ from ringrl.errors import RingRLError, choice
 from ringrl.nn import KeyValueCache, ModelConfig, Transformer, empty_cache
 from ringrl.nn.embeddings import StepEmbedding, token_labels, token_positions
 from ringrl.ops import AttentionConfig
+from ringrl.ops.blocks import blockwise_sum
+from ringrl.ops.parts import inside_mesh
+from ringrl.ops.precision import accumulator_dtype
+from ringrl.parallel.gather import gather
+from ringrl.parallel.sharding import parameter_specs
 from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
 
 
@@ -71,6 +78,7 @@ class SequenceAgent:
         self.tokens_per_step = self.layout.tokens_per_step
         self.head: Head = make_head(config, spec.action)
         self._graph, self._abstract = nnx.split(nnx.eval_shape(lambda: TokenModel(self, nnx.Rngs(0))))
+        self._specs = None if mesh is None else parameter_specs(jax.eval_shape(self.init, jax.random.key(0)), mesh)
 
     def init(self, key: jax.Array) -> Parameters:
         """Fresh parameters in float32: a nested dictionary of arrays."""
@@ -78,28 +86,30 @@ class SequenceAgent:
 
     def outputs(self, parameters: Parameters, chain: Chain, key: jax.Array | None = None) -> Float[Array, "B P U"]:
         """Action outputs of every step, in float32; dropout when a key is given."""
-        model = self._bind(parameters)
-        per_step = self.tokens_per_step
-        hidden = model.transformer(
-            model.embedding(chain),
-            positions=token_positions(jnp.asarray(chain.positions), per_step),
-            segment_ids=token_labels(jnp.asarray(chain.segment_ids), per_step),
-            dropout_key=key,
-            mesh=self.mesh,
-        )
-        at_action = hidden.reshape(*chain.rewards.shape, per_step, -1)[:, :, self.layout.action_slot]
-        return model.action(at_action.astype(jnp.float32))
+        model, hidden = self._hidden(parameters, chain, key)
+        return model.action(hidden.astype(accumulator_dtype(hidden)))
 
     def loss(self, parameters: Parameters, batch: Chain, key: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
-        """Mean action loss over supervised steps (DESIGN.md, section 3)."""
-        losses = self.head.loss(self.outputs(parameters, batch, key), jnp.asarray(batch.actions))
+        """Mean action loss over supervised steps (DESIGN.md, section 3).
+
+        Inside `jax.shard_map` over the agent's mesh, parameters and batch are a device's parts (`ringrl.parallel`), and
+        the mean is over the device's steps.
+        """
+        model, hidden = self._hidden(parameters, batch, key)
+
+        def total(hidden: jax.Array, actions: jax.Array, mask: jax.Array) -> jax.Array:
+            losses = self.head.loss(model.action(hidden.astype(accumulator_dtype(hidden))), actions)
+            return jnp.where(mask > 0, losses, 0.0).sum()
+
+        steps = hidden, jnp.asarray(batch.actions), jnp.asarray(batch.loss_mask)
         supervised = batch.loss_mask.sum()
-        loss = jnp.where(batch.loss_mask > 0, losses, 0.0).sum() / jnp.maximum(supervised, 1.0)
+        with jax.named_scope("loss"):
+            loss = blockwise_sum(total, steps, self.config.loss_block_size) / jnp.maximum(supervised, 1.0)
         return loss, {"supervised_steps": supervised}
 
     def empty_cache(self, contexts: int, tokens: int) -> KeyValueCache:
-        """A cache for `contexts` contexts of up to `tokens` tokens."""
-        return empty_cache(self.model_config, contexts, tokens, self.compute_dtype)
+        """A cache for `contexts` contexts of up to `tokens` tokens, spread over the agent's mesh if it has one."""
+        return empty_cache(self.model_config, contexts, tokens, jnp.dtype(self.compute_dtype), self.mesh)
 
     def decode(
         self, parameters: Parameters, chain: Chain, cache: KeyValueCache
@@ -141,8 +151,36 @@ class SequenceAgent:
         attention = 2.0 * tokens**2 * self.model_config.width * self.model_config.layers
         return chains * (6.0 * (per_token * tokens + per_step * steps) + 3.0 * attention)
 
+    def _hidden(
+        self, parameters: Parameters, chain: Chain, key: jax.Array | None
+    ) -> tuple[TokenModel, Float[Array, "B P M"]]:
+        """The model, and its hidden states where actions are read."""
+        gather_layer = None
+        if self._specs is not None and inside_mesh():
+            specs = dict(self._specs)
+            layers = jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs["transformer"]["layers"])
+            gather_layer = functools.partial(_gather_state, jax.tree.leaves(layers), self.compute_dtype)
+            specs["transformer"] = {**specs["transformer"], "layers": jax.tree.map(lambda _: PartitionSpec(), layers)}
+            parameters = gather(parameters, specs)
+        model = self._bind(parameters)
+        per_step = self.tokens_per_step
+        hidden = model.transformer(
+            model.embedding(chain),
+            positions=token_positions(jnp.asarray(chain.positions), per_step),
+            segment_ids=token_labels(jnp.asarray(chain.segment_ids), per_step),
+            dropout_key=key,
+            mesh=self.mesh,
+            gather=gather_layer,
+        )
+        return model, hidden.reshape(*chain.rewards.shape, per_step, -1)[:, :, self.layout.action_slot]
+
     def _bind(self, parameters: Parameters) -> TokenModel:
         """The model with these parameters in place."""
         state = jax.tree.map(lambda leaf: leaf, self._abstract)
         nnx.replace_by_pure_dict(state, parameters)
         return nnx.merge(self._graph, state)
+
+
+def _gather_state(specs: list[PartitionSpec], dtype: Any, state: nnx.State) -> nnx.State:
+    leaves, structure = jax.tree.flatten(state)
+    return jax.tree.unflatten(structure, gather(leaves, specs, dtype))

@@ -2,6 +2,7 @@
 
 from ringrl.nn.cache import KeyValueCache as KeyValueCache
 from ringrl.nn.cache import empty_cache as empty_cache
+from ringrl.nn.cache import forget_contexts as forget_contexts
 from ringrl.nn.cache import grow_cache as grow_cache
 from ringrl.nn.config import Feedforward as Feedforward
 from ringrl.nn.config import ModelConfig as ModelConfig

@@ -70,11 +70,13 @@ class Block(nnx.Module):
         )
         if rotation is not None:
             query, key = (apply_rope(part, rotation) for part in (query, key))
-        mixed = attend(query, key, value).reshape(x.shape)
+        with jax.named_scope("attention"):
+            mixed = attend(query, key, value).reshape(x.shape)
         x = x + drop_features(self.output(mixed), config.residual_dropout, keys[0], positions)
 
         def feedforward(part: jax.Array) -> jax.Array:
             return self.feedforward(self.feedforward_norm(part))
 
-        fed = blockwise_feedforward(feedforward, x, config.feedforward_block_size)
+        with jax.named_scope("feedforward"):
+            fed = blockwise_feedforward(feedforward, x, config.feedforward_block_size)
         return x + drop_features(fed, config.residual_dropout, keys[1], positions)

@@ -1,57 +1,134 @@
-"""Keys and values of a context that grows token by token, one row per token position."""
+"""Keys and values of a context that grows token by token: whole on one device, or dealt to the devices of a mesh.
+
+Over n devices, the token at position p lies on device p mod n. So a context that grows fills all devices evenly, and a
+cache that grows adds rows to every device's own: nothing moves. On one device, row t holds position t.
+"""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ringrl.nn.config import ModelConfig
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES
+
+ROWS = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)  # of (B, K, T, D)
+LABELS = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)  # of (B, T)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """Per layer (B, K, T, D) keys (already rotated) and values; row t holds the token at position t of its context.
+    """Per layer (B, K, T, D) keys (already rotated) and values; `positions` says which token each row holds.
 
     Heads stand before tokens, so that decoding reads each head's rows in one run. Each context of the batch has its
-    own length: a row that was not written yet belongs to a later position, which causality hides.
+    own length: a row that was not written yet belongs to a later position, which causality hides. On a mesh, contexts
+    are spread over data x fsdp, and rows over ring x head.
     """
 
     keys: tuple[Float[Array, "B K T D"], ...]
     values: tuple[Float[Array, "B K T D"], ...]
     segment_ids: Int[Array, "B T"]  # negative: never attended to
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def capacity(self) -> int:
         """T, in tokens."""
         return self.segment_ids.shape[1]
 
+    @property
+    def contexts(self) -> int:
+        """B."""
+        return self.segment_ids.shape[0]
 
-def empty_cache(config: ModelConfig, contexts: int, capacity: int, dtype: jnp.dtype) -> KeyValueCache:
-    """A cache with nothing in it for `contexts` (B) contexts of up to `capacity` (T) tokens."""
-    key_value_heads = config.key_value_heads or config.heads
-    shape = (contexts, key_value_heads, capacity, config.width // config.heads)
+    def positions(self) -> Int[Array, "B T"]:
+        """The position of the token that each row holds, or is to hold."""
+        devices = _size(self.mesh, SEQUENCE_AXES)
+        device, row = jnp.divmod(jnp.arange(self.capacity, dtype=jnp.int32), self.capacity // devices)
+        return jnp.broadcast_to(row * devices + device, self.segment_ids.shape)
+
+
+def empty_cache(
+    config: ModelConfig, contexts: int, capacity: int, dtype: jnp.dtype, mesh: Mesh | None = None
+) -> KeyValueCache:
+    """A cache with nothing in it for `contexts` (B) contexts of up to `capacity` (T) tokens.
+
+    On a mesh both are rounded up to what divides among its devices, and every device makes its own part alone.
+    """
+    contexts, capacity = _round_up(contexts, mesh, BATCH_AXES), _round_up(capacity, mesh, SEQUENCE_AXES)
+    shape = (contexts, config.key_value_heads or config.heads, capacity, config.width // config.heads)
+
+    def full(shape: tuple[int, ...], value: int, dtype: jnp.dtype, spec: PartitionSpec) -> jax.Array:
+        sharding = None if mesh is None else NamedSharding(mesh, spec)
+        return jax.jit(jnp.full, static_argnums=(0, 1, 2), out_shardings=sharding)(shape, value, dtype)
 
     def rows() -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
+        return tuple(full(shape, 0, dtype, ROWS) for _ in range(config.layers))
 
-    return KeyValueCache(rows(), rows(), jnp.full((contexts, capacity), -1, jnp.int32))
+    return KeyValueCache(rows(), rows(), full((contexts, capacity), -1, jnp.dtype(jnp.int32), LABELS), mesh)
 
 
 def grow_cache(cache: KeyValueCache, capacity: int) -> KeyValueCache:
-    """The same contexts in a cache of `capacity` (T) tokens, no fewer than now."""
-    extra = capacity - cache.capacity
+    """The same contexts in a cache of `capacity` (T) tokens, no fewer than now; on a mesh rounded up to divide."""
+    extra = (_round_up(capacity, cache.mesh, SEQUENCE_AXES) - cache.capacity) // _size(cache.mesh, SEQUENCE_AXES)
 
     def pad(rows: jax.Array) -> jax.Array:
         return jnp.pad(rows, ((0, 0), (0, 0), (0, extra), (0, 0)))
 
-    segment_ids = jnp.pad(cache.segment_ids, ((0, 0), (0, extra)), constant_values=-1)
-    return KeyValueCache(tuple(map(pad, cache.keys)), tuple(map(pad, cache.values)), segment_ids)
+    def pad_labels(labels: jax.Array) -> jax.Array:
+        return jnp.pad(labels, ((0, 0), (0, extra)), constant_values=-1)
+
+    if cache.mesh is not None:
+        pad = jax.shard_map(pad, mesh=cache.mesh, in_specs=ROWS, out_specs=ROWS)
+        pad_labels = jax.shard_map(pad_labels, mesh=cache.mesh, in_specs=LABELS, out_specs=LABELS)
+    return dataclasses.replace(
+        cache,
+        keys=tuple(map(pad, cache.keys)),
+        values=tuple(map(pad, cache.values)),
+        segment_ids=pad_labels(cache.segment_ids),
+    )
 
 
-def write_rows(rows: Float[Array, "B K T D"], new: Float[Array, "B Q K D"], positions: Int[Array, "B Q"]) -> jax.Array:
-    """`rows` with the new tokens at their positions; a negative position, or one past the end, is not written."""
+def forget_contexts(cache: KeyValueCache, chosen: Bool[Array, " B"]) -> KeyValueCache:
+    """The cache with nothing in it for the contexts chosen, and the others as they were."""
+    return dataclasses.replace(cache, segment_ids=jnp.where(chosen[:, None], jnp.int32(-1), cache.segment_ids))
+
+
+def write_rows(
+    rows: Shaped[Array, "B K T D"],
+    new: Shaped[Array, "B Q K D"],
+    positions: Int[Array, "B Q"],
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """`rows` with the new tokens at their positions; a negative position, or one past the end, is not written.
+
+    On a mesh every device writes the rows that it holds, so that nothing travels, whatever XLA makes of a scatter.
+    """
+    if mesh is None:
+        return _write(rows, new, positions)
+    devices = _size(mesh, SEQUENCE_AXES)
+
+    def write_own(rows: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+        own = (positions >= 0) & (positions % devices == jax.lax.axis_index(SEQUENCE_AXES))
+        return _write(rows, new, jnp.where(own, positions // devices, -1))
+
+    contexts = PartitionSpec(BATCH_AXES)
+    return jax.shard_map(write_own, mesh=mesh, in_specs=(ROWS, contexts, contexts), out_specs=ROWS)(
+        rows, new, positions
+    )
+
+
+def write_labels(
+    labels: Int[Array, "B T"], new: Int[Array, "B Q"], positions: Int[Array, "B Q"], mesh: Mesh | None = None
+) -> jax.Array:
+    """`write_rows` for one number a token."""
+    return write_rows(labels[:, None, :, None], new[:, :, None, None], positions, mesh)[:, 0, :, 0]
+
+
+def _write(rows: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
     contexts = jnp.arange(rows.shape[0])[:, None]
     positions = jnp.where(positions < 0, rows.shape[2], positions)  # negative indices would wrap around
     if positions.size == 1:
@@ -59,3 +136,11 @@ def write_rows(rows: Float[Array, "B K T D"], new: Float[Array, "B Q K D"], posi
         positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=rows.shape[2])
         new = jnp.pad(new, ((0, 0), (0, 1), (0, 0), (0, 0)))
     return rows.at[contexts, :, positions].set(new, mode="drop")
+
+
+def _round_up(count: int, mesh: Mesh | None, axes: tuple[str, ...]) -> int:
+    return count + -count % _size(mesh, axes)
+
+
+def _size(mesh: Mesh | None, axes: tuple[str, ...]) -> int:
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in axes)

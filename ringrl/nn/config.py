@@ -7,11 +7,13 @@ from ringrl.errors import RingRLError, choice
 
 
 class Remat(enum.StrEnum):
-    """What the backward pass recomputes: nothing, all but matrix products, or whole layers."""
+    """What the backward pass computes again, in the order of the memory that it spares."""
 
-    none = "none"
-    dots = "dots"
-    layer = "layer"
+    none = "none"  # nothing
+    dots = "dots"  # all but matrix products
+    attention = "attention"  # all but attention, of which output and logsumexp are kept
+    layer = "layer"  # whole layers, of which the inputs are kept
+    offload = "offload"  # whole layers, whose inputs are kept in the host's memory
 
 
 class Feedforward(enum.StrEnum):

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ringrl.ops.precision import accumulator_dtype
+
 EPSILON = 1e-6
 
 
 class RMSNorm(nnx.Module):
-    """Each token divided by the root mean square of its features, times a learned scale; computed in float32."""
+    """Tokens divided by the root mean square of their features, times a learned scale; in at least float32."""
 
     def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype
@@ -17,6 +19,6 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B S M"]) -> Float[Array, "B S M"]:
         """The normalised tokens in the module's dtype."""
-        wide = x.astype(jnp.float32)
+        wide = x.astype(accumulator_dtype(x))
         inverse = jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + EPSILON)
-        return (wide * inverse * self.scale[...][None, None]).astype(self.dtype)
+        return (wide * inverse * self.scale[...].astype(wide.dtype)[None, None]).astype(self.dtype)

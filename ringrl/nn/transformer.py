@@ -1,16 +1,19 @@
 """A stack of pre-norm layers: one scan for training, one pass over a cache for acting."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from ringrl.nn.block import Block
-from ringrl.nn.cache import KeyValueCache, write_rows
-from ringrl.nn.config import ModelConfig, Remat
+from ringrl.nn.cache import KeyValueCache, write_labels, write_rows
+from ringrl.nn.config import ModelConfig
 from ringrl.nn.norm import RMSNorm
+from ringrl.nn.remat import LAYER_INPUT, rematerialised
 from ringrl.nn.rope import Rotation, rope_rotation
 from ringrl.ops import AttentionConfig, attention, decode_attention
 
@@ -38,14 +41,22 @@ class Transformer(nnx.Module):
         segment_ids: Int[Array, "B S"],
         dropout_key: jax.Array | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        gather: Callable[[nnx.State], nnx.State] | None = None,
     ) -> Float[Array, "B S M"]:
-        """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`)."""
+        """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`).
+
+        `gather` makes one layer's parameters whole where they lie in parts on the devices of a mesh; then all arrays
+        are this device's parts, inside `jax.shard_map`.
+        """
         config = self.config
         graph, stacked = nnx.split(self.layers)
         rotation = self._rotation(positions)
 
         def layer(x: jax.Array, parameters_and_key) -> tuple[jax.Array, None]:
             parameters, key = parameters_and_key
+            x = checkpoint_name(x, LAYER_INPUT)
+            if gather is not None:
+                parameters = gather(parameters)
             block_key, attention_key = (None, None) if key is None else jax.random.split(key)
 
             def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -63,10 +74,7 @@ class Transformer(nnx.Module):
 
             return nnx.merge(graph, parameters)(x, positions, rotation, attend, block_key), None
 
-        if config.remat is Remat.layer:
-            layer = jax.checkpoint(layer)
-        elif config.remat is Remat.dots:
-            layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        layer = rematerialised(layer, config.remat, gathers=gather is not None)
         keys = None if dropout_key is None else jax.random.split(dropout_key, config.layers)
         x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
         return self.norm(x)
@@ -82,20 +90,19 @@ class Transformer(nnx.Module):
         """Hidden states of new tokens, which are written into the cache and may attend to it and each other.
 
         Every row of the cache is read: a cache of about the length of its contexts is the fastest (`grow_cache`).
-        Tokens at negative positions are neither written nor meaningful.
+        Tokens at negative positions are neither written nor meaningful. Where the cache lies on a mesh, so may the
+        parameters, in any way: arrays are global, and only attention, whatever its strategy, tells devices apart.
         """
-        rows = jnp.arange(x.shape[0])[:, None]
-        targets = jnp.where(positions < 0, cache.capacity, positions)
-        segments = cache.segment_ids.at[rows, targets].set(segment_ids, mode="drop")
-        key_positions = jnp.broadcast_to(jnp.arange(cache.capacity, dtype=jnp.int32), segments.shape)
+        segments = write_labels(cache.segment_ids, segment_ids, positions, cache.mesh)
+        key_positions = cache.positions()
         keys, values = list(cache.keys), list(cache.values)
         graph, stacked = nnx.split(self.layers)
         rotation = self._rotation(positions)
         for index in range(self.config.layers):
 
             def attend(query: jax.Array, key: jax.Array, value: jax.Array, index: int = index) -> jax.Array:
-                keys[index] = write_rows(keys[index], key, positions)
-                values[index] = write_rows(values[index], value, positions)
+                keys[index] = write_rows(keys[index], key, positions, cache.mesh)
+                values[index] = write_rows(values[index], value, positions, cache.mesh)
                 return decode_attention(
                     query,
                     keys[index],
@@ -104,6 +111,7 @@ class Transformer(nnx.Module):
                     key_positions=key_positions,
                     query_segments=segment_ids,
                     key_segments=segments,
+                    mesh=cache.mesh,
                 )
 
             block = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stacked))

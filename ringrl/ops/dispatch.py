@@ -11,8 +11,10 @@ from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
 from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device
 from ringrl.ops.layouts import check_dealt
+from ringrl.ops.parts import inside_mesh
 from ringrl.ops.reference import dense_attention
-from ringrl.ops.sharded import SEQUENCE_AXES, ring_size, sharded_attention
+from ringrl.ops.sharded import attention_of_part, ring_size, sharded_attention
+from ringrl.types import SEQUENCE_AXES
 
 
 def attention(
@@ -30,6 +32,8 @@ def attention(
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "B S H D"]:
     """Exact masked attention of global arrays, by the configured strategy.
+
+    Inside `jax.shard_map` over the mesh, arrays are this device's parts, and the result is too: positions are needed.
 
     Args:
       query, key, value: K divides H; query head h reads key head h // (H / K).
@@ -53,7 +57,11 @@ def attention(
     """
     _check(query, key, value, window, dropout_rate)
     _check_labels(query, positions=positions, segment_ids=segment_ids)
-    _check_layout(config, mesh, query, positions, segment_ids)
+    in_parts = mesh is not None and inside_mesh()
+    if in_parts and positions is None:
+        raise RingRLError("attention inside jax.shard_map needs positions: a part does not know where it stands.")
+    if not in_parts:
+        _check_layout(config, mesh, query, positions, segment_ids)
     in_order = positions is None
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
@@ -76,6 +84,8 @@ def attention(
         case Strategy.blockwise:
             return blockwise_attention(*arguments)
         case Strategy.ring | Strategy.ulysses | Strategy.hybrid:
+            if mesh is not None and in_parts:
+                return attention_of_part(config.strategy, mesh, *arguments[:-2], seed, options=options)
             return sharded_attention(config.strategy, mesh, *arguments, in_order=in_order)
 
 

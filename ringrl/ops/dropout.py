@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from ringrl.ops.parts import chain_numbers
+
 
 def _mix(bits: jax.Array) -> jax.Array:
     """A bijection of 32-bit words whose output bits depend on all input bits (a xor-shift-multiply finaliser)."""
@@ -48,7 +50,7 @@ def drop_features(
         return x
     chains, _, width = x.shape
     seed = dropout_seed(key)
-    chain_words = _mix(seed[0] + jnp.arange(chains, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))
+    chain_words = _mix(seed[0] + chain_numbers(chains).astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
     token_words = _mix(chain_words[:, None] ^ (positions.astype(jnp.uint32) * jnp.uint32(0x27D4EB2F)))
     feature_words = _mix(seed[1] + jnp.arange(width, dtype=jnp.uint32) * jnp.uint32(0x165667B1))
     bits = _mix(token_words[:, :, None] + feature_words[None, None, :])

@@ -11,11 +11,15 @@ def project(x: Float[Array, "*tokens M"], kernel: Float[Array, "M N"]) -> Float[
     For a kernel's gradient, XLA on a CPU transposes an operand, and computes whatever made it once more in slow
     strided loops. JAX's own rule has it transpose the output's gradient; here it is whichever is narrower.
     """
+    return _product(x, kernel)
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 def _forward(x, kernel):
-    return project(x, kernel), (x, kernel)
+    return _product(x, kernel), (x, kernel)  # the product itself: rematerialisation policies know it by name
 
 
 def _backward(saved, gradient):

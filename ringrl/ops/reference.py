@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.ops.dropout import dropout_multiplier
 from ringrl.ops.masks import attention_mask
+from ringrl.ops.parts import chain_numbers
 from ringrl.ops.precision import accumulator_dtype
 
 
@@ -41,7 +42,7 @@ def dense_attention(
     if dropout_rate > 0.0:
         assert seed is not None
         keep = dropout_multiplier(
-            seed, dropout_rate, jnp.arange(chains), jnp.arange(heads), query_positions, key_positions
+            seed, dropout_rate, chain_numbers(chains), jnp.arange(heads), query_positions, key_positions
         )
         weights = weights * keep.reshape(weights.shape).astype(weights.dtype)
     mixed = jnp.einsum("bkgqt,btkd->bqkgd", weights.astype(value.dtype), value, preferred_element_type=accumulator)

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 from ringrl.ops.precision import accumulator_dtype
+
+SAVED_OUTPUT = "attention_output"  # the name under which rematerialisation policies find output and logsumexp
 
 
 class Ring(NamedTuple):
@@ -176,6 +179,7 @@ def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, 
     query, key, value, labels, dropout = jax.lax.optimization_barrier((query, key, value, labels, dropout))
     output, logsumexp = ring_forward(ring, options, query, key, value, labels, dropout)
     # The output is kept unrounded: the row sums of the backward pass amplify what rounding to bfloat16 loses.
+    output, logsumexp = (checkpoint_name(x, SAVED_OUTPUT) for x in (output, logsumexp))
     return output.astype(query.dtype), (query, key, value, labels, dropout, output, logsumexp)
 
 

@@ -4,6 +4,7 @@ Ring: both sequence axes of the mesh are one ring. Ulysses: both exchange heads.
 2405.07719): the `head` axis exchanges heads and the `ring` axis is the ring.
 """
 
+import functools
 import math
 
 import jax
@@ -16,10 +17,11 @@ from ringrl.errors import RingRLError
 from ringrl.ops.config import Layout, Strategy
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, choose_kernel, computing_device
 from ringrl.ops.layouts import dealing_order
+from ringrl.ops.parts import chain_numbers, numbers
 from ringrl.ops.ring import Ring, ring_attention
 from ringrl.ops.ulysses import check_heads, heads_to_tokens, tokens_to_heads
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES
 
-BATCH_AXES, SEQUENCE_AXES = ("data", "fsdp"), ("ring", "head")
 AXES_OF = {  # of the ring, and of the exchange of heads
     Strategy.ring: (SEQUENCE_AXES, ()),
     Strategy.ulysses: ((), SEQUENCE_AXES),
@@ -57,9 +59,8 @@ def sharded_attention(
     segment fill it up. Raises RingRLError for a mesh that lacks an axis, and chains or heads that do not divide.
     """
     mesh = _check_mesh(strategy, mesh)
-    ring_axes, head_axes = AXES_OF[strategy]
-    ring_devices, head_devices, batch_devices = (_size(mesh, axes) for axes in (ring_axes, head_axes, BATCH_AXES))
-    check_heads(query.shape[2], head_devices)
+    ring_devices, head_devices = (_size(mesh, axes) for axes in AXES_OF[strategy])
+    batch_devices = _size(mesh, BATCH_AXES)
     length, chains = query.shape[1], query.shape[0]
     if chains % batch_devices:
         raise RingRLError(
@@ -67,26 +68,9 @@ def sharded_attention(
             "change training.batch_size or the mesh."
         )
     extra = -length % (ring_devices * head_devices)
-    hops = _hops(ring_devices, (length + extra) // ring_devices, options, in_order)
-    ring = Ring(ring_axes, ring_devices, hops)
-    kernel = choose_kernel(options, computing_device(mesh), query, (length + extra) // ring_devices)
-    options = options._replace(kernel=kernel)
-
-    def on_one_device(query, key, value, positions, segments, seed):
-        if head_devices > 1:
-            positions, segments = (
-                jax.lax.all_gather(label, head_axes, axis=1, tiled=True) for label in (positions, segments)
-            )
-        query, key, value = (tokens_to_heads(x, head_axes, head_devices) for x in (query, key, value))
-        dropout = DropoutKeys(
-            seed, _numbers(query.shape[0], BATCH_AXES, batch_devices), _numbers(query.shape[2], head_axes, head_devices)
-        )
-        mixed = ring_attention(ring, options, query, key, value, Labels(positions, segments), dropout)
-        return heads_to_tokens(mixed, head_axes, head_devices)
-
     tokens = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
     sharded = jax.shard_map(
-        on_one_device,
+        functools.partial(attention_of_part, strategy, mesh, options=options, in_order=in_order),
         mesh=mesh,
         in_specs=(tokens, tokens, tokens, tokens, tokens, PartitionSpec()),
         out_specs=tokens,
@@ -97,6 +81,37 @@ def sharded_attention(
     query, key, value, positions = (_lengthen(x, extra) for x in (query, key, value, positions))
     output = sharded(query, key, value, positions, segments, seed)
     return output[:, :length]
+
+
+def attention_of_part(
+    strategy: Strategy,
+    mesh: jax.sharding.Mesh,
+    query: Float[Array, "B S H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    positions: Int[Array, "B S"],
+    segments: Int[Array, "B S"],
+    seed: UInt32[Array, "2"],
+    *,
+    options: LocalOptions,
+    in_order: bool = False,
+) -> Float[Array, "B S H D"]:
+    """`sharded_attention` inside `jax.shard_map`: of this device's chains and tokens, as many as on every other."""
+    ring_axes, head_axes = AXES_OF[strategy]
+    ring_devices, head_devices = _size(mesh, ring_axes), _size(mesh, head_axes)
+    check_heads(query.shape[2], head_devices)
+    ring_tokens = query.shape[1] * head_devices  # of one device of the ring, when heads are exchanged
+    ring = Ring(ring_axes, ring_devices, _hops(ring_devices, ring_tokens, options, in_order))
+    options = options._replace(kernel=choose_kernel(options, computing_device(mesh), query, ring_tokens))
+    if head_devices > 1:
+        positions, segments = (
+            jax.lax.all_gather(label, head_axes, axis=1, tiled=True) for label in (positions, segments)
+        )
+    query, key, value = (tokens_to_heads(x, head_axes, head_devices) for x in (query, key, value))
+    heads = numbers(query.shape[2], head_axes) if head_axes else jnp.arange(query.shape[2])
+    dropout = DropoutKeys(seed, chain_numbers(query.shape[0]), heads)
+    mixed = ring_attention(ring, options, query, key, value, Labels(positions, segments), dropout)
+    return heads_to_tokens(mixed, head_axes, head_devices)
 
 
 def _hops(devices: int, tokens: int, options: LocalOptions, in_order: bool) -> int:
@@ -124,12 +139,6 @@ def check_axes(what: str, mesh: jax.sharding.Mesh) -> None:
 
 def _size(mesh: jax.sharding.Mesh, axes: tuple[str, ...]) -> int:
     return math.prod(mesh.shape[axis] for axis in axes)
-
-
-def _numbers(count: int, axes: tuple[str, ...], devices: int) -> Int[Array, " count"]:
-    """This device's chains or heads, numbered over all devices."""
-    first = jax.lax.axis_index(axes) * count if devices > 1 else 0
-    return first + jnp.arange(count, dtype=jnp.int32)
 
 
 def _lengthen(x: jax.Array, extra: int) -> jax.Array:

@@ -18,6 +18,7 @@ class MeshConfig:
     fsdp: int = 1
     ring: int = 1
     head: int = 1
+    explain: bool = False  # print what lies where, and train nothing
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -26,6 +27,11 @@ class MeshConfig:
                 raise RingRLError(f"mesh.{axis}={size}: use at least 1, or -1 for the devices that are left.")
         if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
             raise RingRLError("mesh: only one axis can be -1.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By axis, as `make_mesh` takes them."""
+        return {axis: getattr(self, axis) for axis in AXES}
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:

@@ -1,5 +1,7 @@
 """What the trainer knows of a device: its name, its peak, its memory, and whether a compiled step fits."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +12,37 @@ from ringrl.errors import RingRLError
 
 GIB = 2**30
 
-# Dense bfloat16 FLOP/s of one JAX device (float16 on V100, which has no bfloat16), without sparsity. Sources: NVIDIA's
-# data sheets of V100, A100, H100 and H200; Google Cloud's TPU system architecture pages. The first name found in
-# the device kind wins. A JAX device is one core of a TPU v3 (half a chip), a whole chip from v4 on.
+# Dense bfloat16 FLOP/s of one JAX device (float16 on V100, which has no bfloat16), without sparsity; None: not known.
+# Sources: NVIDIA's data sheets (Ada's white paper for the RTX 4090; half of what they give with sparsity, where they
+# give that alone); Google Cloud's TPU system architecture pages. The first name found in the device kind, as words of
+# its own, wins. A JAX device is one core of a TPU v3 or TPU7x (half a chip), a whole chip from v4 to v6e.
 _PEAK_FLOPS = (
+    ("GB200", 2500e12),
+    ("B200", 2250e12),
+    ("GH200", 989.4e12),
+    ("H200 NVL", 835.5e12),
     ("H200", 989.4e12),
     ("H100 PCIe", 756e12),
+    ("H100 NVL", 835.5e12),
     ("H100", 989.4e12),
     ("A100", 312e12),
+    ("A10", 125e12),
+    ("L40S", 362e12),
+    ("L40", 181e12),
+    ("L4", 121e12),
     ("V100", 125e12),
+    ("RTX 4090 D", None),
+    ("RTX 4090 Laptop", None),
+    ("RTX 4090", 165.2e12),
     ("TPU v3", 61.5e12),
     ("TPU v4", 275e12),
     ("TPU v5 lite", 197e12),
     ("TPU v5e", 197e12),
+    ("TPU v5p", 459e12),
     ("TPU v5", 459e12),
     ("TPU v6", 918e12),
+    ("TPU v6e", 918e12),
+    ("TPU7x", 1153.5e12),
 )
 
 
@@ -35,7 +53,23 @@ def device_name(device: Any = None) -> str:
 
 def peak_flops(device_kind: str) -> float | None:
     """Peak dense bfloat16 FLOP/s of one device of that kind, or None where unknown (every CPU)."""
-    return next((peak for name, peak in _PEAK_FLOPS if name.lower() in device_kind.lower()), None)
+    found = (peak for name, peak in _PEAK_FLOPS if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE))
+    return next(found, None)
+
+
+def memory_in_use(devices: Sequence[Any] | None = None) -> dict[str, float]:
+    """Bytes in use now: `bytes_in_use` and `peak_bytes` of the fullest device, where devices tell, and `host_resident`.
+
+    `devices` are this process's own by default. The peak is since the process began; the last is what the process
+    itself holds of the host's memory, which on a CPU is all there is to know.
+    """
+    statistics = [device.memory_stats() or {} for device in (jax.local_devices() if devices is None else devices)]
+    memory = {"host_resident": float(psutil.Process().memory_info().rss)}
+    for ours, theirs in (("bytes_in_use", "bytes_in_use"), ("peak_bytes", "peak_bytes_in_use")):
+        values = [float(found[theirs]) for found in statistics if theirs in found]
+        if values:
+            memory[ours] = max(values)
+    return memory
 
 
 def needed_bytes(compiled: Any) -> int:
@@ -79,15 +113,14 @@ def check_memory(compiled: Any, device: Any, *, steps: int, available: int | Non
         )
 
 
-def check_state_memory(shapes: Any, device: Any, *, available: int | None = None) -> None:
-    """Raise RingRLError where a training state of these shapes does not fit on a device; nothing is allocated."""
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+def check_state_memory(needed: int, device: Any, *, available: int | None = None) -> None:
+    """Raise RingRLError where a device's part of a training state, in bytes, does not fit; nothing is allocated."""
     available = available_bytes(device) if available is None else available
     if available is not None and needed > available:
         raise RingRLError(
             f"Model larger than memory allows: its parameters and optimiser state need {needed / GIB:.2f} GiB and "
-            f"{device_name(device)} has {available / GIB:.2f} GiB; choose a smaller model, or lower model.layers or "
-            "model.width."
+            f"{device_name(device)} has {available / GIB:.2f} GiB; choose a smaller model, or spread it over more "
+            "devices (mesh.fsdp or mesh.ring)."
         )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ringrl.ops import AttentionConfig
+from ringrl.parallel.sharding import bytes_per_device, parameter_shardings
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
@@ -23,7 +24,10 @@ class Agent(Protocol):
         ...
 
     def loss(self, params: Parameters, batch: Chain, dropout_key: jax.Array | None, /) -> tuple[jax.Array, Metrics]:
-        """Mean loss over the supervised steps of a batch, and scalar metrics with their number, `supervised_steps`."""
+        """Mean loss over the supervised steps of a batch, and scalar metrics with their number, `supervised_steps`.
+
+        With a mesh it is called inside `jax.shard_map`, with each device's part of parameters and batch.
+        """
         ...
 
     def train_flops(self, chains: int, steps: int) -> float:
@@ -62,25 +66,41 @@ class TrainState:
     skipped_in_row: jax.Array  # () int32
 
 
-def state_sharding(agent: Agent) -> jax.sharding.NamedSharding | None:
-    """Where the state lies: whole on every device of the agent's mesh; None for the first device."""
-    return None if agent.mesh is None else jax.sharding.NamedSharding(agent.mesh, jax.sharding.PartitionSpec())
-
-
 def create_state(
     agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
 ) -> TrainState:
-    """A fresh state, a function of the seed alone; raises RingRLError where it needs more memory than there is."""
+    """A fresh state, a function of the seed alone, each device making its own part (`ringrl.parallel.sharding`).
+
+    Raises RingRLError where a device needs more memory for it than there is.
+    """
     transform = optimizer if optimizer is not None else make_optimizer(training)
-
-    @functools.partial(jax.jit, out_shardings=state_sharding(agent))
-    def create(key: jax.Array) -> TrainState:
-        parameter_key, dropout_key = jax.random.split(key)
-        params = agent.init(parameter_key)
-        # Separate zeros: a donated state may not hold one buffer twice.
-        counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
-        return TrainState(params, transform.init(params), counters[0], dropout_key, counters[1], counters[2])
-
+    shardings = state_shardings(agent, transform)
+    create = functools.partial(_fresh, agent, transform)
     key = jax.random.key(seed)
-    check_state_memory(jax.eval_shape(create, key), jax.local_devices()[0])
-    return create(key)
+    device = jax.local_devices()[0]
+    check_state_memory(bytes_per_device(jax.eval_shape(create, key), agent.mesh), device)
+    return jax.jit(create, out_shardings=shardings)(key)
+
+
+def state_shardings(agent: Agent, optimizer: optax.GradientTransformation) -> Any:
+    """Where each array of a state lies on the agent's mesh; None, for the first device, without one."""
+    if agent.mesh is None:
+        return None
+    return parameter_shardings(_shapes(agent, optimizer), agent.mesh)
+
+
+def state_shapes(agent: Agent, training: TrainingConfig) -> TrainState:
+    """A fresh state's shapes and dtypes, of which nothing is made."""
+    return _shapes(agent, make_optimizer(training))
+
+
+def _shapes(agent: Agent, optimizer: optax.GradientTransformation) -> TrainState:
+    return jax.eval_shape(functools.partial(_fresh, agent, optimizer), jax.random.key(0))
+
+
+def _fresh(agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    parameter_key, dropout_key = jax.random.split(key)
+    params = agent.init(parameter_key)
+    # Separate zeros: a donated state may not hold one buffer twice.
+    counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
+    return TrainState(params, optimizer.init(params), counters[0], dropout_key, counters[1], counters[2])

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from ringrl.errors import RingRLError
 from ringrl.training.compiler_flags import compiler_flags
 from ringrl.training.config import TrainingConfig
+from ringrl.training.gradients import loss_and_gradients
 from ringrl.training.optimizer import learning_rate_schedule, make_optimizer
-from ringrl.training.state import Agent, TrainState, state_sharding
-from ringrl.types import Chain, Metrics, Parameters
+from ringrl.training.state import Agent, TrainState, state_shardings
+from ringrl.types import Chain, Metrics
 
 TrainStep = Callable[[TrainState, Chain], tuple[TrainState, Metrics]]
 
@@ -34,7 +35,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Chain) -> tuple[TrainState, Metrics]:
         dropout_key = jax.random.fold_in(state.key, state.step)
-        loss, agent_metrics, gradients = _loss_and_gradients(agent, state.params, batch, dropout_key, pieces)
+        loss, agent_metrics, gradients = loss_and_gradients(agent, state.params, batch, dropout_key, pieces)
+        with jax.named_scope("optimizer"):
+            return update(state, loss, agent_metrics, gradients)
+
+    def update(state: TrainState, loss, agent_metrics: Metrics, gradients) -> tuple[TrainState, Metrics]:
         gradient_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
@@ -61,52 +66,15 @@ def make_train_step(
         }
         return next_state, metrics
 
+    shardings = None
+    if agent.mesh is not None:
+        shardings = state_shardings(agent, transform), NamedSharding(agent.mesh, PartitionSpec())
     return jax.jit(
         train_step,
         donate_argnums=0,
-        out_shardings=state_sharding(agent),
+        out_shardings=shardings,
         compiler_options=compiler_flags(agent.mesh),
     )
-
-
-def split_batch(batch: Chain, pieces: int) -> Chain:
-    """Leaves (B, ...) as (pieces, B / pieces, ...); raises RingRLError where pieces does not divide B."""
-    chains = jax.tree.leaves(batch)[0].shape[0]
-    if chains % pieces:
-        raise RingRLError(f"A batch of {chains} chains does not split into {pieces} (training.gradient_accumulation).")
-    return jax.tree.map(lambda leaf: leaf.reshape(pieces, chains // pieces, *leaf.shape[1:]), batch)
-
-
-def _loss_and_gradients(
-    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int
-) -> tuple[jax.Array, Metrics, Parameters]:
-    """Loss, metrics and gradients of the whole batch, computed piece by piece.
-
-    An agent's loss is a mean over supervised steps, so each piece counts by its number of them and the sum
-    equals the mean over the whole batch, however unevenly the pieces are filled.
-    """
-    value_and_grad = jax.value_and_grad(agent.loss, has_aux=True)
-    if pieces == 1:
-        (loss, metrics), gradients = value_and_grad(params, batch, dropout_key)
-        return loss, metrics, gradients
-
-    def add_piece(total: Parameters, indexed_piece: tuple[jax.Array, Chain]) -> tuple[Parameters, Any]:
-        index, piece = indexed_piece
-        (loss, metrics), gradients = value_and_grad(params, piece, jax.random.fold_in(dropout_key, index))
-        weight = metrics["supervised_steps"].astype(jnp.float32)
-        total = jax.tree.map(lambda accumulated, part: accumulated + part * weight, total, gradients)
-        return total, (weight, {**metrics, "loss": loss})
-
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    gradients, (weights, metrics) = jax.lax.scan(
-        add_piece, zeros, (jnp.arange(pieces), split_batch(batch, pieces)), length=pieces
-    )
-    supervised_steps = weights.sum()
-    scale = 1.0 / jnp.maximum(supervised_steps, 1.0)
-    gradients = jax.tree.map(lambda leaf: leaf * scale, gradients)
-    metrics = {name: (values.astype(jnp.float32) * weights).sum() * scale for name, values in metrics.items()}
-    loss = metrics.pop("loss")
-    return loss, {**metrics, "supervised_steps": supervised_steps}, gradients
 
 
 def _choose(condition: jax.Array, chosen: Any, otherwise: Any) -> Any:

@@ -68,7 +68,13 @@ def losses(attention: AttentionConfig, mesh: jax.sharding.Mesh | None, steps: in
     training = TrainingConfig(steps=steps, batch_size=CHAINS, optimizer=OptimizerConfig(learning_rate=3e-3))
     state, step = create_state(agent, training, 0), make_train_step(agent, training)
     found = []
-    order = np.arange(STEPS) if mesh is None else step_order(attention.strategy, attention.layout, STEPS, mesh)
+    order = (
+        np.arange(STEPS)
+        if mesh is None
+        else step_order(attention.strategy, attention.layout, STEPS, mesh)
+        if attention.strategy.is_sharded
+        else np.arange(STEPS)
+    )
     for index in range(steps):
         state, metrics = step(state, deal_chain(make_batch(index), order))
         found.append(float(metrics["loss"]))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ringrl.parallel import make_mesh
 from ringrl.training import step as step_module
 from ringrl.training.compiler_flags import compiler_flags, describe_flags
 
@@ -53,11 +54,11 @@ def test_the_line_of_the_log() -> None:
 def test_the_training_step_is_compiled_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(step_module, "compiler_flags", lambda mesh: asked.append(mesh) or {"no_such_flag": True})
-    mesh = object()
+    mesh = make_mesh(ring=2)
     agent = types.SimpleNamespace(mesh=mesh)
     given = {}
     monkeypatch.setattr(jax, "jit", lambda function, **options: given.update(options))
-    monkeypatch.setattr(step_module, "state_sharding", lambda agent: None)
+    monkeypatch.setattr(step_module, "state_shardings", lambda *_: None)
     step_module.make_train_step(agent, step_module.TrainingConfig())
     assert asked == [mesh]
     assert given["compiler_options"] == {"no_such_flag": True}

@@ -10,9 +10,10 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.training.config import OptimizerConfig, TrainingConfig
+from ringrl.training.gradients import split_batch
 from ringrl.training.optimizer import make_optimizer
 from ringrl.training.state import create_state
-from ringrl.training.step import make_train_step, split_batch
+from ringrl.training.step import make_train_step
 
 
 def config(**options):

@@ -1,0 +1,26 @@
+"""A sum over tokens, a block of them at a time: for losses whose outputs are wider than what they are made of."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def blockwise_sum(
+    fn: Callable[..., Float[Array, ""]], arrays: Sequence[Float[Array, "B S ..."]], block_size: int
+) -> Float[Array, ""]:
+    """`fn(*arrays)`, for an `fn` that sums over tokens, holding what it makes of one block at a time.
+
+    The backward pass computes a block's share again. Zeros fill the last block up, of which `fn` has to make 0. A block
+    size of 0, or of at least S, calls `fn` once.
+    """
+    length = arrays[0].shape[1]
+    if block_size <= 0 or block_size >= length:
+        return fn(*arrays)
+
+    def blocks(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (0, -length % block_size), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block_size, *x.shape[2:]), 1, 0)
+
+    return jax.lax.map(lambda block: jax.checkpoint(fn)(*block), tuple(map(blocks, arrays))).sum()

@@ -1,0 +1,102 @@
+"""Loss and gradients of a batch, on one device or, each with its part, on all devices of a mesh.
+
+Everything that devices say to each other while they compute them is written out here, in `ringrl.parallel.gather` and
+in `ringrl.ops`: nothing is left to XLA's partitioner.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from ringrl.errors import RingRLError
+from ringrl.parallel.gather import sum_gradients
+from ringrl.parallel.sharding import BATCH, parameter_specs
+from ringrl.training.state import Agent
+from ringrl.types import Chain, Metrics, Parameters
+
+LossAndGradients = tuple[jax.Array, Metrics, Parameters]
+
+
+def loss_and_gradients(
+    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int
+) -> LossAndGradients:
+    """Loss, metrics and gradients of the whole batch, computed piece by piece; global arrays in and out.
+
+    An agent's loss is a mean over supervised steps, so each device's piece counts by its number of them and the sum
+    equals the mean over the whole batch, however unevenly it is filled.
+    """
+    mesh = agent.mesh
+    if mesh is None:
+        if pieces == 1:
+            (loss, metrics), gradients = jax.value_and_grad(agent.loss, has_aux=True)(params, batch, dropout_key)
+            return loss, metrics, gradients
+        return _weigh(*_sums(agent, params, batch, dropout_key, pieces))
+    specs = parameter_specs(params, mesh)
+
+    def on_each_device(params: Parameters, batch: Chain, dropout_key: jax.Array) -> LossAndGradients:
+        axes = tuple(axis for axis, size in mesh.shape.items() if size > 1)
+        weight, sums, gradients = _sums(agent, params, batch, dropout_key, pieces)
+        weight, sums = jax.lax.psum((weight, sums), axes) if axes else (weight, sums)
+        return _weigh(weight, sums, sum_gradients(gradients, specs, axes))
+
+    sharded = jax.shard_map(
+        on_each_device,
+        mesh=mesh,
+        in_specs=(specs, BATCH, PartitionSpec()),
+        out_specs=(PartitionSpec(), PartitionSpec(), specs),
+        check_vma=False,  # `gather` and attention have rules of their own
+    )
+    return sharded(params, batch, dropout_key)
+
+
+def split_batch(batch: Chain, pieces: int) -> Chain:
+    """Leaves (B, ...) as (pieces, B / pieces, ...); raises RingRLError where pieces does not divide B."""
+    chains = jax.tree.leaves(batch)[0].shape[0]
+    if chains % pieces:
+        raise RingRLError(
+            f"{chains} chains (training.batch_size, of each device) do not split into {pieces} "
+            "(training.gradient_accumulation)."
+        )
+    return jax.tree.map(lambda leaf: leaf.reshape(pieces, chains // pieces, *leaf.shape[1:]), batch)
+
+
+def _sums(
+    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int
+) -> tuple[jax.Array, Metrics, Parameters]:
+    """Supervised steps; metrics, the loss among them, and gradients, each times them and summed over pieces."""
+
+    def weighted_loss(params: Parameters, piece: Chain, key: jax.Array) -> tuple[jax.Array, Any]:
+        loss, metrics = agent.loss(params, piece, key)
+        metrics = dict(metrics)
+        weight = jax.lax.stop_gradient(metrics.pop("supervised_steps").astype(loss.dtype))
+        metrics = {name: value.astype(loss.dtype) * weight for name, value in {**metrics, "loss": loss}.items()}
+        return metrics["loss"], (weight, metrics)
+
+    gradient = jax.grad(weighted_loss, has_aux=True)
+    if pieces == 1:
+        gradients, (weight, metrics) = gradient(params, batch, dropout_key)
+        return weight, metrics, gradients
+
+    def add_piece(total: Any, indexed_piece: tuple[jax.Array, Chain]) -> tuple[Any, None]:
+        index, piece = indexed_piece
+        gradients, found = gradient(params, piece, jax.random.fold_in(dropout_key, index))
+        return jax.tree.map(jnp.add, total, (gradients, found)), None
+
+    split = split_batch(batch, pieces)
+    first = jax.tree.map(lambda leaf: leaf[0], split)
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient, params, first, dropout_key)
+    )
+    (gradients, (weight, metrics)), _ = jax.lax.scan(add_piece, nothing, (jnp.arange(pieces), split), length=pieces)
+    return weight, metrics, gradients
+
+
+def _weigh(weight: jax.Array, sums: Metrics, gradients: Parameters) -> LossAndGradients:
+    """Means from sums over supervised steps."""
+    scale = 1.0 / jnp.maximum(weight, 1.0)
+    means = {name: value * scale for name, value in sums.items()}
+    loss = means.pop("loss")
+    gradients = jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradients)
+    return loss, {**means, "supervised_steps": weight}, gradients
