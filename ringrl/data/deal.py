@@ -1,4 +1,4 @@
-"""Batches laid out in memory as the devices of a ring are to hold them; the model never reshuffles."""
+"""Whole batches laid out in memory as the devices of a ring are to hold them: the reference of slices."""
 
 import dataclasses
 
@@ -11,7 +11,11 @@ PADDING = {"segment_ids": -1}  # belongs to no segment; all else is 0
 
 
 def deal_chain(chain: Chain, order: Int[np.ndarray, " padded"]) -> Chain:
-    """Every array (B, P, ...) with the step `order[p]` at place p; padding where there is no such step."""
+    """Every array (B, P, ...) with the step `order[p]` at place p; padding where there is no such step.
+
+    It holds the whole batch twice. Training never calls it, since `ChainSampler.batch` builds a dealt slice from the
+    store: this is the reference for that in tests.
+    """
 
     def dealt(name: str, values: np.ndarray) -> np.ndarray:
         extra = len(order) - values.shape[1]

@@ -2,50 +2,45 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 
 from ringrl.data.chains import ChainSampler
-from ringrl.data.deal import deal_chain
 from ringrl.types import Chain
 
+Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each place of memory
+Batch = TypeVar("Batch", Chain, list[Chain])
 
-class Loader(Iterator[Chain]):
-    """Iterates over batches start, start + 1, ... stop - 1 of the stream `seed`; close it, or use it in a `with`.
+
+class Loader(Iterator[Batch], Generic[Batch]):
+    """Iterates over `prepare(k)` for k = start, start + 1, ... stop - 1; close it, or use it in a `with`.
 
     `wait_seconds` is the time the consumer has spent waiting for batches, `next_index` the batch that comes next.
     """
 
     def __init__(
         self,
-        sampler: ChainSampler,
+        prepare: Callable[[int], Batch],
         *,
-        seed: int,
-        batch_size: int,
         start: int = 0,
         stop: int | None = None,
         threads: int = 1,
         prefetch: int = 4,
-        order: np.ndarray | None = None,
     ) -> None:
         import grain  # heavy, and needed only here
 
         # Not past 2**62: grain counts in int64.
         indices = grain.MapDataset.range(start, min(sys.maxsize // 2, stop) if stop is not None else sys.maxsize // 2)
-
-        def prepare(index: int) -> Chain:
-            batch = sampler.batch(seed, index, batch_size)
-            return batch if order is None else deal_chain(batch, order)
-
         batches = indices.map(prepare)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
         self._iterator = iter(batches.to_iter_dataset(options))
         self.next_index = start
         self.wait_seconds = 0.0
 
-    def __next__(self) -> Chain:
+    def __next__(self) -> Batch:
         began = time.perf_counter()
         batch = next(self._iterator)
         self.wait_seconds += time.perf_counter() - began
@@ -56,11 +51,39 @@ class Loader(Iterator[Chain]):
         """Stop the threads; the loader is exhausted afterwards."""
         self._iterator.close()
 
-    def __enter__(self) -> "Loader":
+    def __enter__(self) -> "Loader[Batch]":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@overload
+def make_loader(
+    sampler: ChainSampler,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int = ...,
+    stop: int | None = ...,
+    threads: int = ...,
+    prefetch: int = ...,
+    parts: None = None,
+) -> Loader[Chain]: ...
+
+
+@overload
+def make_loader(
+    sampler: ChainSampler,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int = ...,
+    stop: int | None = ...,
+    threads: int = ...,
+    prefetch: int = ...,
+    parts: Sequence[Part],
+) -> Loader[list[Chain]]: ...
 
 
 def make_loader(
@@ -72,20 +95,21 @@ def make_loader(
     stop: int | None = None,
     threads: int = 1,
     prefetch: int = 4,
-    order: np.ndarray | None = None,
-) -> Loader:
-    """Batches k = start .. stop - 1 (for ever without `stop`): the same stream whatever the start.
+    parts: Sequence[Part] | None = None,
+) -> Loader[Chain] | Loader[list[Chain]]:
+    """Batches k = start .. stop - 1 (for ever without `stop`) of the stream `seed`: the same whatever the start.
 
     `threads` = 0 prepares each batch when it is asked for; else that many threads keep `prefetch` batches ready.
-    `order` deals the steps of every chain to devices (`deal_chain`).
+    With `parts` a batch is a list of those parts of it, each built by itself, and the whole is never held.
     """
-    return Loader(
-        sampler,
-        seed=seed,
-        batch_size=batch_size,
-        start=start,
-        stop=stop,
-        threads=threads,
-        prefetch=prefetch,
-        order=order,
-    )
+
+    def whole(index: int) -> Chain:
+        return sampler.batch(seed, index, batch_size)
+
+    def in_parts(index: int) -> list[Chain]:
+        episodes, first_steps = sampler.draw(seed, index, batch_size)
+        return [sampler.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts or ()]
+
+    if parts is None:
+        return Loader(whole, start=start, stop=stop, threads=threads, prefetch=prefetch)
+    return Loader(in_parts, start=start, stop=stop, threads=threads, prefetch=prefetch)

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -50,3 +51,20 @@ def test_a_loader_left_open_does_not_hold_up_the_interpreter(sampler, tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
     assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("config", [ChainConfig(trajectories=3), ChainConfig(trajectories=1, window_steps=4)])
+def test_parts_are_those_of_the_batch(make_store, config, threads):
+    store = make_store()
+    sampler = ChainSampler(store, config, fit_normalization(store))
+    parts = [(slice(0, 2), np.arange(0, sampler.steps, 2)), (slice(2, 4), np.arange(1, sampler.steps + 2))]
+    with make_loader(sampler, seed=7, batch_size=4, start=3, stop=6, threads=threads, parts=parts) as loader:
+        batches = list(loader)
+    assert len(batches) == 3
+    for index, batch in enumerate(batches, 3):
+        assert len(batch) == 2
+        for got, (rows, places) in zip(batch, parts, strict=True):
+            expected = sampler.batch(7, index, 4, rows, places)
+            for field in dataclasses.fields(got):
+                np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name))
