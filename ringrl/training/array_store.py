@@ -2,8 +2,13 @@
 
 Trees are stored by path as nested dictionaries, so they read back without being known beforehand. The files have a
 CRC-32 each: a flipped bit is noticed, and orbax, whose background reads fail noisily, is never given a damaged file.
+Where there are several processes all of them call `ArrayWrite` and `read_arrays`, for the same paths in one order.
 """
 
+import contextlib
+import itertools
+import logging
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import orbax.checkpoint as ocp
 Nested = dict[str, Any]
 
 _READ_BYTES = 1 << 22
+_writes = itertools.count()
 
 
 def nested(tree: Any) -> Nested:
@@ -40,36 +46,95 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def write_arrays(path: Path, tree: Nested) -> dict[str, int]:
-    """Write a tree of arrays to a new folder; returns the CRC-32 of each of its files."""
-    raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
-    with ocp.PyTreeCheckpointer() as writer:
-        writer.save(path, raw)
-    return _checksums(path)
+class _WithoutReports(logging.Filter):
+    """Leaves out orbax's traces of faults in its threads: `ArrayWrite.finish` raises them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
-def read_arrays(path: Path, checksums: dict[str, int], target: Nested | None = None) -> Nested:
-    """Read a folder of `write_arrays`: numpy arrays, or jax arrays with the shardings of `target` where it has some.
+_WITHOUT_REPORTS = _WithoutReports()
 
-    Raises ValueError where a file is absent or changed, before anything is read from it.
+
+class ArrayWrite:
+    """A tree of arrays on its way to a new folder.
+
+    Once made, the arrays given may be donated: orbax has copied them to the host, or holds the host's own buffers so
+    that they are not reused.
     """
+
+    def __init__(self, path: Path, tree: Nested) -> None:
+        self._path = path
+        logging.getLogger("absl").addFilter(_WITHOUT_REPORTS)  # once, however often it is added
+        raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+        # Its background barriers are named by the folder's last part, which every checkpoint has: a number tells them
+        # apart. Directories made in the background would need one more of them.
+        processes = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f"ringrl_{next(_writes)}")
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.PyTreeCheckpointHandler(multiprocessing_options=processes),
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            multiprocessing_options=processes,
+        )
+        self._writer.save(path, args=ocp.args.PyTreeSave(raw))
+
+    def finish(self) -> None:
+        """Wait until the arrays of all processes are in the folder; raises what the disk did. Call it once."""
+        try:
+            self._writer.wait_until_finished()
+        finally:
+            with contextlib.suppress(Exception):  # a second report of the same fault
+                self._writer.close()
+
+    def checksums(self) -> dict[str, int]:
+        """The CRC-32 of each file of the finished folder, all of it flushed to the disk."""
+        for path in self._path.rglob("*"):
+            flush(path)
+        return _checksums(self._path)
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk, the latter where the system can."""
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def verify_arrays(path: Path, checksums: dict[str, int]) -> None:
+    """Raises ValueError where a file that a finished `ArrayWrite` left is absent or changed."""
     found = _checksums(path)
     wrong = [name for name, value in checksums.items() if found.get(name) != value]
     if wrong:
         raise ValueError(f"{wrong[0]} is {'changed' if wrong[0] in found else 'missing'}")
-    leaves = {path_names(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(target)}
+
+
+def stored_shapes(path: Path) -> Nested:
+    """Shape and dtype of each array of a verified folder, a key's as its raw data."""
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(path).item_metadata.tree
-        # Without arguments orbax would ask for the devices that wrote the checkpoint.
-        arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), stored)
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
+
+
+def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nested:
+    """Read a verified folder of these `stored_shapes`: numpy arrays, or jax arrays in the shardings of `target`.
+
+    A process reads only what its own devices hold; the mesh that wrote the folder does not matter. A key comes as its
+    raw data.
+    """
+    leaves = {path_names(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(target)}
+    # Without arguments orbax would ask for the devices that wrote the checkpoint.
+    arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), shapes)
+    with ocp.PyTreeCheckpointer() as reader:
         return reader.restore(path, restore_args=arguments)
 
 
 def _restore_argument(leaf: Any) -> ocp.RestoreArgs:
     sharding = getattr(leaf, "sharding", None)
-    if leaf is None or sharding is None or is_key(leaf):
+    if sharding is None:
         return ocp.RestoreArgs(restore_type=np.ndarray)
-    return ocp.ArrayRestoreArgs(sharding=sharding)
+    return ocp.ArrayRestoreArgs(sharding=sharding)  # a key's names no axis, so it fits the raw data
 
 
 def _checksums(folder: Path) -> dict[str, int]:

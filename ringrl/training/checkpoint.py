@@ -1,39 +1,41 @@
 """Checkpoints of a run: which are kept, which is read, and what happens to damaged ones.
 
-    checkpoints/
-      step_00000500/
-        parameters/     arrays, orbax
-        training/       optimiser state, step, key, counters, orbax
-        metadata.json   what the caller gave, plus step, metric and a checksum per file
-
-A checkpoint is written beside its place under a hidden name and renamed when whole, so an interrupted save
-leaves nothing that looks like one.
+Arrays are written in the background while training goes on; `ringrl.training.checkpoint_folder` says how a checkpoint
+becomes one only when whole. Where there are several processes, all of them call `save`, `wait` and `restore` alike on
+one shared folder: each writes and reads its own devices' shards, and process 0 does the rest.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
-import errno
-import json
+import functools
 import logging
-import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, TypeVar
 
 import jax
 
 from ringrl.errors import RingRLError
-from ringrl.training.array_store import Nested, is_key, nested, path_names, read_arrays, write_arrays
+from ringrl.training.agreement import agree_any, agree_on_first, is_first_process
+from ringrl.training.array_store import (
+    ArrayWrite,
+    Nested,
+    is_key,
+    nested,
+    path_names,
+    read_arrays,
+    stored_shapes,
+    verify_arrays,
+)
+from ringrl.training.checkpoint_folder import CheckpointFolder, disk_fault, step_of
 from ringrl.training.state import TrainState
 from ringrl.types import Parameters
 
 Which = int | Literal["last", "best"] | None
 Warn = Callable[[str], None]
 
-_PREFIX = "step_"
-_UNFINISHED = ".unfinished_"
-_OVERHEAD_BYTES = 1 << 16  # of a checkpoint besides its arrays
+_Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
 
 
@@ -41,64 +43,57 @@ class Checkpointer:
     """Saves and restores the checkpoints of one run.
 
     Kept are the last `keep_last` (at least 1) and the one with the highest metric; saving a step drops those of later
-    steps, so the folder tells one history. `warn` is told, in one line,
-    of a damaged checkpoint that is passed over.
+    steps, so the folder tells one history. `warn` is told, in one line, of a damaged checkpoint that is passed over.
     """
 
     def __init__(self, directory: Path | str, keep_last: int = 2, warn: Warn | None = None) -> None:
-        self.directory = Path(directory).absolute()
+        self._folder = CheckpointFolder(directory)
+        self.directory = self._folder.directory
         self.keep_last = max(keep_last, 1)
         self._warn = warn if warn is not None else _logger.warning
+        self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
 
     def save(self, step: int, state: TrainState, metadata: Mapping[str, Any], metric: float | None = None) -> Path:
-        """Write the checkpoint of a step whole, then drop those no longer kept; returns its folder.
+        """Begin to write the checkpoint of a step; returns the folder it will have.
 
-        `metadata` is plain JSON. Raises RingRLError where the disk is full or cannot be written; the checkpoints
-        already there stay whole.
+        On return the state may be donated. The save before is finished first; when this one is whole, checkpoints no
+        longer kept are dropped. `metadata` is plain JSON. Raises RingRLError where the disk is full or cannot be
+        written, for this save or the one before; the checkpoints already there stay whole.
         """
-        target = self.directory / f"{_PREFIX}{step:08d}"
-        unfinished = self.directory / f"{_UNFINISHED}{target.name}"
+        self.wait()
+        trees = dict(zip(("parameters", "training"), _split(state), strict=True))
+        self._begin(step, sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
+        target, unfinished = self._folder.path(step), self._folder.unfinished(step)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            parameters, training = _split(state)
-            _check_space(self.directory, (parameters, training))
-            unfinished.mkdir()
-            checksums = {
-                "parameters": write_arrays(unfinished / "parameters", parameters),
-                "training": write_arrays(unfinished / "training", training),
-            }
-            implementation = str(jax.random.key_impl(state.key))
-            record = {**metadata, "step": step, "metric": metric, "key_implementation": implementation}
-            record["checksums"] = checksums
-            _write_json(unfinished / "metadata.json", record)
-            shutil.rmtree(target, ignore_errors=True)
-            unfinished.rename(target)
+            writes = {name: ArrayWrite(unfinished / name, tree) for name, tree in trees.items()}
         except Exception as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            reason = _disk_fault(error)
-            if reason is None:
-                raise
-            raise RingRLError(
-                f"Cannot save the checkpoint of step {step} in {self.directory}: {reason}; "
-                "free some space and resume from the checkpoint before."
-            ) from error
-        self._drop_old(step)
+            self._fail(step, error)
+        implementation = str(jax.random.key_impl(state.key))
+        record = {**metadata, "step": step, "metric": metric, "key_implementation": implementation}
+        self._saving = step, _in_background(lambda: self._finish(step, writes, record))
         return target
+
+    def wait(self) -> None:
+        """Finish the save under way, if there is one; faults as `save`. It is whole once process 0 has waited."""
+        if self._saving is None:
+            return
+        step, saving = self._saving
+        error = saving.exception()
+        self._saving = None
+        if error is not None:
+            self._fail(step, error)
 
     def restore(self, which: Which = "last", like: TrainState | None = None) -> tuple[Any, dict[str, Any]]:
         """State and metadata of a checkpoint: a step number, "best" (highest metric), or "last" (also None).
 
-        With `like` (a state, or its `jax.eval_shape`) a TrainState of that structure, dtypes and shardings,
-        else nested dictionaries of numpy arrays (a key as its raw data). A damaged checkpoint is named in one
-        warning and the next one is used. Raises RingRLError where none is whole, or `like` has another shape.
+        With `like` (a state, or its `jax.eval_shape`) a TrainState of that structure, dtypes and shardings, whatever
+        devices wrote it, else nested dictionaries of numpy arrays (a key as its raw data). A damaged checkpoint is
+        named in one warning and the next one is used. Raises RingRLError where none is whole, or `like` has another
+        shape.
         """
         (parameters, training), metadata = self._first_whole(which, ("parameters", "training"), like)
         tree = {"params": parameters, **training}
-        if like is None:
-            return tree, metadata
-        return _into(like, tree, metadata["key_implementation"], self.directory), metadata
+        return (tree if like is None else _filled(like, tree, metadata["key_implementation"])), metadata
 
     def restore_parameters(self, which: Which = "best") -> tuple[Parameters, dict[str, Any]]:
         """Parameters alone (nested dictionaries of numpy arrays) and metadata; faults as `restore`."""
@@ -111,35 +106,51 @@ class Checkpointer:
         return metadata
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint folder, ascending, whole or not."""
-        names = (path.name.removeprefix(_PREFIX) for path in self.directory.glob(f"{_PREFIX}*") if path.is_dir())
-        return sorted(int(name) for name in names if name.isdigit())
+        """Steps that have a checkpoint, ascending, damaged ones included, one under way left out."""
+        return self._folder.steps()
 
     def best(self) -> tuple[int, float] | None:
         """Step and metric of the checkpoint with the highest metric (the latest of equals), or None."""
-        scored = [(metric, step) for step in self.steps() if (metric := self._metric(step)) is not None]
-        return (max(scored)[1], max(scored)[0]) if scored else None
+        return self._folder.best()
 
-    def _path(self, step: int) -> Path:
-        return self.directory / f"{_PREFIX}{step:08d}"
+    def _begin(self, step: int, array_bytes: int) -> None:
+        fault = None
+        if is_first_process():
+            try:
+                self._folder.begin(step, array_bytes)
+            except Exception as error:
+                fault = error
+        failed = agree_any(fault is not None)
+        if fault is not None:
+            self._fail(step, fault)
+        if failed:
+            raise RingRLError(f"Process 0 cannot save the checkpoint of step {step} in {self.directory}; it says why.")
 
-    def _metric(self, step: int) -> float | None:
+    def _finish(self, step: int, writes: Mapping[str, ArrayWrite], record: dict[str, Any]) -> None:
+        """What is left once the arrays are copied; no collective may run here (see `ringrl.training.agreement`)."""
         try:
-            metric = _read_metadata(self._path(step)).get("metric")
-        except (OSError, ValueError):
-            return None
-        return metric if metric is not None and math.isfinite(metric) else None
+            with contextlib.ExitStack() as finishing:  # all of them, even if one fails
+                for write in writes.values():
+                    finishing.callback(write.finish)
+            # In process 0 a finished write is finished in all processes.
+            if is_first_process():
+                record["checksums"] = {name: write.checksums() for name, write in writes.items()}
+                self._folder.publish(step, record)
+                self._folder.drop_old(step, self.keep_last)
+        except Exception:
+            if is_first_process():
+                self._folder.abandon(step)
+            raise
 
-    def _drop_old(self, saved: int) -> None:
-        # A later step is what a damaged or abandoned course left: kept, it would pass for the newest.
-        for step in self.steps():
-            if step > saved:
-                shutil.rmtree(self._path(step), ignore_errors=True)
-        best = self.best()
-        kept = {*self.steps()[-self.keep_last :], *([best[0]] if best else [])}
-        for step in self.steps():
-            if step not in kept:
-                shutil.rmtree(self._path(step), ignore_errors=True)
+    def _fail(self, step: int, error: BaseException) -> NoReturn:
+        """Raise a fault of the disk as the user's, any other as it is."""
+        reason = disk_fault(error)
+        if reason is None:
+            raise error
+        raise RingRLError(
+            f"Cannot save the checkpoint of step {step} in {self.directory}: {reason}; "
+            "free some space and resume from the checkpoint before."
+        ) from error
 
     def _candidates(self, which: Which) -> list[int]:
         newest_first = self.steps()[::-1]
@@ -151,23 +162,38 @@ class Checkpointer:
     def _first_whole(
         self, which: Which, parts: tuple[str, ...], like: TrainState | None
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The first checkpoint asked for that reads back whole; damaged ones are warned of."""
-        candidates = self._candidates(which)
-        targets: dict[str, Nested] = {}
-        if like is not None:
-            targets["parameters"], targets["training"] = _split(like)
+        """The first checkpoint asked for that all processes read back whole; damaged ones are warned of."""
+        self.wait()
+        candidates = agree_on_first(self._candidates(which))
         for index, step in enumerate(candidates):
-            path = self._path(step)
-            try:
-                metadata = _read_metadata(path)
-                checksums = metadata.pop("checksums")
-                trees = [read_arrays(path / part, checksums[part], targets.get(part)) for part in parts]
-                return trees, metadata
-            except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-                after = f"trying step {candidates[index + 1]}" if index + 1 < len(candidates) else "none is left"
-                self._warn(f"Checkpoint {path} is damaged or incomplete ({_first_line(error)}); {after}.")
+            metadata, fault = _together(functools.partial(self._verified, step, parts))
+            if metadata is not None:
+                trees, fault = _together(functools.partial(self._read, step, parts, metadata, like))
+                if trees is not None:
+                    return trees, metadata
+            after = f"trying step {candidates[index + 1]}" if index + 1 < len(candidates) else "none is left"
+            self._warn(f"Checkpoint {self._folder.path(step)} is damaged or incomplete ({fault}); {after}.")
         asked = f" of step {which}" if isinstance(which, int) else ""
         raise RingRLError(f"No whole checkpoint{asked} in {self.directory}; check the path or train again.")
+
+    def _verified(self, step: int, parts: tuple[str, ...]) -> dict[str, Any]:
+        metadata = self._folder.metadata(step)
+        checksums = metadata.pop("checksums")
+        for part in parts:
+            verify_arrays(self._folder.path(step) / part, checksums[part])
+        return metadata
+
+    def _read(
+        self, step: int, parts: tuple[str, ...], metadata: Mapping[str, Any], like: TrainState | None
+    ) -> list[Nested]:
+        path = self._folder.path(step)
+        shapes = [stored_shapes(path / part) for part in parts]
+        targets: list[Nested | None] = [None] * len(parts)
+        if like is not None:
+            _check_fits(like, {"params": shapes[0], **shapes[1]}, metadata["key_implementation"], path)
+            targets = list(_split(like))
+        described = zip(parts, shapes, targets, strict=True)
+        return [read_arrays(path / part, shape, target) for part, shape, target in described]
 
 
 def find_checkpoint(path: Path | str, which: Which = "best") -> tuple[Path, Which]:
@@ -176,10 +202,11 @@ def find_checkpoint(path: Path | str, which: Which = "best") -> tuple[Path, Whic
     Raises RingRLError where the path is none of these.
     """
     folder = Path(path).absolute()
-    if folder.name.removeprefix(_PREFIX).isdigit() and folder.name.startswith(_PREFIX):
-        return folder.parent, int(folder.name.removeprefix(_PREFIX))
+    step = step_of(folder.name)
+    if step is not None:
+        return folder.parent, step
     for candidate in (folder / "checkpoints", folder):
-        if any(candidate.glob(f"{_PREFIX}*")):
+        if CheckpointFolder(candidate).steps():
             return candidate, which
     raise RingRLError(f"No checkpoint in {folder}; give a run folder that holds `checkpoints/`.")
 
@@ -204,52 +231,58 @@ def _split(state: TrainState) -> tuple[Nested, Nested]:
     return nested(rest.pop("params")), nested(rest)
 
 
-def _into(like: TrainState, tree: Nested, key_implementation: str, directory: Path) -> TrainState:
-    """The stored arrays in the structure of `like`; raises RingRLError where they do not fit it."""
-    stored = {path_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _by_path(tree: Nested) -> dict[tuple[str, ...], Any]:
+    return {path_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
-    def fill(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        names = path_names(path)
-        value = stored.get(names)
-        if value is not None and is_key(leaf):
-            value = jax.random.wrap_key_data(value, impl=key_implementation)
-        if value is None or value.shape != leaf.shape or value.dtype != leaf.dtype:
-            found = "is absent" if value is None else f"is {value.dtype}{list(value.shape)}"
+
+def _check_fits(like: TrainState, shapes: Nested, key_implementation: str, path: Path) -> None:
+    """Raises RingRLError where stored arrays are absent or of other shapes or dtypes than in `like`."""
+    stored = _by_path(shapes)
+    for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(like):
+        names = path_names(leaf_path)
+        found = stored.get(names)
+        if found is not None and is_key(leaf):
+            found = jax.eval_shape(lambda raw: jax.random.wrap_key_data(raw, impl=key_implementation), found)
+        if found is None or found.shape != leaf.shape or found.dtype != leaf.dtype:
+            said = "is absent" if found is None else f"is {found.dtype}{list(found.shape)}"
             raise RingRLError(
-                f"The checkpoint in {directory} is of another model: {'/'.join(names)} {found}, "
+                f"The checkpoint {path} is of another model: {'/'.join(names)} {said}, "
                 f"here {leaf.dtype}{list(leaf.shape)}; use the configuration it was trained with."
             )
-        return jax.numpy.asarray(value)
+
+
+def _filled(like: TrainState, tree: Nested, key_implementation: str) -> TrainState:
+    """The stored arrays, which fit, in the structure of `like`."""
+    stored = _by_path(tree)
+
+    def fill(path: tuple[Any, ...], leaf: Any) -> jax.Array:
+        value = stored[path_names(path)]
+        if is_key(leaf):
+            return jax.random.wrap_key_data(value, impl=key_implementation)
+        return jax.numpy.asarray(value)  # leaves a jax array where it lies
 
     return jax.tree_util.tree_map_with_path(fill, like)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+def _in_background(work: Callable[[], None]) -> concurrent.futures.Future[None]:
+    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
 
 
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+def _together(work: Callable[[], _Result]) -> tuple[_Result | None, str | None]:
+    """What a step of reading gives where it succeeds in every process, else the first line of what went wrong.
 
-
-def _check_space(directory: Path, trees: Any) -> None:
-    """Raise OSError where the arrays would not fit on the disk: orbax reports a full one at length."""
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _OVERHEAD_BYTES
-    if shutil.disk_usage(directory).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
-
-
-def _disk_fault(error: Exception) -> str | None:
-    """Why the disk refused a write, or None for any other fault; tensorstore reports it in words alone."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-    for code in codes:
-        if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
-            return os.strerror(code).lower()
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    A RingRLError, which is alike in all of them, is raised.
+    """
+    result, fault = None, None
+    try:
+        result = work()
+    except RingRLError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+        fault = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    if agree_any(fault is not None):
+        return None, fault or "another process cannot read it"
+    return result, None

@@ -47,6 +47,7 @@ class TrainingConfig:
     histogram_every: int = 0
     evaluate_every: int = 0  # the end of training always evaluates
     save_every: int = 500  # the end of training always saves
+    save_every_minutes: float = 0.0  # since the last save, whatever the reason of that; 0 is never
     keep_last: int = 2  # checkpoints kept besides the best
     nonfinite_limit: int = 10  # skipped steps in a row before training stops; 0 never stops
     loader_threads: int = 1
@@ -56,6 +57,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.gradient_accumulation < 1:
             raise RingRLError("training.steps, batch_size and gradient_accumulation must be at least 1.")
+        if not self.save_every_minutes >= 0:
+            raise RingRLError("training.save_every_minutes must be 0 (never) or more.")
         if self.batch_size % self.gradient_accumulation:
             raise RingRLError(
                 f"training.batch_size={self.batch_size} is not divisible by "

@@ -1,4 +1,8 @@
-"""Ctrl-C during training: the first asks the loop to stop after its step, the second stops at once."""
+"""Signals that end training early: Ctrl-C from a person, SIGTERM and SIGUSR1 from a scheduler that takes the machine.
+
+The first of them asks the loop to stop after its step and to save. A scheduler may send several, and both kinds; those
+after the first change nothing. A further Ctrl-C stops at once.
+"""
 
 import os
 import signal
@@ -6,36 +10,44 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
 
 class Interrupt:
-    """While entered, turns the first SIGINT into `requested`; a second raises KeyboardInterrupt as usual.
+    """While entered, turns the first signal into `requested`; a Ctrl-C after it raises KeyboardInterrupt as usual.
 
-    The handler that was there before is restored on leaving. Outside the main thread, where Python takes no
-    handlers, nothing is installed and `requested` stays False.
+    `preempted` tells that the first was a scheduler's, so that the run is to be queued again. The handlers that were
+    there before are restored on leaving. Outside the main thread, where Python takes no handlers, nothing is installed
+    and `requested` stays False.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
-        self._installed = False
+        self.preempted = False
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+            for number in (signal.SIGINT, *_PREEMPTION):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._installed:
+        while self._previous:
+            number, previous = self._previous.popitem()
             # None: the previous handler was not set from Python and cannot be named.
-            signal.signal(signal.SIGINT, self._previous if self._previous is not None else signal.SIG_DFL)
-            self._installed = False
+            signal.signal(number, previous if previous is not None else signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.preempted = number in _PREEMPTION
         self.requested = True
         # A handler may run inside a print: only an unbuffered write is safe here.
-        os.write(2, b"\nStopping after this step and saving; press Ctrl-C again to stop at once.\n")
+        name = signal.Signals(number).name if self.preempted else "Ctrl-C"
+        again = "" if self.preempted else " again"
+        os.write(2, f"\n{name}: stopping after this step and saving; press Ctrl-C{again} to stop at once.\n".encode())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,11 +11,13 @@ from rich.console import Console
 
 from ringrl.errors import RingRLError
 from ringrl.ops import check_dealt, ring_size
+from ringrl.training.agreement import Lookout
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
 from ringrl.training.interrupt import Interrupt
 from ringrl.training.milestones import Evaluate, Milestones
+from ringrl.training.profile import profile_window
 from ringrl.training.progress import TrainingProgress
 from ringrl.training.recorder import Logger, Recorder
 from ringrl.training.state import Agent, TrainState
@@ -35,7 +38,8 @@ class TrainResult:
     final_loss: float | None  # None where this call had no step to do
     losses: list[tuple[int, float]]
     evaluation: dict[str, float] | None  # the last one of this call
-    interrupted: bool
+    interrupted: bool  # ended early by a signal, a checkpoint of the last step saved
+    preempted: bool  # the signal was a scheduler's (SIGTERM, SIGUSR1): the run is to be queued again
 
 
 def train(
@@ -49,6 +53,7 @@ def train(
     evaluate: Evaluate | None = None,
     metadata: Mapping[str, Any] | None = None,
     resumed: Mapping[str, Any] | None = None,
+    profile: Path | None = None,
     progress: bool = True,
     console: Console | None = None,
 ) -> TrainResult:
@@ -56,19 +61,30 @@ def train(
 
     `make_batches(start)` yields batches start, start + 1, ... of the run's one stream, so a restored state goes on
     with exactly the batches, dropout and losses that it would have had. `evaluate(params, step)` runs every
-    `evaluate_every` steps and always at the end (not after Ctrl-C); its "score", higher is better, decides the best
-    checkpoint. A checkpoint is written every `save_every` steps, at a new best, at the end, on Ctrl-C, and where
-    `evaluate` fails: it holds `metadata` (plain JSON) plus data_position, tokens, seconds and evaluation. `resumed`
-    is the metadata of the checkpoint that `state` came from.
+    `evaluate_every` steps and always at the end (not after a signal); its "score", higher is better, decides the best
+    checkpoint. A checkpoint is written every `save_every` steps, after `save_every_minutes`, at a new best, at the
+    end, on a signal (`ringrl.training.interrupt`), and where `evaluate` fails: it holds `metadata` (plain JSON) plus
+    data_position, tokens, seconds and evaluation. `resumed` is the metadata of the checkpoint that `state` came from.
+    The next steps run while it is written; on return it is whole.
+
+    `profile` is a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
+
+    Several processes call it alike. They stop and save at the same step, though a signal may reach one of them only
+    and process 0's clock is the one that counts: they ask each other (`Lookout`), before an evaluation or save too.
 
     Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or the first was not
     dealt in the layout of the agent's ring, or a checkpoint cannot be written; KeyboardInterrupt on a second Ctrl-C.
     """
     start = step = int(state.step)
     tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))
-    milestones = Milestones(checkpointer, evaluate, logger, metadata or {})
 
-    with Interrupt() as interrupt, TrainingProgress(training.steps, step, enabled=progress, console=console) as bar:
+    with (
+        Interrupt() as interrupt,
+        Milestones(checkpointer, evaluate, logger, metadata or {}, training.save_every_minutes) as milestones,
+        TrainingProgress(training.steps, step, enabled=progress, console=console) as bar,
+        profile_window(profile, step, training.steps) as window,
+    ):
+        interrupted = preempted = False
         tokens, flops, batches, train_step = 0, 0.0, iter(()), None
         if step < training.steps:
             batches = make_batches(step)
@@ -95,40 +111,54 @@ def train(
                         milestones.save(state, step, **totals())
                     raise
 
-        while train_step is not None and step < training.steps and not interrupt.requested:
+        lookout = Lookout(step)
+        while train_step is not None and step < training.steps and not interrupted:
+            if window.due(step):
+                recorder.flush()
+                with recorder.pause():
+                    window.at(step)
             with recorder.waiting():
                 batch = _next(batches, step, training)
-            state, metrics = train_step(state, batch)
+            with recorder.dispatching():
+                state, metrics = train_step(state, batch)
             step += 1
             recorder.add(step, metrics)
-            if step == training.steps:
-                break
-            if logger is not None and _due(step, training.histogram_every):
+            if logger is not None and step < training.steps and _due(step, training.histogram_every):
                 logger.histograms(state.params, step, prefix="parameters")
+            evaluate_due, save_due = _due(step, training.evaluate_every), _due(step, training.save_every)
+            if not (evaluate_due or save_due or step == training.steps or lookout.due(step)):
+                continue
+            interrupted, preempted, clock_due = lookout.ask(
+                step, interrupt.requested, interrupt.preempted, milestones.save_due_by_clock()
+            )
+            if interrupted or step == training.steps:
+                break
             new_best = False
-            if _due(step, training.evaluate_every):
+            if evaluate_due:
                 recorder.flush()
                 new_best = evaluate_now()
-            if new_best or _due(step, training.save_every):
+            if new_best or save_due or clock_due:
                 recorder.flush()
                 with recorder.pause():
                     milestones.save(state, step, **totals())
 
         recorder.flush()
-        if not interrupt.requested:
+        if not interrupted:
             evaluate_now()
+        finished = totals()
         if step > start or milestones.evaluation is not None:
-            milestones.save(state, step, **totals())
+            milestones.save(state, step, **finished)
 
     final_loss = recorder.losses[-1][1] if recorder.losses else None
     return TrainResult(
         state,
         step,
-        **totals(),
+        **finished,
         final_loss=final_loss,
         losses=recorder.losses,
         evaluation=milestones.evaluation,
-        interrupted=interrupt.requested,
+        interrupted=interrupted,
+        preempted=preempted,
     )
 
 

@@ -58,9 +58,12 @@ class TensorBoardLogger:
             self._add(summaries.scalar(tag, float(value)), step)
 
     def histograms(self, tree: Any, step: int, prefix: str = "parameters") -> None:
-        """The distribution of every array of a tree, tagged by its path; non-finite values are left out."""
+        """The distribution of every array of a tree, tagged by its path; non-finite values are left out.
+
+        Of an array that several processes hold together it is that of this process's part.
+        """
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            values = np.asarray(jax.device_get(leaf), np.float32).ravel()
+            values = _own_values(leaf)
             values = values[np.isfinite(values)]
             if values.size:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -142,6 +145,14 @@ class TensorBoardLogger:
 
     def _fault(self, error: OSError) -> RingRLError:
         return RingRLError(f"Cannot write TensorBoard events in {self.directory}: {error.strerror}; free some space.")
+
+
+def _own_values(array: Any) -> np.ndarray:
+    """The numbers of an array that lie on this process's devices, each once, in no order."""
+    if not isinstance(array, jax.Array):
+        return np.asarray(array, np.float32).ravel()
+    parts = {str(shard.index): shard.data for shard in array.addressable_shards}  # a replica has the index of another
+    return np.concatenate([np.asarray(part, np.float32).ravel() for part in jax.device_get(list(parts.values()))])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

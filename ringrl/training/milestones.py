@@ -1,8 +1,13 @@
 """What happens at some steps only: evaluating, and keeping what was reached."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
+from ringrl.errors import RingRLError
+from ringrl.training.agreement import agree_any, is_first_process
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.recorder import Logger
 from ringrl.training.state import TrainState
@@ -11,8 +16,15 @@ from ringrl.types import Parameters
 Evaluate = Callable[[Parameters, int], Mapping[str, float]]
 
 
+_logger = logging.getLogger(__name__)
+
+
 class Milestones:
-    """Evaluations and checkpoints of one run; remembers the last evaluation and the best score."""
+    """Evaluations and checkpoints of one run; remembers the last evaluation and the best score.
+
+    Leaving it as a context finishes the save under way. A fault of that is raised, or merely logged where another
+    error is on its way out.
+    """
 
     def __init__(
         self,
@@ -20,29 +32,63 @@ class Milestones:
         evaluate: Evaluate | None,
         logger: Logger | None,
         metadata: Mapping[str, Any],
+        save_every_minutes: float = 0.0,
     ) -> None:
         self.evaluation: dict[str, float] | None = None
         self._checkpointer, self._evaluate, self._logger, self._metadata = checkpointer, evaluate, logger, metadata
         self._evaluated_step = self._saved_step = -1
+        self._save_every_seconds, self._saved_at = 60 * save_every_minutes, time.monotonic()
         best = checkpointer.best() if checkpointer is not None else None
         self._best_score = best[1] if best is not None else float("-inf")
 
+    def __enter__(self) -> "Milestones":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._checkpointer is None:
+            return
+        try:
+            self._checkpointer.wait()
+        except Exception as fault:
+            if error is None:
+                raise
+            _logger.warning("%s", fault)
+
+    def save_due_by_clock(self) -> bool:
+        """Whether it is `save_every_minutes` since the last save, or the start; never in a process but the first."""
+        waited = time.monotonic() - self._saved_at
+        return self._save_every_seconds > 0 and waited >= self._save_every_seconds and is_first_process()
+
     def evaluate(self, state: TrainState, step: int) -> bool:
-        """Evaluate the parameters once at a step; whether their "score" is the best so far."""
+        """Evaluate the parameters once at a step; whether their "score" is the best so far.
+
+        Raises what the evaluation raises, and RingRLError where it fails in another process.
+        """
         if self._evaluate is None or self._evaluated_step == step:
             return False
-        self.evaluation = {name: float(value) for name, value in self._evaluate(state.params, step).items()}
-        self._evaluated_step = step
+        found, fault = None, None
+        try:
+            found = {name: float(value) for name, value in self._evaluate(state.params, step).items()}
+        except Exception as error:
+            fault = error
+        failed = agree_any(fault is not None)
+        if fault is not None:
+            raise fault
+        if failed or found is None:
+            raise RingRLError(f"The evaluation at step {step} failed in another process; it says why.")
+        self.evaluation, self._evaluated_step = found, step
         if self._logger is not None:
             self._logger.scalars({f"evaluation/{name}": value for name, value in self.evaluation.items()}, step)
-        score = self.evaluation.get("score")
-        if score is None or not score > self._best_score:
+        score = self.evaluation.get("score", float("-inf"))
+        if not agree_any(score > self._best_score):
             return False
         self._best_score = score
         return True
 
     def save(self, state: TrainState, step: int, *, tokens: int, seconds: float) -> None:
-        """Write the checkpoint of a step, once."""
+        """Begin to write the checkpoint of a step, once."""
         if self._checkpointer is None or self._saved_step == step:
             return
         evaluation = self.evaluation if self._evaluated_step == step else None
@@ -54,4 +100,4 @@ class Milestones:
             "evaluation": evaluation,
         }
         self._checkpointer.save(step, state, record, metric=(evaluation or {}).get("score"))
-        self._saved_step = step
+        self._saved_step, self._saved_at = step, time.monotonic()

@@ -9,8 +9,13 @@ import jax
 
 from ringrl.errors import RingRLError
 from ringrl.training.config import TrainingConfig
+from ringrl.training.device import memory_in_use
 from ringrl.training.progress import TrainingProgress
 from ringrl.types import Metrics
+
+# What a step's seconds are spent on, besides `other`: waiting for the loader, handing the step to the device, and
+# waiting for the device to end the step before.
+PARTS = LOADER, DISPATCH, DEVICE = "loader_wait", "dispatch", "device_wait"
 
 
 class Logger(Protocol):
@@ -28,7 +33,9 @@ class Logger(Protocol):
 class Recorder:
     """Takes each step's metrics when it is dispatched and reads them when the next one is.
 
-    So the host never waits for the step it has just started. Rates leave out the time spent inside `pause`.
+    So the host never waits for the step it has just started. Every `log_every` steps the logger is told, of the steps
+    since: rates (`throughput/`), where their seconds went (`time/`, each a step), and the memory in use (`memory/`).
+    All leave out the time spent inside `pause`.
     """
 
     def __init__(
@@ -47,8 +54,8 @@ class Recorder:
         self._pending: tuple[int, Metrics] | None = None
         self._began = time.perf_counter()
         self._paused = 0.0
-        self._waited = 0.0
-        self._window_began, self._window_step, self._window_waited = 0.0, -1, 0.0
+        self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)  # seconds since the start
+        self._window_began, self._window_step, self._window_spent = 0.0, -1, dict(self._spent)
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Hand over the metrics of a dispatched step; reports the one before."""
@@ -62,7 +69,8 @@ class Recorder:
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        with self._timed(DEVICE):
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.losses.append((step, values["loss"]))
         self._report(step, values)
         limit = self._training.nonfinite_limit
@@ -86,32 +94,44 @@ class Recorder:
         finally:
             self._paused += time.perf_counter() - began
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
         """Time spent waiting for the loader."""
+        return self._timed(LOADER)
+
+    def dispatching(self) -> contextlib.AbstractContextManager[None]:
+        """The host's time in the call of a step; a call that waits for the device is in it too, as on a CPU."""
+        return self._timed(DISPATCH)
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
         finally:
-            self._waited += time.perf_counter() - began
+            self._spent[part] += time.perf_counter() - began
 
     def _report(self, step: int, values: dict[str, float]) -> None:
         now = self.seconds
-        elapsed = max(now - self._window_began, 1e-9)
-        rate = (step - self._window_step) / elapsed
+        elapsed, steps = max(now - self._window_began, 1e-9), step - self._window_step
+        rate = steps / elapsed
         self._progress.update(step, values["loss"], rate, rate * self._step_tokens)
         every = self._training.log_every
         if not every or (step % every and step != self._training.steps):
             return
+        spent = {part: self._spent[part] - self._window_spent[part] for part in PARTS}
         throughput = {
             "steps_per_second": rate,
             "tokens_per_second": rate * self._step_tokens,
             "model_flops_per_second": rate * self._step_flops,
-            "loader_wait": (self._waited - self._window_waited) / elapsed,
+            "loader_wait": spent[LOADER] / elapsed,
         }
         if self._peak_flops:
             throughput["mfu"] = throughput["model_flops_per_second"] / self._peak_flops
         if self._logger is not None:
+            seconds = {"step": elapsed, **spent, "other": max(elapsed - sum(spent.values()), 0.0)}
             tagged = {f"train/{name}": value for name, value in values.items()}
-            self._logger.scalars(tagged | {f"throughput/{n}": v for n, v in throughput.items()}, step)
-        self._window_began, self._window_step, self._window_waited = now, step, self._waited
+            tagged |= {f"throughput/{name}": value for name, value in throughput.items()}
+            tagged |= {f"time/{name}": value / steps for name, value in seconds.items()}
+            tagged |= {f"memory/{name}": value for name, value in memory_in_use().items()}
+            self._logger.scalars(tagged, step)
+        self._window_began, self._window_step, self._window_spent = now, step, dict(self._spent)

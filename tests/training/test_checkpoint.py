@@ -1,16 +1,21 @@
-"""Checkpoints: whole or absent, the best and the last kept, damage passed over."""
+"""Checkpoints: written while training goes on, whole or absent, the best and the last kept, damage passed over."""
 
+import asyncio
 import dataclasses
 import errno
 import json
 import os
+import threading
 
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization import serialization
 
 from ringrl.errors import RingRLError
 from ringrl.training import checkpoint as checkpoint_module
+from ringrl.training import checkpoint_folder
+from ringrl.training.array_store import ArrayWrite
 from ringrl.training.checkpoint import Checkpointer, find_checkpoint, load_metadata, restore_parameters
 from ringrl.training.compatibility import check_compatible
 from ringrl.training.config import TrainingConfig
@@ -33,7 +38,24 @@ def warnings_seen():
 
 @pytest.fixture
 def checkpointer(tmp_path, warnings_seen):
-    return Checkpointer(tmp_path / "checkpoints", keep_last=2, warn=warnings_seen.append)
+    checkpointer = Checkpointer(tmp_path / "checkpoints", keep_last=2, warn=warnings_seen.append)
+    yield checkpointer
+    checkpointer.wait()
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that takes no array before this event is set."""
+    ready = threading.Event()
+    write = serialization.async_serialize_from_host
+
+    async def wait_and_write(*arguments, **options):
+        assert await asyncio.to_thread(ready.wait, 60)
+        return await write(*arguments, **options)
+
+    monkeypatch.setattr(serialization, "async_serialize_from_host", wait_and_write)
+    yield ready
+    ready.set()
 
 
 def damage(folder):
@@ -55,6 +77,32 @@ def test_a_state_comes_back_bit_for_bit(checkpointer, state, toy_agent, assert_s
     assert_same(checkpointer.restore(None, like=shapes)[0], state)
 
 
+def test_training_goes_on_while_the_disk_is_slow_and_what_is_saved_is_the_state_at_the_save(
+    checkpointer, toy_agent, batches, disk, assert_same
+):
+    stream, step = batches(0), make_train_step(toy_agent(), TRAINING)
+    state, _ = step(create_state(toy_agent(), TRAINING, 3), next(stream))
+    copy = jax.tree.map(jax.numpy.copy, state)
+    checkpointer.save(1, state, {})
+    for _ in range(5):
+        state, _ = step(state, next(stream))  # donates
+    jax.block_until_ready(state)
+    assert [path.name for path in checkpointer.directory.iterdir()] == [".unfinished_step_00000001"]
+    assert checkpointer.steps() == []
+    disk.set()
+    assert_same(checkpointer.restore(like=state)[0], copy)
+    assert [path.name for path in checkpointer.directory.iterdir()] == ["step_00000001"]
+
+
+def test_a_save_waits_for_the_one_before(checkpointer, state, disk):
+    checkpointer.save(1, state, {})
+    threading.Timer(0.2, disk.set).start()
+    checkpointer.save(2, state, {})
+    assert checkpointer.steps()[0] == 1
+    checkpointer.wait()
+    assert checkpointer.steps() == [1, 2]
+
+
 def test_restoring_needs_no_tree(checkpointer, state, tmp_path):
     checkpointer.save(1, state, {})
     tree, _ = checkpointer.restore()
@@ -70,6 +118,7 @@ def test_restoring_needs_no_tree(checkpointer, state, tmp_path):
 def test_the_best_and_the_last_are_kept(checkpointer, state, tmp_path):
     for step, metric in ((1, 0.1), (2, 0.9), (3, float("nan")), (4, 0.5), (5, None), (6, 0.2)):
         checkpointer.save(step, state, {"note": step}, metric)
+    checkpointer.wait()
     assert checkpointer.steps() == [2, 5, 6]
     assert checkpointer.best() == (2, 0.9)
     assert checkpointer.restore("best")[1]["note"] == 2
@@ -82,7 +131,9 @@ def test_going_on_from_an_earlier_step_drops_the_later_ones(checkpointer, state)
     for step in (1, 2, 3):
         checkpointer.save(step, state, {}, metric=float(step))
     checkpointer.keep_last = 1
+    checkpointer.wait()
     checkpointer.save(2, state, {"note": "again"})
+    checkpointer.wait()
     assert checkpointer.steps() == [2]
     assert checkpointer.restore("best")[1]["note"] == "again"
 
@@ -98,6 +149,7 @@ def test_saving_a_step_again_replaces_it(checkpointer, state):
 def test_a_damaged_newest_is_named_and_the_one_before_is_used(checkpointer, state, warnings_seen, fault, assert_same):
     for step in (1, 2):
         checkpointer.save(step, dataclasses.replace(state, step=state.step + step), {})
+    checkpointer.wait()
     newest = checkpointer.directory / "step_00000002"
     if fault == "byte":
         damage(newest / "parameters")
@@ -120,6 +172,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(checkpointer, stat
 
 def test_none_whole_is_one_line_with_the_folder(checkpointer, state, warnings_seen, tmp_path):
     checkpointer.save(1, state, {})
+    checkpointer.wait()
     damage(checkpointer.directory / "step_00000001" / "parameters")
     with pytest.raises(RingRLError, match=r"No whole checkpoint in .*checkpoints"):
         checkpointer.restore()
@@ -130,37 +183,93 @@ def test_none_whole_is_one_line_with_the_folder(checkpointer, state, warnings_se
         find_checkpoint(tmp_path / "nowhere")
 
 
-def test_a_half_written_save_is_not_a_checkpoint_and_is_swept_up(checkpointer, state):
+def test_what_a_killed_process_leaves_is_not_a_checkpoint_and_is_swept_up(checkpointer, state):
     checkpointer.save(1, state, {})
-    leftover = checkpointer.directory / ".unfinished_step_00000002"
-    leftover.mkdir()
+    checkpointer.wait()
+    leftovers = [
+        checkpointer.directory / f".unfinished_{name}" for name in ("step_00000002", "removal_of_step_00000000")
+    ]
+    for leftover in leftovers:
+        leftover.mkdir()
     assert checkpointer.steps() == [1]
     checkpointer.save(3, state, {})
-    assert not leftover.exists()
+    checkpointer.wait()
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
-def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(checkpointer, state, monkeypatch, assert_same):
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_one(checkpointer, state, tmp_path):
+    checkpointer.save(1, state, {"note": "old"})
+    checkpointer.wait()
+    replaced = checkpointer.directory / ".replaced_step_00000001"
+    (checkpointer.directory / "step_00000001").rename(replaced)
+    assert checkpointer.steps() == [1]
+    assert load_metadata(tmp_path)["note"] == "old"
+    checkpointer.save(2, state, {})
+    checkpointer.wait()
+    assert checkpointer.restore(1)[1]["note"] == "old"
+    assert not replaced.exists()
+
+
+def test_a_checkpoint_that_goes_is_hidden_before_its_files_are(checkpointer, state, monkeypatch):
+    for step in (1, 2):
+        checkpointer.save(step, state, {})
+    checkpointer.wait()
+    remove, removed = checkpoint_folder.shutil.rmtree, []
+    monkeypatch.setattr(
+        checkpoint_folder.shutil, "rmtree", lambda path, **options: (removed.append(path.name), remove(path, **options))
+    )
+    checkpointer.save(3, state, {})
+    checkpointer.wait()
+    assert checkpointer.steps() == [2, 3]
+    assert ".unfinished_removal_of_step_00000001" in removed
+    assert all(name.startswith(".") for name in removed)
+
+
+@pytest.mark.parametrize("surfaces", ["wait", "save", "restore"])
+def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(
+    checkpointer, state, monkeypatch, assert_same, surfaces
+):
     checkpointer.save(1, state, {})
-    write = checkpoint_module.write_arrays
+    checkpointer.wait()
 
-    def fill_up(path, tree):
-        if path.name == "training":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return write(path, tree)
+    def fill_up(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint_module, "write_arrays", fill_up)
-    with pytest.raises(RingRLError, match=r"step 2 in .*: no space left on device; free"):
+    with monkeypatch.context() as patch:
+        patch.setattr(ArrayWrite, "checksums", fill_up)
         checkpointer.save(2, state, {})
+        with pytest.raises(RingRLError, match=r"step 2 in .*: no space left on device; free"):
+            {
+                "wait": checkpointer.wait,
+                "save": lambda: checkpointer.save(3, state, {}),
+                "restore": checkpointer.restore,
+            }[surfaces]()
     assert [path.name for path in checkpointer.directory.iterdir()] == ["step_00000001"]
     assert_same(checkpointer.restore(like=state)[0], state)
+    checkpointer.save(3, state, {})
+    checkpointer.wait()
+    assert checkpointer.steps() == [1, 3]
+
+
+def test_a_disk_that_fails_while_arrays_are_written_is_one_line(checkpointer, state, monkeypatch, caplog):
+    async def fail(*arguments, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(serialization, "async_serialize_from_host", fail)
+    checkpointer.save(2, state, {})
+    with pytest.raises(RingRLError, match=r"step 2 in .*: input/output error; free"):
+        checkpointer.wait()
+    assert list(checkpointer.directory.iterdir()) == []
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_too_little_space_is_seen_before_anything_is_written(checkpointer, state, monkeypatch):
     checkpointer.save(1, state, {})
+    checkpointer.wait()
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     usage = type("Usage", (), {"free": needed})
-    monkeypatch.setattr(checkpoint_module.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(checkpoint_module, "write_arrays", lambda path, tree: pytest.fail("written"))
+    monkeypatch.setattr(checkpoint_folder.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(checkpoint_module, "ArrayWrite", lambda path, tree: pytest.fail("written"))
     with pytest.raises(RingRLError, match="no space left on device"):
         checkpointer.save(2, state, {})
     assert checkpointer.steps() == [1]
@@ -178,6 +287,7 @@ def test_another_model_is_refused_by_name(checkpointer, state):
 
 def test_a_checkpoint_from_a_path(checkpointer, state, tmp_path):
     saved = checkpointer.save(4, state, {})
+    checkpointer.wait()
     assert find_checkpoint(tmp_path) == (checkpointer.directory, "best")
     assert find_checkpoint(checkpointer.directory, "last") == (checkpointer.directory, "last")
     assert find_checkpoint(saved) == (checkpointer.directory, 4)

@@ -1,7 +1,9 @@
 """The loop: resuming exactly, saving, evaluating, stopping."""
 
 import dataclasses
+import errno
 import io
+import os
 import threading
 
 import jax
@@ -10,7 +12,10 @@ import pytest
 from rich.console import Console
 
 from ringrl.errors import RingRLError
+from ringrl.training import agreement
 from ringrl.training import loop as loop_module
+from ringrl.training import milestones as milestones_module
+from ringrl.training.array_store import ArrayWrite
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import OptimizerConfig, TrainingConfig
 from ringrl.training.loop import train
@@ -150,6 +155,97 @@ def test_a_failed_evaluation_loses_nothing(toy_agent, batches, tmp_path, every, 
     with pytest.raises(RingRLError, match="gives NaN"):
         run(agent, create_state(agent, training, 0), batches, training, checkpointer=checkpointer, evaluate=evaluate)
     assert checkpointer.steps() == saved
+
+
+def test_saving_by_the_clock_counts_from_the_last_save(toy_agent, batches, tmp_path, monkeypatch):
+    """Half a minute a step; a checkpoint two minutes after the one before, whatever the reason for that."""
+    agent, checkpointer = toy_agent(), Checkpointer(tmp_path, keep_last=100)
+    minutes = [0.0]
+    monkeypatch.setattr(milestones_module.time, "monotonic", lambda: 60 * minutes[0])
+
+    def slow(start):
+        for batch in batches(start):
+            yield batch
+            minutes[0] += 0.5
+
+    training = dataclasses.replace(TRAINING, save_every=6, save_every_minutes=2)
+    # A batch is asked for once more than there are steps done, so step k ends at (k - 1) / 2 minutes.
+    run(agent, create_state(agent, training, 0), slow, training, checkpointer=checkpointer)
+    assert checkpointer.steps() == [5, 6, 10, 12, 16, 18, 20]
+    with pytest.raises(RingRLError, match="save_every_minutes"):
+        dataclasses.replace(TRAINING, save_every_minutes=-1)
+
+
+@pytest.mark.parametrize("error", [None, "the loader's"])
+def test_a_save_that_fails_ends_training_unless_something_else_did(
+    toy_agent, batches, tmp_path, monkeypatch, caplog, error
+):
+    def fail(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def failing(start):
+        for index, batch in enumerate(batches(start), start):
+            if index == 13 and error is not None:
+                raise RingRLError(error)
+            yield batch
+
+    monkeypatch.setattr(ArrayWrite, "checksums", fail)
+    agent, checkpointer = toy_agent(), Checkpointer(tmp_path)
+    state = create_state(agent, TRAINING, 0)
+    with pytest.raises(RingRLError, match=error or "step 10 in .*no space left"):
+        run(agent, state, failing, checkpointer=checkpointer)
+    assert ("no space left" in caplog.text) == (error is not None)
+    checkpointer.wait()
+    assert checkpointer.steps() == []
+
+
+def test_what_one_process_of_several_sees_stops_all(toy_agent, batches, monkeypatch):
+    """The other process, which got a signal during step 12, is played here."""
+    agent, steps, asked = toy_agent(), [], []
+    training = dataclasses.replace(TRAINING, steps=40, save_every=15)
+
+    def counted(start):
+        for index, batch in enumerate(batches(start), start):
+            steps.append(index)
+            yield batch
+
+    def agree(*flags):
+        asked.append((len(steps), flags))
+        return len(steps) >= 12, len(steps) >= 12, False
+
+    monkeypatch.setattr(loop_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement, "agree_each", agree)
+    monkeypatch.setattr(agreement, "agree_on_first", lambda wait: [10])
+    result = run(agent, create_state(agent, training, 0), counted, training)
+    assert (result.steps, result.interrupted, result.preempted) == (15, True, True)
+    assert asked == [(1, (False,) * 3), (11, (False,) * 3), (15, (False,) * 3)]  # the last before the save
+
+
+@pytest.mark.parametrize(("seconds", "wait"), [(0.01, 10), (0.3, 3), (1.5, 1), (60.0, 1)])
+def test_processes_ask_each_other_once_a_second(monkeypatch, seconds, wait):
+    now, told = [0.0], []
+    monkeypatch.setattr(agreement.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement, "agree_each", lambda *flags: flags)
+    monkeypatch.setattr(agreement, "agree_on_first", lambda values: told.append(values) or [7])
+    lookout = agreement.Lookout(4)
+    assert lookout.due(5)
+    now[0] = 2 * seconds
+    assert lookout.ask(6, True, False) == (True, False)
+    assert told == [[wait]]
+    assert not lookout.due(12)  # as process 0 said
+    assert lookout.due(13)
+
+
+def test_flags_of_all_processes_are_joined(monkeypatch):
+    assert agreement.agree_each(True, False) == (True, False)
+    others = np.asarray([[0, 0, 1], [0, 1, 0]])
+    monkeypatch.setattr(agreement.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(agreement.multihost_utils, "process_allgather", lambda mine: np.stack([mine, *others]))
+    assert agreement.agree_each(False, False, False) == (False, True, True)
+    monkeypatch.setattr(agreement.multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine]))
+    assert not agreement.agree_any(False)
+    assert agreement.agree_any(True)
 
 
 def test_a_finished_run_that_is_resumed_evaluates_and_does_no_step(toy_agent, batches, tmp_path):

@@ -9,17 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ringrl.errors import RingRLError
+from ringrl.parallel import make_mesh
 from ringrl.training import device as device_module
+from ringrl.training import metrics as metrics_module
 from ringrl.training.device import (
     available_bytes,
     check_memory,
     check_state_memory,
     device_name,
+    memory_in_use,
     needed_bytes,
     peak_flops,
 )
@@ -65,6 +69,14 @@ def test_everything_opens_in_tensorboards_reader(tmp_path):
     }
 
 
+@pytest.mark.parametrize("spec", [(), ("ring",), ("ring", "fsdp"), (None, ("fsdp", "ring"))])
+def test_every_number_of_a_sharded_array_counts_once(spec):
+    mesh = make_mesh(fsdp=2, ring=2)
+    values = jnp.arange(32, dtype=jnp.bfloat16).reshape(8, 4)
+    array = jax.device_put(values, NamedSharding(mesh, PartitionSpec(*spec)))
+    np.testing.assert_array_equal(np.sort(metrics_module._own_values(array)), np.arange(32))
+
+
 def test_resuming_hides_what_was_logged_after_the_checkpoint(tmp_path):
     with TensorBoardLogger(tmp_path) as logger:
         for step in (1, 2, 3):
@@ -95,13 +107,30 @@ def test_a_full_disk_is_one_line(tmp_path):
     [
         ("NVIDIA H200", 989.4e12),
         ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H200 NVL", 835.5e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 NVL", 835.5e12),
+        ("NVIDIA GH200 480GB", 989.4e12),
+        ("NVIDIA B200", 2250e12),
+        ("NVIDIA GB200", 2500e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A10", 125e12),
+        ("NVIDIA A10G", None),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("Tesla V100-SXM2-16GB", 125e12),
         ("TPU v3", 61.5e12),
         ("TPU v4", 275e12),
         ("TPU v5 lite", 197e12),
+        ("TPU v5", 459e12),
         ("TPU v5p", 459e12),
         ("TPU v6 lite", 918e12),
+        ("TPU v6e", 918e12),
+        ("TPU7x", 1153.5e12),
         ("cpu", None),
     ],
 )
@@ -128,10 +157,30 @@ def test_the_compiled_step_is_weighed_before_it_runs():
 
 
 def test_a_state_is_weighed_before_it_is_made():
-    device, shapes = jax.devices("cpu")[0], {"a": jax.ShapeDtypeStruct((5, 2), jnp.float32)}
-    check_state_memory(shapes, device, available=40)
+    device = jax.devices("cpu")[0]
+    check_state_memory(40, device, available=40)
     with pytest.raises(RingRLError, match=r"Model larger than memory allows: .* choose a smaller model"):
-        check_state_memory(shapes, device, available=39)
+        check_state_memory(40, device, available=39)
+
+
+class Device:
+    """What JAX says of an accelerator's memory."""
+
+    def __init__(self, statistics):
+        self.memory_stats = lambda: statistics
+
+
+def test_the_fullest_device_counts():
+    devices = [Device({"bytes_in_use": 5, "peak_bytes_in_use": 7}), Device({"bytes_in_use": 3, "peak_bytes_in_use": 9})]
+    memory = memory_in_use(devices)
+    assert (memory["bytes_in_use"], memory["peak_bytes"]) == (5.0, 9.0)
+    assert memory_in_use([Device(None), Device({"num_allocs": 1})]).keys() == {"host_resident"}
+
+
+def test_the_memory_that_the_process_holds():
+    before = memory_in_use()["host_resident"]
+    held = np.ones(2**26, np.uint8)
+    assert memory_in_use()["host_resident"] - before > 0.9 * held.nbytes
 
 
 @pytest.mark.parametrize("version", [1, 2])

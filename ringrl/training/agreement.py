@@ -1,0 +1,70 @@
+"""What all processes of a run decide together.
+
+Each function is a collective: every process calls it at the same place and from its main thread, because a collective
+of a background thread could meet those of the training step in another order. It waits for the steps dispatched
+before it, so a loop calls it at times only (`Lookout`). With one process it costs nothing.
+"""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_ASK_EVERY_SECONDS, _ASK_EVERY_STEPS = 1.0, 10
+
+
+class Lookout:
+    """When the processes of a run ask each other: about once a second, at least every 10 steps.
+
+    Process 0's time is the one that counts, so all ask after the same steps. One process alone asks after each.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._asked_step, self._asked_at = step, time.monotonic()
+        self._next_step = step + 1
+
+    def due(self, step: int) -> bool:
+        """Whether to ask after this step."""
+        return step >= self._next_step
+
+    def ask(self, step: int, *flags: bool) -> tuple[bool, ...]:
+        """`agree_each`, and settle when to ask next."""
+        answers = agree_each(*flags)
+        now = time.monotonic()
+        seconds = max(now - self._asked_at, 1e-9) / max(step - self._asked_step, 1)
+        wait = min(max(int(_ASK_EVERY_SECONDS / seconds), 1), _ASK_EVERY_STEPS) if jax.process_count() > 1 else 1
+        self._asked_step, self._asked_at, self._next_step = step, now, step + agree_on_first([wait])[0]
+        return answers
+
+
+def agree_any(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    return agree_each(flag)[0]
+
+
+def agree_each(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether it is set in any process; one message for all of them."""
+    if jax.process_count() == 1:
+        return flags
+    gathered = np.asarray(multihost_utils.process_allgather(np.asarray(flags, np.int32)))
+    return tuple(bool(column.any()) for column in gathered.reshape(-1, len(flags)).T)
+
+
+def agree_on_first(values: Sequence[int]) -> list[int]:
+    """Process 0's whole numbers (below 2**31), of which the others need not know how many there are."""
+    if jax.process_count() == 1:
+        return list(values)
+    count = int(multihost_utils.broadcast_one_to_all(np.asarray(len(values), np.int32)))
+    if count == 0:
+        return []
+    mine = np.zeros(count, np.int32)
+    if jax.process_index() == 0:
+        mine[:] = values
+    return [int(value) for value in np.asarray(multihost_utils.broadcast_one_to_all(mine))]
+
+
+def is_first_process() -> bool:
+    """Whether this process does what only one may do."""
+    return jax.process_index() == 0

@@ -1,0 +1,141 @@
+"""The files of a run's checkpoints: what they are called, and how they come and go whole.
+
+    checkpoints/
+      step_00000500/
+        parameters/     arrays, orbax
+        training/       optimiser state, step, key, counters, orbax
+        metadata.json   what the caller gave, plus step, metric and a checksum per file
+
+A checkpoint is written beside its place under a hidden name and renamed when whole; one that goes gets a hidden name
+before its files do. So whenever the process is killed, what bears a checkpoint's name is whole.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ringrl.training.array_store import flush
+
+_PREFIX = "step_"
+_UNFINISHED = ".unfinished_"  # on its way in or out: never read
+_REPLACED = ".replaced_"  # whole, and its successor is just being renamed: read where there is no successor
+_OVERHEAD_BYTES = 1 << 16  # of a checkpoint besides its arrays
+
+
+class CheckpointFolder:
+    """One run's checkpoints as folders. Where there are several processes, one alone changes them."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory).absolute()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending, damaged ones included."""
+        found = [
+            step
+            for prefix in ("", _REPLACED)
+            for path in self.directory.glob(f"{prefix}{_PREFIX}*")
+            if path.is_dir() and (step := step_of(path.name.removeprefix(prefix))) is not None
+        ]
+        return sorted(set(found))
+
+    def path(self, step: int) -> Path:
+        """Where a step's checkpoint is, or would be."""
+        path = self.directory / f"{_PREFIX}{step:08d}"
+        replaced = self._hidden(_REPLACED, step)
+        return replaced if replaced.is_dir() and not path.exists() else path
+
+    def unfinished(self, step: int) -> Path:
+        """Where a step's checkpoint is written."""
+        return self._hidden(_UNFINISHED, step)
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """A checkpoint's metadata.json; raises OSError or ValueError where it cannot be read."""
+        return json.loads((self.path(step) / "metadata.json").read_text(encoding="utf-8"))
+
+    def best(self) -> tuple[int, float] | None:
+        """Step and metric of the checkpoint with the highest metric (the latest of equals), or None."""
+        scored = [(metric, step) for step in self.steps() if (metric := self._metric(step)) is not None]
+        return (max(scored)[1], max(scored)[0]) if scored else None
+
+    def begin(self, step: int, array_bytes: int) -> None:
+        """Make the empty unfinished folder of a step, sweeping up what killed processes left.
+
+        Raises OSError where the disk refuses or has too little space: orbax would say so at length, and late.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for leftover in self.directory.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for replaced in self.directory.glob(f"{_REPLACED}*"):
+            successor = self.directory / replaced.name.removeprefix(_REPLACED)
+            if successor.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(successor)
+        if shutil.disk_usage(self.directory).free < array_bytes + _OVERHEAD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
+        self.unfinished(step).mkdir()
+
+    def abandon(self, step: int) -> None:
+        """Remove the unfinished folder of a step."""
+        shutil.rmtree(self.unfinished(step), ignore_errors=True)
+
+    def publish(self, step: int, metadata: Mapping[str, Any]) -> None:
+        """Add the metadata and give the unfinished folder its name, in place of a checkpoint of the same step."""
+        unfinished, replaced = self.unfinished(step), self._hidden(_REPLACED, step)
+        with (unfinished / "metadata.json").open("w", encoding="utf-8") as file:
+            json.dump(metadata, file, indent=1)
+        for path in (unfinished / "metadata.json", unfinished):
+            flush(path)
+        target = self.path(step)
+        if target.exists():
+            target.rename(replaced)
+        unfinished.rename(target)
+        flush(self.directory)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def drop_old(self, saved: int, keep_last: int) -> None:
+        """Keep the last ones and the best. A step after the one just saved is of a damaged or abandoned course: kept,
+        it would pass for the newest."""
+        for step in self.steps():
+            if step > saved:
+                self._remove(step)
+        best = self.best()
+        kept = {*self.steps()[-keep_last:], *([best[0]] if best else [])}
+        for step in self.steps():
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        hidden = self._hidden(f"{_UNFINISHED}removal_of_", step)
+        self.path(step).rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def _hidden(self, prefix: str, step: int) -> Path:
+        return self.directory / f"{prefix}{_PREFIX}{step:08d}"
+
+    def _metric(self, step: int) -> float | None:
+        try:
+            metric = self.metadata(step).get("metric")
+        except (OSError, ValueError):
+            return None
+        return metric if metric is not None and math.isfinite(metric) else None
+
+
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint's folder is named for, or None for another name."""
+    number = name.removeprefix(_PREFIX)
+    return int(number) if name.startswith(_PREFIX) and number.isdigit() else None
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """Why the disk refused a write, or None for any other fault; tensorstore reports it in words alone."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+    for code in codes:
+        if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+            return os.strerror(code).lower()
+    return None
