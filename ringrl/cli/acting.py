@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.cli.environments import dealt_tasks, vector_environment
@@ -15,10 +16,12 @@ from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data.store import spec_from_json
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig, Split, WhenFull
-from ringrl.evaluation.policy import ActingConfig, Policy
+from ringrl.evaluation.lockstep import in_lockstep
+from ringrl.evaluation.policy import ActingConfig, HistoryPolicy
 from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
 from ringrl.ops import Strategy
+from ringrl.parallel.sharding import parameter_shardings
 from ringrl.training.checkpoint import Which, restore_parameters
 from ringrl.types import Context, DataSpec, Normalization, Parameters
 
@@ -59,17 +62,27 @@ def agent_of(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | No
     )
 
 
-def load_agent(checkpoint: str | Path, which: Which = "last", warn: Callable[[str], None] | None = None) -> LoadedAgent:
-    """Rebuild an agent from a run folder or checkpoint; raises RingRLError where there is none that can be used."""
+def load_agent(
+    checkpoint: str | Path,
+    which: Which = "last",
+    warn: Callable[[str], None] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> LoadedAgent:
+    """Rebuild an agent from a run folder or checkpoint; raises RingRLError where there is none that can be used.
+
+    With a mesh, whatever the run had, the agent acts on all its devices, over which its parameters are split. One that
+    looks at less than a chain ignores it: its contexts are short.
+    """
     parameters, metadata = restore_parameters(checkpoint, which, warn)
     try:
         command = build(TrainCommand, metadata["config"])
         normalization = Normalization.from_json(metadata["normalization"])
-        agent = agent_of(command, spec_from_json(metadata["spec"]))
+        mesh = mesh if command.chain.context is Context.chain else None
+        agent = agent_of(command, spec_from_json(metadata["spec"]), mesh)
         return LoadedAgent(
             command,
             agent,
-            parameters,
+            parameters if mesh is None else _spread(parameters, mesh),
             normalization,
             build(EnvConfig, metadata["environment"]),
             metadata["chain_steps"],
@@ -80,6 +93,15 @@ def load_agent(checkpoint: str | Path, which: Which = "last", warn: Callable[[st
         raise RingRLError(
             f"{checkpoint}: its metadata lack {error}: it is not a checkpoint of `ringrl train`."
         ) from error
+
+
+def _spread(parameters: Parameters, mesh: jax.sharding.Mesh) -> Parameters:
+    """Numpy arrays in their shardings over a mesh, of which every device gets its part alone."""
+
+    def put(leaf: np.ndarray, sharding: jax.sharding.NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, parameters, parameter_shardings(parameters, mesh))
 
 
 def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
@@ -124,17 +146,18 @@ def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
 
 
 def evaluate_policy(
-    policy: Policy,
+    policy: HistoryPolicy,
     env: EnvConfig,
     evaluation: EvaluationConfig,
     trials: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Rollout:
-    """Every repeat of an evaluation, joined."""
+    """Every repeat of an evaluation, joined; of a policy on a mesh, every process of it calls this."""
     tasks = dealt_tasks(env, evaluation.split, evaluation.environments)
     rows, total = evaluation.environments * trials, evaluation.repeats * evaluation.environments * trials
     parts = []
     with vector_environment(env, evaluation.environments) as environments:
+        acted_in = environments if policy.agent.mesh is None else in_lockstep(environments)
         for repeat in range(evaluation.repeats):
 
             def advance(done: int, _: int, before: int = repeat * rows) -> None:
@@ -143,7 +166,7 @@ def evaluate_policy(
 
             parts.append(
                 rollout(
-                    environments,
+                    acted_in,
                     policy,
                     trials=trials,
                     task_ids=tasks,

@@ -34,6 +34,7 @@ class EvaluationConfig:
     target_return: float | None = None  # None: mean over training tasks of the best return in the data
     when_full: WhenFull = WhenFull.drop
     context_steps: int = 0  # steps of history kept; 0 means as many as in training
+    sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
     seed: int = 10_000
     video: bool = False
     bootstrap_samples: int = 2000

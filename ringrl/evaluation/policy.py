@@ -3,17 +3,18 @@
 import abc
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.agents import SequenceAgent
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
-from ringrl.nn import KeyValueCache, grow_cache
-from ringrl.types import Chain, Context, Normalization, Parameters
+from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
+from ringrl.types import Array, Chain, Context, Normalization, Parameters
 
 SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
@@ -97,7 +98,7 @@ class HistoryPolicy(abc.ABC):
         return (room < self.agent.spec.max_episode_steps) & (self.config.when_full is WhenFull.stop)
 
     @abc.abstractmethod
-    def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
+    def _run(self, active: np.ndarray, changed: np.ndarray) -> Array:
         """Outputs (B, U) at the newest step of the active rows; `changed` rows have lost their oldest steps."""
 
 
@@ -125,6 +126,9 @@ class CachedPolicy(HistoryPolicy):
 
     When the oldest trajectory is dropped, the cache of that environment is rebuilt from what remains: keys and
     values of later steps have seen the dropped one, so keeping them would not equal the full forward pass.
+
+    The cache lies on the agent's mesh if it has one. Where that spans processes, all of them act together, each on
+    the same observations and rewards (`ringrl.evaluation.lockstep`), and each has all actions.
     """
 
     def reset(self, num_environments: int, seed: int) -> None:
@@ -133,27 +137,42 @@ class CachedPolicy(HistoryPolicy):
         self._most_tokens = self.config.capacity * self.agent.tokens_per_step
         self._cache = self.agent.empty_cache(num_environments, min(SMALLEST_CACHE, self._most_tokens))
 
-    def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
+    def _run(self, active: np.ndarray, changed: np.ndarray) -> Array:
         if changed.any():
             self._rebuild(changed)
         self._hold(int(self.history.lengths.max()))
-        chain = self._only(active, self.history.recent(2))
-        outputs, self._cache = _decode(self.agent, self.parameters, chain, self._cache)
-        return outputs
+        outputs = self._decode(self._only(active, self.history.recent(2)))
+        return outputs if self.agent.mesh is None else np.asarray(outputs)[: len(active)]
 
     def _rebuild(self, rows: np.ndarray) -> None:
         """Writes the cache of `rows` anew, up to what was known when the last step but one was acted upon."""
         count = max(1, REBUILD_TOKENS // self.agent.tokens_per_step)
-        cache = self._cache
-        forgotten = jnp.where(jnp.asarray(rows)[:, None], jnp.int32(-1), cache.segment_ids)
-        self._cache = dataclasses.replace(cache, segment_ids=forgotten)
+        self._cache = _forget(self._cache, self._everywhere(rows))
         known = int(self.history.lengths[rows].max()) - 1
         for start in range(0, known, count):
             positions = np.arange(start - 1, start + count, dtype=np.int32)
             chain = self.history.steps(np.broadcast_to(positions, (len(rows), count + 1)))
             before_newest = positions[None, :] < (self.history.lengths - 1)[:, None]
-            chain = self._only(rows[:, None] & before_newest, chain)
-            _, self._cache = _decode(self.agent, self.parameters, chain, self._cache)
+            self._decode(self._only(rows[:, None] & before_newest, chain))
+
+    def _decode(self, chain: Chain) -> jax.Array:
+        """Writes a chain into the cache; outputs (B, U) at its last step."""
+        outputs, self._cache = _decode(self.agent, self.parameters, self._everywhere(chain), self._cache)
+        return outputs
+
+    def _everywhere(self, arrays: Any) -> Any:
+        """Arrays (B, ...), whole on every device of the mesh; copies of the last context fill it up."""
+        mesh = self.agent.mesh
+        if mesh is None:
+            return arrays
+        extra = self._cache.contexts - len(self.history.lengths)
+        whole = NamedSharding(mesh, PartitionSpec())
+
+        def put(array: np.ndarray) -> jax.Array:
+            array = np.concatenate([array, np.repeat(array[-1:], extra, axis=0)])
+            return jax.make_array_from_callback(array.shape, whole, lambda index: array[index])
+
+        return jax.tree.map(put, arrays)
 
     def _only(self, rows: np.ndarray, chain: Chain) -> Chain:
         """The chain with all rows (B,), or steps (B, P), but these made padding."""
@@ -177,7 +196,8 @@ def make_policy(
 ) -> HistoryPolicy:
     """The right way to act: cached for a context of whole chains, recomputed where a short window slides.
 
-    A sliding window cannot reuse cached keys and values: they have seen the steps that left the window.
+    A sliding window cannot reuse cached keys and values: they have seen the steps that left the window. Its agent
+    needs no mesh; that of a chain may have one, and parameters that lie on it in any way.
     """
     kind = CachedPolicy if agent.context is Context.chain else RecomputingPolicy
     return kind(agent, parameters, normalization, config)
@@ -203,7 +223,11 @@ def _decode(
     agent: SequenceAgent, parameters: Parameters, chain: Chain, cache: KeyValueCache
 ) -> tuple[jax.Array, KeyValueCache]:
     outputs, cache = agent.decode(parameters, chain, cache)
-    return outputs[:, -1], cache
+    newest = outputs[:, -1]
+    if agent.mesh is not None:
+        newest = jax.lax.with_sharding_constraint(newest, NamedSharding(agent.mesh, PartitionSpec()))
+    return newest, cache
 
 
 _grow = jax.jit(grow_cache, static_argnums=1)
+_forget = jax.jit(forget_contexts, donate_argnums=0)

@@ -1,0 +1,56 @@
+"""Environments that every process of a run steps for itself, kept from drifting apart."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ringrl.evaluation.rollout import SUCCESS_KEYS
+
+INFO_KEYS = tuple(name for key in SUCCESS_KEYS for name in (key, f"_{key}"))  # gymnasium: `_key` says who told `key`
+
+
+def in_lockstep(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+    """These environments, whose answers are those of process 0 where there are several processes."""
+    return environments if jax.process_count() == 1 else Lockstep(environments)
+
+
+class Lockstep(gymnasium.vector.VectorWrapper):
+    """Replaces what environments answer by what process 0's answered; of `info` only successes remain.
+
+    A policy whose cache lies on the devices of all processes computes with one history: a last bit by which two
+    machines differ would make two of them, and an episode that ends on one alone would have the others wait forever.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """As of the environments; every process calls it."""
+        observations, _ = self.env.reset(seed=seed, options=options)
+        return _from_first_process(np.asarray(observations))[0], {}
+
+    def step(self, actions: Any):
+        """As of the environments; every process calls it, with the same actions."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        told = np.array([name in infos for name in INFO_KEYS])
+        flags = np.stack([np.asarray(infos.get(name, np.zeros(self.num_envs)), bool) for name in INFO_KEYS])
+        *answers, told, flags = _from_first_process(
+            np.asarray(observations),
+            np.asarray(rewards, np.float64),
+            np.asarray(terminated, bool),
+            np.asarray(truncated, bool),
+            told,
+            flags,
+        )
+        return *answers, {name: flags[index] for index, name in enumerate(INFO_KEYS) if told[index]}
+
+
+def _from_first_process(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Process 0's arrays, bit by bit (JAX alone would round float64), in one message."""
+    sent = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
+    parts = np.split(received, np.cumsum([array.nbytes for array in arrays])[:-1])
+    return [
+        np.frombuffer(part.tobytes(), array.dtype).reshape(array.shape).copy()
+        for part, array in zip(parts, arrays, strict=True)
+    ]
