@@ -11,8 +11,9 @@ from ringrl.evaluation.config import EvaluationConfig, Split
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
+from ringrl.parallel.multiprocess import DistributedConfig
 from ringrl.training.config import Precision, TrainingConfig
-from ringrl.types import Context
+from ringrl.types import SEQUENCE_AXES, Context
 
 CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, AgentName.bc10: Context.step}
 
@@ -32,12 +33,14 @@ class TrainCommand:
     name: str = "run"  # the experiment's name: part of the run folder
     label: str = ""  # how reports call this run's agent; empty: agent.name
     seed: int = 0
-    resume: str | None = None  # a run folder to continue
+    resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
+    profile: bool = False  # a trace of a few steps, which TensorBoard opens
     debug: bool = False  # tracebacks instead of one-line errors
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     chain: ChainConfig = dataclasses.field(default_factory=ChainConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -49,6 +52,11 @@ class TrainCommand:
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
         check_mesh(self.attention, self.mesh)
+        if self.training.batch_size % (batch_devices := max(self.mesh.data, 1) * max(self.mesh.fsdp, 1)):
+            raise RingRLError(
+                f"training.batch_size={self.training.batch_size} does not divide among mesh.data x mesh.fsdp = "
+                f"{batch_devices} devices: set it to a multiple of {batch_devices}, or make the mesh smaller."
+            )
 
 
 class Which(enum.StrEnum):
@@ -67,11 +75,18 @@ class EvalCommand:
     name: str = "eval"
     label: str = ""
     debug: bool = False
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        spread = any(size != 1 for size in self.mesh.sizes.values())
+        if (spread or self.distributed.num_processes > 1) and not self.evaluation.sharded:
+            raise RingRLError("mesh, or several processes: set evaluation.sharded=true, else one device acts alone.")
+        if self.distributed.num_processes > 1 and self.evaluation.video:
+            raise RingRLError("evaluation.video=true films in one process: run `ringrl eval` for it by itself.")
 
 
 class BehaviorKind(enum.StrEnum):
@@ -225,11 +240,10 @@ def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
 
 
 def check_mesh(attention: AttentionConfig, mesh: MeshConfig) -> None:
-    """More than one device is of use to the strategies that spread a sequence."""
-    sizes = {f"mesh.{axis}": size for axis, size in dataclasses.asdict(mesh).items()}
-    if not attention.strategy.is_sharded and any(size != 1 for size in sizes.values()):
-        chosen = " ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1)
+    """Only some strategies spread a sequence over the devices of mesh.ring and mesh.head."""
+    chosen = " ".join(f"mesh.{axis}={size}" for axis in SEQUENCE_AXES if (size := getattr(mesh, axis)) != 1)
+    if chosen and not attention.strategy.is_sharded:
         raise RingRLError(
-            f"{chosen} with attention.strategy={attention.strategy}, which computes on one device: "
-            "choose attention=ring, ulysses or hybrid, or leave the mesh out."
+            f"{chosen} with attention.strategy={attention.strategy}, which keeps a chain on one device: "
+            "choose attention=ring, ulysses or hybrid, or spread batch and parameters alone, by mesh.fsdp or mesh.data."
         )

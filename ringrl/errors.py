@@ -11,6 +11,10 @@ class RingRLError(Exception):
     """
 
 
+class Preempted(Exception):
+    """A scheduler has asked the run to make room: it has saved, and can be queued again (exit code 75)."""
+
+
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 

@@ -20,7 +20,10 @@ USAGE = "usage: ringrl COMMAND [group=choice] [key=value] [-m for sweeps] [--deb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a fault in the input, 130 when interrupted, 1 for a bug."""
+    """Run one command; returns the exit code.
+
+    0; 1 for a bug; 2 for a fault in the input; 75 where the run is to be queued again; 130 when interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -67,6 +70,7 @@ def _hydra(command: str, words: list[str]) -> None:
     from ringrl.cli.job import run_job
     from ringrl.cli.overrides import check_overrides, normalise, resume_folder, vocabulary
     from ringrl.config import COMMANDS
+    from ringrl.parallel.multiprocess import follows
 
     words = normalise(command, words)
     parser = get_args_parser()
@@ -80,7 +84,15 @@ def _hydra(command: str, words: list[str]) -> None:
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))
     folder = resume_folder(overrides, sweeping=options.multirun)
-    if folder is not None:  # continue in that folder, and leave the record of its first start alone
+    if follows(words):  # of several processes the first alone writes; this one's log and folder are nobody's
+        silent = (
+            "hydra.job_logging.root.handlers=[]",
+            "hydra.job_logging.root.level=WARNING",
+            "~hydra.job_logging.handlers.file",
+            "hydra.output_subdir=null",
+        )
+        words = [*words, *silent, "hydra.run.dir=."]
+    elif folder is not None:  # continue in that folder, and leave the record of its first start alone
         words = [*words, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 
     register_schemas()

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ringrl.parallel.multiprocess import is_main_process
+
 
 def output() -> Console:
-    """Standard output; made anew, for it may have been redirected."""
-    return Console(highlight=False, soft_wrap=True, markup=False)
+    """Standard output, of process 0 alone; made anew, for it may have been redirected."""
+    return Console(quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
 
 
 def table_width(console: Console) -> int:
@@ -21,7 +23,7 @@ def table_width(console: Console) -> int:
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Yields `advance(done, total)`; a bar on standard error where that is a terminal, nothing elsewhere."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not is_main_process():
         yield lambda done, total: None
         return
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())

@@ -1,6 +1,7 @@
 """From exceptions to one line on standard error and an exit code; and the failures of a sweep's jobs."""
 
 import errno
+import os
 import re
 import sys
 import traceback
@@ -15,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
-from ringrl.errors import RingRLError
+from ringrl.errors import Preempted, RingRLError
 
-SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, CRASH, USER_ERROR, REQUEUE, INTERRUPTED = 0, 1, 2, 75, 130  # 75 is EX_TEMPFAIL: try again
+_OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
 ERROR_FILE = "error.txt"  # in the run folder of a job that failed
 
 _sweeps: list[Path] = []  # folders of the sweeps that this process has launched
@@ -43,13 +45,36 @@ def sweep_failures() -> list[str]:
 
 
 def guard(function: Callable[[], int], debug: bool) -> int:
-    """`function()`'s exit code; a fault of the user's prints one line, anything else its traceback."""
+    """`function()`'s exit code; a fault of the user's prints one line, anything else its traceback.
+
+    One of several processes ends at once when it fails, so that the others, which wait for it, hear of it.
+    """
+    code = _guard(function, debug)
+    if code != SUCCESS and _is_one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # JAX would wait for the others to end too
+    return code
+
+
+def _guard(function: Callable[[], int], debug: bool) -> int:
     try:
         return function()
     except KeyboardInterrupt as interrupt:
         print(f"ringrl: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
+    except Preempted as preempted:
+        print(f"ringrl: preempted: {preempted} Exit code {REQUEUE} asks to be queued again.", file=sys.stderr)
+        return REQUEUE
     except Exception as error:
+        if _is_one_of_several() and _tells_of_a_lost_process(error):
+            if debug:
+                traceback.print_exc()
+            say(
+                "another process of this run has ended or cannot be reached: see what it says. Start all of them again "
+                f"by the same command, with resume=RUN or resume=auto (exit code {REQUEUE})."
+            )
+            return REQUEUE
         line = describe(error)
         if debug or line is None:
             traceback.print_exc()
@@ -58,6 +83,17 @@ def guard(function: Callable[[], int], debug: bool) -> int:
             return CRASH
         say(line)
         return USER_ERROR
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _tells_of_a_lost_process(error: Exception) -> bool:
+    from jax.errors import JaxRuntimeError
+
+    return isinstance(error, JaxRuntimeError) and _OF_LOST_PROCESSES.search(str(error)) is not None
 
 
 def say(line: str) -> None:

@@ -1,7 +1,10 @@
 """One job of a command: its configuration built and checked, its run folder, its failure put on record."""
 
+import contextlib
 import importlib
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,24 +12,32 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ringrl.cli.compose import command_from
-from ringrl.cli.failures import ERROR_FILE, describe
+from ringrl.cli.console import output
+from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
+from ringrl.cli.gpus import claim_gpu
 from ringrl.config import COMMANDS
+from ringrl.errors import Preempted
 
 
 def run_job(command: str, config: DictConfig) -> Exception | None:
     """Run `command` in its folder; the error of a single run is returned.
 
     A sweep's job leaves its error in its folder instead, so that the other jobs go on and a job in another
-    process or on another machine is heard of; a fault of the program's own is raised.
+    process or on another machine is heard of; a fault of the program's own is raised. Jobs side by side on one
+    machine get a GPU each, and a preempted job of a sweep on SLURM is queued again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         set_defaults_of_libraries()
         built = command_from(COMMANDS[command], config)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
         importlib.import_module(f"ringrl.cli.{command}").run(built, folder)
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
+        if isinstance(error, Preempted) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            queue_again()
         line = describe(error)
         if line is None or config.debug:
             raise
@@ -39,3 +50,14 @@ def set_defaults_of_libraries() -> None:
     """The one place that sets library switches; whatever the user has set stays."""
     os.environ.setdefault("MUJOCO_GL", "disable")  # no display; rendering asks for egl or osmesa
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, which JAX's threads do not bear
+
+
+def queue_again() -> None:
+    """End this job of a sweep on SLURM so that it starts again: by submitit's own handler of its signal.
+
+    Raises SystemExit: no result is left, so that the sweep goes on waiting for the job.
+    """
+    name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
+    with contextlib.suppress(subprocess.SubprocessError, OSError):  # SLURM may have queued it again by itself
+        signal.raise_signal(signal.Signals[f"SIG{name}"])
+    raise SystemExit(REQUEUE)

@@ -13,6 +13,7 @@ from ringrl.cli.schema import key_paths, matches, nearest
 from ringrl.errors import RingRLError
 
 SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment", "tuning")
+AUTO = "auto"  # resume=auto: the same command starts a run and continues it
 CONFIG_FILE = "config.yaml"  # in a run folder: the whole configuration
 
 
@@ -68,9 +69,15 @@ def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:
 
 
 def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
-    """The run folder that `resume=RUN` names, checked; None without it."""
+    """The run folder that `resume=RUN` names, checked; None without it, and for resume=auto."""
+    overrides = list(overrides)
     values = [_unquoted(override.value()) for override in overrides if override.key_or_group == "resume"]
     if not values or values[-1] is None:
+        return None
+    if values[-1] == AUTO:
+        folder_key = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
+        if not any(override.key_or_group == folder_key for override in overrides):
+            raise RingRLError(f"resume=auto needs {folder_key}=FOLDER, so that the same command finds its run again.")
         return None
     folder = Path(str(values[-1]))
     if sweeping:

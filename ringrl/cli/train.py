@@ -1,65 +1,81 @@
-"""`ringrl train`: an agent on a data set, evaluated as it learns; `resume=RUN` continues a run in its folder."""
+"""`ringrl train`: an agent on a data set, evaluated as it learns; `resume=RUN` continues a run in its folder.
 
+Of several processes each runs all of this and trains its part; process 0 alone writes, and speaks.
+"""
+
+import contextlib
 import dataclasses
 import functools
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
 from ringrl.cli.compose import as_plain, as_yaml, load_yaml
 from ringrl.cli.console import output, progress_bar
+from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
-from ringrl.cli.overrides import CONFIG_FILE, changes
-from ringrl.cli.results import write_results, write_video
+from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
+from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
 from ringrl.data.store import spec_to_json
-from ringrl.evaluation.figures import plot_training_curves, save_png
+from ringrl.errors import Preempted
+from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.report import runs_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.ops import step_order
-from ringrl.parallel import make_mesh
+from ringrl.parallel.batches import BatchParts
+from ringrl.parallel.multiprocess import (
+    agree_on_text,
+    first_process_first,
+    is_main_process,
+    join_processes,
+    wait_for_process_0,
+)
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compatibility import check_compatible
-from ringrl.training.compiler_flags import compiler_flags, describe_flags
 from ringrl.training.loop import TrainResult, train
 from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.state import create_state
-from ringrl.types import Parameters
+from ringrl.types import Chain, Context, Parameters
 
-_logger = logging.getLogger(__name__)
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
 def run(command: TrainCommand, folder: Path) -> None:
     """Train, evaluate and write everything into `folder`."""
-    console = output()
-    resuming = command.resume is not None
-    if resuming:
+    join_processes(command.distributed)
+    folder = Path(agree_on_text(str(folder)))
+    console, main = output(), is_main_process()
+    checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
+    resuming = command.resume is not None and (command.resume != AUTO or bool(checkpointer.steps()))
+    if resuming and command.resume != AUTO:
         command = load_yaml(TrainCommand, folder / CONFIG_FILE, changes(HydraConfig.get().overrides.task))
 
-    with progress_bar("reading") as advance:
+    with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)
     normalization = fit_normalization(store, command.data.normalize_observations)
     sampler = ChainSampler(store, command.chain, normalization)
-    mesh, order = None, None
-    if command.attention.strategy.is_sharded:
-        mesh = make_mesh(**dataclasses.asdict(command.mesh))
-        order = step_order(command.attention.strategy, command.attention.layout, sampler.steps, mesh)
+    mesh = mesh_of(command.mesh, command.attention)
+    agent = agent_of(command, store.spec, mesh)
+    if command.mesh.explain:
+        return print_explanation(agent, command.training)
+    if mesh is not None:
         show_compiler_flags(mesh, console)
-    agent, actor = agent_of(command, store.spec, mesh), agent_of(command, store.spec)
+    # Contexts shorter than a chain are not spread: there is nothing to gain.
+    acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
+    actor = agent if acting_mesh is not None else agent_of(command, store.spec)
     env = environment_of(command.env, store.metadata)
-    with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
-        check_vector_env(environments, store.spec)
+    if main or acting_mesh is not None:
+        with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
+            check_vector_env(environments, store.spec)
 
     target_return = default_target_return(store)
     references = {name: store.metadata.get(name) for name in KEPT} if is_own_environment(env, store.metadata) else {}
@@ -73,12 +89,12 @@ def run(command: TrainCommand, folder: Path) -> None:
         "data_fingerprint": store.fingerprint,
         **references,
     }
-    checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
     state, resumed = create_state(agent, command.training, command.seed), None
     if resuming:
         check_compatible(checkpointer.load_metadata("last"), must_agree(metadata))
         state, resumed = checkpointer.restore("last", like=state)
-    write_atomically(folder / CONFIG_FILE, as_yaml(dataclasses.replace(command, resume=None)))
+    if main:
+        write_atomically(folder / CONFIG_FILE, as_yaml(dataclasses.replace(command, resume=None)))
 
     acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
     trials = trials_of(command.evaluation, command)
@@ -92,67 +108,89 @@ def run(command: TrainCommand, folder: Path) -> None:
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,
     )
-    with TensorBoardLogger(folder, resumed_at=int(state.step) + 1 if resuming else None) as logger:
+    with _logger(folder, resumed_at=int(state.step) + 1 if resuming or command.resume == AUTO else None) as logger:
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
-            policy = make_policy(actor, _on_one_device(parameters), normalization, acting)
-            with progress_bar("trials") as advance:
-                found = evaluate_policy(policy, env, command.evaluation, trials, advance)
+            if acting_mesh is None:
+                parameters = gathered(parameters)
+                if not main:
+                    wait_for_process_0(f"evaluation {step}")
+                    return {}
+            try:
+                policy = make_policy(actor, parameters, normalization, acting)
+                with progress_bar("trials") as advance:
+                    found = evaluate_policy(policy, env, command.evaluation, trials, advance)
+            finally:
+                if acting_mesh is None:
+                    wait_for_process_0(f"evaluation {step}")
             evaluations[step] = found
-            summary = summarize(found)
-            logger.trials(summary["trial_returns"], step)
-            logger.figure("trials", runs_figure([summary]), step)
+            if logger is not None:
+                summary = summarize(found)
+                logger.trials(summary["trial_returns"], step)
+                logger.figure("trials", runs_figure([summary]), step)
             return scores_of(found)
 
-        logger.text("config", as_yaml(command))
+        if logger is not None:
+            logger.text("config", as_yaml(command))
         result = train(
             agent,
             state,
-            lambda start: make_loader(
-                sampler,
-                seed=command.seed,
-                batch_size=command.training.batch_size,
-                start=start,
-                stop=command.training.steps,
-                threads=command.training.loader_threads,
-                prefetch=command.training.prefetch,
-                order=order,
-            ),
+            functools.partial(_batches, command, sampler, mesh),
             command.training,
             checkpointer=checkpointer,
             logger=logger,
             evaluate=evaluate,
             metadata=metadata,
             resumed=resumed,
+            profile=folder if command.profile and main else None,
+            progress=main,
         )
         if result.interrupted:
-            raise KeyboardInterrupt(
-                f"stopped and saved at step {result.steps}; `ringrl train resume={folder}` goes on."
-            )
+            line = f"stopped and saved at step {result.steps}; `ringrl train resume={folder}` goes on."
+            raise Preempted(line) if result.preempted else KeyboardInterrupt(line)
 
+        whole = gathered(result.state.params) if command.evaluation.video else None
+        if logger is None:
+            return None
         found = evaluations[max(evaluations)]
         summary = summarize(found, result=result)
         logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
-        save_png(_curves(result, evaluations, command.label or command.agent.name), folder / "curves.png")
+        save_png(
+            training_curves(result.losses, evaluations, command.label or command.agent.name), folder / "curves.png"
+        )
         write_results(summary, found, folder)
-        if command.evaluation.video:
-            policy = make_policy(actor, _on_one_device(result.state.params), normalization, acting)
+        if whole is not None:
+            policy = make_policy(agent_of(command, store.spec), whole, normalization, acting)
             video = write_video(policy, env, command.evaluation, trials, folder)
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
 
 
-def show_compiler_flags(mesh: jax.sharding.Mesh, console: Console) -> None:
-    """What `make_train_step` tells the compiler of these devices, if anything: on the console and in the run's log."""
-    if flags := compiler_flags(mesh):
-        line = describe_flags(mesh, flags)
-        console.print(line)
-        _logger.info(line)
+def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int) -> Iterator[Chain]:
+    """Batches start, start + 1, ...; with a mesh this process builds what its devices hold, in attention's layout."""
+    training, attention = command.training, command.attention
+    load = functools.partial(
+        make_loader,
+        sampler,
+        seed=command.seed,
+        batch_size=training.batch_size,
+        start=start,
+        stop=training.steps,
+        threads=training.loader_threads,
+        prefetch=training.prefetch,
+    )
+    if mesh is None:
+        return load()
+    order = np.arange(sampler.steps)
+    if attention.strategy.is_sharded:
+        order = step_order(attention.strategy, attention.layout, sampler.steps, mesh)
+    batches = BatchParts(mesh, training.batch_size, order)
+    return map(batches.join, load(parts=batches.parts))
 
 
-def _on_one_device(parameters: Parameters) -> Parameters:
-    return jax.device_put(parameters, jax.local_devices()[0])
+def _logger(folder: Path, resumed_at: int | None) -> contextlib.AbstractContextManager[TensorBoardLogger | None]:
+    return TensorBoardLogger(folder, resumed_at=resumed_at) if is_main_process() else contextlib.nullcontext()
 
 
 def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,13 +223,3 @@ def _summary(
         bootstrap_samples=command.evaluation.bootstrap_samples,
         extra={"target_return": target_return},
     )
-
-
-def _curves(result: TrainResult, evaluations: Mapping[int, Rollout], title: str):
-    steps, losses = zip(*result.losses, strict=True) if result.losses else ((), ())
-    history = {"loss": (steps, losses)}
-    if len(evaluations) > 1:
-        scores = {step: scores_of(found) for step, found in sorted(evaluations.items())}
-        for name in ("first", "last"):
-            history[f"return of the {name} trial"] = (tuple(scores), tuple(value[name] for value in scores.values()))
-    return plot_training_curves(history, title=title, log=("loss",))

@@ -230,7 +230,7 @@ def test_a_ring_of_devices_learns_what_one_device_learns(ringrl, collected: Path
         (("attention=ring", "mesh.ring=64"), "needs 64 devices"),
         (("mesh.ring=2",), "choose attention=ring, ulysses or hybrid"),
         (("attention=ulysses", "mesh.head=4"), "do not divide among 4"),
-        (("attention=ring", "mesh.data=4"), "do not divide among mesh.data x mesh.fsdp = 4"),
+        (("attention=ring", "mesh.data=4"), "does not divide among mesh.data x mesh.fsdp = 4"),
     ],
 )
 def test_an_impossible_mesh_is_one_line(ringrl, collected: Path, words: tuple[str, ...], message: str) -> None:

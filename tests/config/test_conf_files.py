@@ -35,7 +35,7 @@ def test_all_groups_are_covered() -> None:
     assert found == {*TRAIN_GROUPS, "collection", "behavior", "experiment", "tuning"}
 
 
-TRAIN_GROUPS = ("agent", "model", "attention", "data", "env", "training", "evaluation")
+TRAIN_GROUPS = ("agent", "model", "attention", "data", "env", "training", "evaluation", "cluster")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

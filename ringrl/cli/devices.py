@@ -1,0 +1,81 @@
+"""The devices of a run: its mesh, what lies where on it, and parameters taken from it."""
+
+import logging
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from rich.console import Console
+from rich.table import Column, Table
+
+from ringrl.agents import SequenceAgent
+from ringrl.cli.console import output, table_width
+from ringrl.errors import RingRLError
+from ringrl.ops import AttentionConfig
+from ringrl.parallel import MeshConfig, make_mesh
+from ringrl.parallel.sharding import bytes_per_device, explain
+from ringrl.training.compiler_flags import compiler_flags, describe_flags
+from ringrl.training.config import TrainingConfig
+from ringrl.training.state import state_shapes
+from ringrl.types import Parameters
+
+_logger = logging.getLogger(__name__)
+
+
+def mesh_of(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
+    """The mesh of a run; None for one device. Raises RingRLError as `make_mesh`, and where a process would be idle."""
+    spread = any(size != 1 for size in config.sizes.values())
+    return full_mesh(config) if spread or attention.strategy.is_sharded or jax.process_count() > 1 else None
+
+
+def full_mesh(config: MeshConfig) -> jax.sharding.Mesh:
+    """The mesh that a config names; raises RingRLError as `make_mesh`, and where it leaves out some process."""
+    mesh = make_mesh(**config.sizes)
+    if jax.process_count() > 1 and mesh.size != jax.device_count():
+        raise RingRLError(
+            f"{jax.process_count()} processes have {jax.device_count()} devices and the mesh takes {mesh.size}: set "
+            "one axis to -1 (mesh.ring=-1 with attention=ring, or mesh.fsdp=-1), so that no process is left out."
+        )
+    return mesh
+
+
+def gathered(parameters: Parameters) -> Parameters:
+    """Parameters whole on this process's first device; of several processes all call it."""
+    if jax.process_count() > 1:
+        parameters = multihost_utils.process_allgather(parameters, tiled=True)
+    return jax.device_put(parameters, jax.local_devices()[0])
+
+
+def show_compiler_flags(mesh: jax.sharding.Mesh, console: Console) -> None:
+    """What `make_train_step` tells the compiler of these devices, if anything: on the console and in the run's log."""
+    if flags := compiler_flags(mesh):
+        line = describe_flags(mesh, flags)
+        console.print(line)
+        _logger.info(line)
+
+
+def print_explanation(agent: SequenceAgent, training: TrainingConfig) -> None:
+    """`mesh.explain=true`: every array of the training state, how it is split, and what of it a device holds."""
+    console, mesh = output(), agent.mesh
+    state = state_shapes(agent, training)
+    if mesh is None:
+        console.print(f"No mesh: one device holds the whole state, {bytes_per_device(state, None):,} bytes.")
+        return
+    table = Table(Column("array", no_wrap=True), "shape", "dtype", "split over", "bytes per device")
+    for placed in explain(state, mesh):
+        shape = " x ".join(map(str, placed.shape)) or "scalar"
+        table.add_row(placed.path, shape, placed.dtype, _words(placed.spec), f"{placed.bytes_per_device:,}")
+    wide = Console(width=max(table_width(console), 160), highlight=False)
+    wide.print(table)
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    whole = bytes_per_device(state, None)
+    wide.print(f"mesh {axes}: {bytes_per_device(state, mesh):,} bytes on each of {mesh.size} devices; whole {whole:,}.")
+
+
+def _words(spec: Any) -> str:
+    """`P(None, ('fsdp', 'ring'))` as "dimension 1: fsdp x ring"."""
+    split = [(dimension, entry) for dimension, entry in enumerate(spec) if entry is not None]
+    if not split:
+        return "-"
+    named = (f"dimension {dimension}: {' x '.join([e] if isinstance(e, str) else e)}" for dimension, e in split)
+    return ", ".join(named)

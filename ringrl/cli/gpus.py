@@ -1,0 +1,177 @@
+"""One GPU for each process of a sweep by joblib: claimed by a lock before JAX looks for devices, held to its end.
+
+The locks lie in one folder of the machine, so several sweeps, of several users, share its GPUs too. Other launchers
+need none: Hydra's own runs one job at a time, SLURM hands GPUs out, submitit_local sets CUDA_VISIBLE_DEVICES itself.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+
+from ringrl.cli.console import output
+from ringrl.errors import RingRLError
+from ringrl.parallel.mesh import AXES
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+_POLL_SECONDS = 1.0
+_CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+
+_logger = logging.getLogger(__name__)
+_claimed: list[str] = []  # by this process, which may run several jobs of a sweep, one after another
+
+
+class LimitJobs(Callback):
+    """Hydra callback: joblib runs no more jobs at once than there are GPUs.
+
+    Its processes live on between jobs, with their GPU: one too many would wait for minutes, until another had idled.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called once per sweep, in the process that launches it, before the launcher is made."""
+        launcher = config.hydra.launcher
+        if launcher["_target_"] != JOBLIB or "mesh" not in config or _spread(config.mesh) or not uses_gpus(os.environ):
+            return
+        gpus = visible_gpus(os.environ, installed_gpus())
+        jobs = 1 if launcher.n_jobs is None else launcher.n_jobs
+        at_once = jobs if jobs > 0 else max((os.cpu_count() or 1) + 1 + jobs, 1)
+        if gpus and at_once > len(gpus):
+            with read_write(config):
+                launcher.n_jobs = len(gpus)
+            output().print(f"jobs at once: {len(gpus)}, one a GPU (hydra.launcher.n_jobs={jobs})")
+
+
+def claim_gpu(launcher: str, mesh: Mapping[str, Any] | None, say: Callable[[str], None]) -> str | None:
+    """Make one GPU the only one that this process sees, and return its name; waits where all are taken.
+
+    `launcher` is the `_target_` of Hydra's launcher, `mesh` the sizes that the job asks for. Nothing happens, and None
+    is returned, under launchers other than joblib, without GPUs or JAX's plugin for them, for a command without a
+    mesh, and for a mesh of more than one device: such a job sees all GPUs. Raises RingRLError where such a job follows,
+    in the same process, one that was given a GPU.
+    """
+    if launcher != JOBLIB or mesh is None:
+        return None
+    if sizes := _spread(mesh):
+        if _claimed:
+            raise RingRLError(
+                f"{sizes} in a process of a sweep that was given the one GPU {_claimed[0]}: sweep over larger meshes "
+                "by themselves, with hydra/launcher=basic."
+            )
+        return None
+    if not _claimed and uses_gpus(os.environ):
+        gpus = visible_gpus(os.environ, installed_gpus())
+        if gpus:
+            name = wait_for_lock(gpus, lock_folder(), say)
+            os.environ[VISIBLE] = name
+            _claimed.append(name)
+    if not _claimed:
+        return None
+    _logger.info("this job's GPU: %s", _claimed[0])
+    return _claimed[0]
+
+
+def uses_gpus(environment: Mapping[str, str]) -> bool:
+    """Whether JAX would use an NVIDIA GPU: its plugin is installed, and JAX_PLATFORMS does not exclude it."""
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+        return False
+    for plugin in _CUDA_PLUGINS:
+        with contextlib.suppress(ModuleNotFoundError):  # without any plugin not even their common package is there
+            if importlib.util.find_spec(plugin) is not None:
+                return True
+    return False
+
+
+def installed_gpus(proc: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """The machine's GPUs by UUID, from nvidia-smi; by index where that is missing; parts (MIG) in place of a whole."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return [str(index) for index in range(len(list(proc.glob("*"))))]
+    gpus: list[str] = []
+    for uuid in re.findall(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)", listing):
+        if uuid.startswith("MIG-") and gpus and gpus[-1].startswith("GPU-"):
+            gpus.pop()  # the GPU that this is a part of, listed just before
+        gpus.append(uuid)
+    return gpus
+
+
+def visible_gpus(environment: Mapping[str, str], installed: Sequence[str]) -> dict[str, str]:
+    """The GPUs that the process may use: what CUDA_VISIBLE_DEVICES calls each, and what its lock is called.
+
+    As CUDA reads it, the list ends at the first name that is no device. The lock goes by the UUID where that is known,
+    so that 0 and GPU-1a2b..., which may be the same, meet.
+    """
+    if VISIBLE not in environment:
+        return {name: name for name in installed}
+    gpus = {}
+    for name in environment[VISIBLE].split(","):
+        name = name.strip()
+        if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name):
+            break
+        if name.isdigit():
+            known = installed[int(name) : int(name) + 1]
+        else:
+            known = [uuid for uuid in installed if uuid.startswith(name)]
+        gpus[name] = known[0] if known else name
+    return gpus
+
+
+def lock_folder() -> Path:
+    """The folder of locks, made where it is missing, open to every user of the machine."""
+    folder = Path(tempfile.gettempdir()) / "ringrl-gpus"
+    try:
+        folder.mkdir()
+        folder.chmod(0o1777)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise RingRLError(f"Cannot make {folder}, for the locks of GPUs: {error.strerror}; set TMPDIR.") from error
+    return folder
+
+
+def wait_for_lock(gpus: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> str:
+    """The first of `gpus` (name -> lock) whose lock is free, now taken for the life of this process."""
+    waiting = False
+    while True:
+        for name, lock in gpus.items():
+            if _take(folder / re.sub(r"[^\w-]", "_", lock)):
+                return name
+        if not waiting:
+            say(f"waiting for a GPU: all are taken by other jobs of sweeps ({', '.join(gpus)}; locks in {folder})")
+            waiting = True
+        time.sleep(_POLL_SECONDS)
+
+
+def _spread(mesh: Mapping[str, Any]) -> str:
+    """The axes of a mesh of more than one device, as the command line writes them; empty for one device."""
+    return " ".join(f"mesh.{axis}={mesh[axis]}" for axis in AXES if mesh[axis] != 1)
+
+
+def _take(path: Path) -> bool:
+    """Lock the file unless another process holds it. The descriptor stays open: the kernel frees it at our end."""
+    try:
+        # Another user's file in a shared folder must not be opened for writing or with O_CREAT.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RingRLError(f"Cannot lock a GPU by {path}: {error.strerror}; remove it, or set TMPDIR.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
