@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow test-schedules aot lint format types clean
+.PHONY: help install quickstart test test-slow test-scale test-schedules aot lint format types clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,9 @@ test: install ## run the tests (WORKERS=2 processes)
 
 test-slow: install ## run the tests marked slow
 	$(PYTEST) -m slow
+
+test-scale: install ## test every kind of mesh, and runs of several processes
+	$(PYTEST) -m scale
 
 test-schedules: aot ## compile the ring for TPUs and GPUs, and test when its transfers travel
 	$(BIN)/python -m pytest -m aot
