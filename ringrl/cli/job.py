@@ -1,20 +1,23 @@
 """One job of a command: its configuration built and checked, its run folder, its failure put on record."""
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ringrl.cli.compose import command_from
+from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
+from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted
 
@@ -29,7 +32,7 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         set_defaults_of_libraries()
-        built = command_from(COMMANDS[command], config)
+        built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
         importlib.import_module(f"ringrl.cli.{command}").run(built, folder)
@@ -44,6 +47,15 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         overrides = " ".join(HydraConfig.get().overrides.task)
         (folder / ERROR_FILE).write_text(f"{line} (job {overrides})\n")
     return None
+
+
+def _build(command: str, config: DictConfig) -> Any:
+    """The command's dataclass; of `train resume=RUN`, what the run was told, and the overrides on top of that."""
+    resume = config.get("resume")
+    if resume in (None, AUTO):
+        return command_from(COMMANDS[command], config)
+    told = load_yaml(COMMANDS[command], Path(resume) / CONFIG_FILE, changes(HydraConfig.get().overrides.task))
+    return dataclasses.replace(told, resume=resume)
 
 
 def set_defaults_of_libraries() -> None:

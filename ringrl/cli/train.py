@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
-from ringrl.cli.compose import as_plain, as_yaml, load_yaml
+from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
-from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
+from ringrl.cli.overrides import AUTO, CONFIG_FILE
 from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
@@ -56,8 +55,6 @@ def run(command: TrainCommand, folder: Path) -> None:
     console, main = output(), is_main_process()
     checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
     resuming = command.resume is not None and (command.resume != AUTO or bool(checkpointer.steps()))
-    if resuming and command.resume != AUTO:
-        command = load_yaml(TrainCommand, folder / CONFIG_FILE, changes(HydraConfig.get().overrides.task))
 
     with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)

@@ -7,7 +7,11 @@ from ringrl.errors import RingRLError, choice
 
 
 class Remat(enum.StrEnum):
-    """What the backward pass computes again, in the order of the memory that it spares."""
+    """What the backward pass computes again, in the order of the memory that it spares.
+
+    A feed-forward a block at a time spares memory with `attention`, `layer` and `offload`: `dots` keeps the products of
+    all blocks, and so does `none` on a mesh, where JAX asks its policy about the insides of blocks too.
+    """
 
     none = "none"  # nothing
     dots = "dots"  # all but matrix products
@@ -33,7 +37,7 @@ class ModelConfig:
     key_value_heads: int = 0  # K; 0 means as many as heads
     feedforward_width: int = 0  # F; 0 means 4 M
     feedforward: Feedforward = Feedforward.gelu
-    feedforward_block_size: int = 0  # tokens at a time; 0 means all at once
+    feedforward_block_size: int = 0  # tokens at a time; 0 means all at once (see `Remat` for what goes with it)
     rope: bool = True
     rope_base: float = 10_000.0
     attention_dropout: float = 0.0

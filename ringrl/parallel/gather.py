@@ -43,11 +43,16 @@ def _gather_leaf(part: jax.Array, spec: PartitionSpec, dtype: Any) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _gather_along(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part: jax.Array) -> jax.Array:
+    return _all_gather(axes, dimension, dtype, part)
+
+
+def _all_gather(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part: jax.Array) -> jax.Array:
     return jax.lax.all_gather(part.astype(dtype), axes, axis=dimension, tiled=True)
 
 
 def _forward(axes, dimension, dtype, part):
-    return _gather_along(axes, dimension, dtype, part), jnp.zeros((), part.dtype)
+    # The operation itself: a rematerialisation policy knows it by its name.
+    return _all_gather(axes, dimension, dtype, part), jnp.zeros((), part.dtype)
 
 
 def _backward(axes, dimension, dtype, like, gradient):

@@ -50,7 +50,7 @@ class Permute:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Instruction:
+class Instruction:
     """One line: its name, the text of its type, and the text of its operands and attributes."""
 
     name: str
@@ -77,7 +77,7 @@ def permutes(text: str) -> list[Permute]:
     """
     if "is_scheduled=true" not in text.partition("\n")[0]:
         raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
-    computations = dict(_computations(text.splitlines()))
+    computations = dict(read_computations(text.splitlines()))
     heavy = _with_matrix_products(computations)
     asynchronous = {
         called
@@ -95,7 +95,8 @@ def permutes(text: str) -> list[Permute]:
     ]
 
 
-def _computations(lines: Iterable[str]) -> Iterator[tuple[str, list[_Instruction]]]:
+def read_computations(lines: Iterable[str]) -> Iterator[tuple[str, list[Instruction]]]:
+    """Every computation of a compiled program's text, by name, with its instructions in their order."""
     name, steps = None, []
     for line in lines:
         if name is None:
@@ -107,7 +108,7 @@ def _computations(lines: Iterable[str]) -> Iterator[tuple[str, list[_Instruction
         else:
             found = _INSTRUCTION.match(line)
             if found:
-                steps.append(_Instruction(*found.groups(), called=_called(found.group(4))))
+                steps.append(Instruction(*found.groups(), called=_called(found.group(4))))
 
 
 def _called(rest: str) -> tuple[str, ...]:
@@ -117,7 +118,7 @@ def _called(rest: str) -> tuple[str, ...]:
     return tuple(called)
 
 
-def _with_matrix_products(computations: dict[str, list[_Instruction]]) -> set[str]:
+def _with_matrix_products(computations: dict[str, list[Instruction]]) -> set[str]:
     """Computations that hold a matrix product, or call one that does: a text defines what is called before its use."""
     heavy: set[str] = set()
     for name, steps in computations.items():
@@ -126,7 +127,7 @@ def _with_matrix_products(computations: dict[str, list[_Instruction]]) -> set[st
     return heavy
 
 
-def _is_heavy(step: _Instruction, heavy: set[str]) -> bool:
+def _is_heavy(step: Instruction, heavy: set[str]) -> bool:
     return (
         step.opcode in _MATRIX_PRODUCTS
         or any(called in heavy for called in step.called)
@@ -135,7 +136,7 @@ def _is_heavy(step: _Instruction, heavy: set[str]) -> bool:
 
 
 def _permutes_of(
-    computation: str, steps: list[_Instruction], heavy: set[str], asynchronous: set[str]
+    computation: str, steps: list[Instruction], heavy: set[str], asynchronous: set[str]
 ) -> Iterator[Permute]:
     work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
     done_at = {name: place for place, step in enumerate(steps) if _is_done(step) for name in step.operands}
@@ -159,10 +160,10 @@ def _permutes_of(
         )
 
 
-def _is_done(step: _Instruction) -> bool:
+def _is_done(step: Instruction) -> bool:
     return step.opcode in ("collective-permute-done", "async-done")
 
 
-def _sent(step: _Instruction) -> tuple[str, ...]:
+def _sent(step: Instruction) -> tuple[str, ...]:
     """The arrays that travel: a result lists them first, then where they arrive, then what the device waits on."""
     return tuple(_SHAPE.findall(step.result)[: len(step.operands)])

@@ -95,7 +95,7 @@ def on_one_device(small_cache):
     [
         pytest.param({"ring": 8}, id="ring=8"),
         pytest.param({"data": 2, "ring": 2, "head": 2}, id="data=2 ring=2 head=2"),  # a fourth context fills up
-        *(pytest.param(sizes, id=name, marks=pytest.mark.slow) for name, sizes in SIZES.items()),
+        *(pytest.param(sizes, id=name, marks=pytest.mark.scale) for name, sizes in SIZES.items()),
     ],
 )
 def test_actions_are_those_of_one_device(on_one_device, sizes: dict[str, int], monkeypatch) -> None:
@@ -176,7 +176,7 @@ def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "whole",
-    [pytest.param(True, id="whole parameters", marks=pytest.mark.slow), pytest.param(False, id="parameters in parts")],
+    [pytest.param(True, id="whole parameters", marks=pytest.mark.scale), pytest.param(False, id="parameters in parts")],
 )
 def test_nothing_of_the_length_of_the_cache_travels(whole: bool) -> None:
     """Compiled for two lengths, a step sends the same; it writes in place, and copies no part of the cache."""

@@ -1,0 +1,92 @@
+"""A whole training step compiled from shapes alone, for devices that are here or not."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ringrl.agents import AgentConfig, SequenceAgent, make_agent
+from ringrl.nn import ModelConfig
+from ringrl.ops import AttentionConfig
+from ringrl.parallel.sharding import batch_sharding
+from ringrl.training.config import TrainingConfig
+from ringrl.training.optimizer import make_optimizer
+from ringrl.training.state import TrainState, state_shapes, state_shardings
+from ringrl.training.step import make_train_step
+from ringrl.types import ActionKind, ActionSpec, Chain, Context, DataSpec
+
+# Of a walker's size: 24 observations and 6 continuous actions, in episodes of up to 1,000 steps.
+SYNTHETIC = DataSpec(24, ActionSpec(ActionKind.continuous, 6, (-1.0,) * 6, (1.0,) * 6), 1000)
+
+
+def synthetic_agent(
+    model: ModelConfig,
+    attention: AttentionConfig,
+    mesh: jax.sharding.Mesh | None,
+    *,
+    compute_dtype: Any = jnp.float32,
+    loss_block_size: int = 0,
+    tokens_per_step: int = 1,
+    spec: DataSpec = SYNTHETIC,
+) -> SequenceAgent:
+    """An Agentic Transformer of these sizes, for data that need not exist."""
+    config = AgentConfig(tokens_per_step=tokens_per_step, loss_block_size=loss_block_size)
+    return make_agent(config, model, attention, spec, context=Context.chain, compute_dtype=compute_dtype, mesh=mesh)
+
+
+def compile_step(
+    agent: SequenceAgent,
+    training: TrainingConfig,
+    chains: int,
+    steps: int,
+    compiler_options: dict[str, Any] | None = None,
+) -> Any:
+    """The trainer's step on `chains` chains of `steps` steps, of which nothing is made, as compiled by JAX.
+
+    Its text and memory can be read; `compiler_options` stand in the place of the trainer's own. Raises RingRLError
+    where agent and mesh do not fit, JAX's ValueError where chains or steps do not divide among the devices.
+    """
+    step = make_train_step(agent, training)
+    lowered = step.lower(abstract_state(agent, training), abstract_batch(agent, chains, steps))
+    return lowered.compile(compiler_options=compiler_options)
+
+
+def abstract_state(agent: SequenceAgent, training: TrainingConfig) -> TrainState:
+    """Shapes, dtypes and places of a training state."""
+    shapes = state_shapes(agent, training)
+    shardings = state_shardings(agent, make_optimizer(training))
+    if shardings is None:
+        return shapes
+
+    def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(placed, shapes, shardings)
+
+
+def abstract_batch(agent: SequenceAgent, chains: int, steps: int) -> Chain:
+    """Shapes, dtypes and places of a batch of chains."""
+    sharding = None if agent.mesh is None else batch_sharding(agent.mesh)
+
+    def array(*sizes: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct((chains, steps, *sizes), dtype, sharding=sharding)
+
+    discrete = agent.spec.action.kind is ActionKind.discrete
+    actions = array(dtype=jnp.int32) if discrete else array(agent.spec.action.size)
+    number, label = array(), array(dtype=jnp.int32)
+    return Chain(
+        observations=array(agent.spec.observation_size),
+        actions=actions,
+        rewards=number,
+        return_to_go=number,
+        completion=number,
+        previous_actions=actions,
+        previous_rewards=number,
+        previous_completion=number,
+        previous_mask=number,
+        timesteps=label,
+        trajectories=label,
+        positions=label,
+        segment_ids=label,
+        loss_mask=number,
+    )

@@ -1,0 +1,300 @@
+"""What devices send each other: every collective of a compiled program, how often it runs, and its bytes.
+
+Bytes are those that one device sends, under algorithms that go round a ring of the n devices of a group, the least that
+any algorithm can do:
+
+- collective-permute: the array (an average over devices, where some send nothing);
+- all-gather: (n - 1) times the device's own part, so (n - 1) / n of the result;
+- reduce-scatter and all-to-all: (n - 1) / n of what the device puts in;
+- all-reduce: twice that, a reduce-scatter and an all-gather.
+"""
+
+import dataclasses
+import enum
+import functools
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ringrl.agents import SequenceAgent
+from ringrl.errors import RingRLError
+from ringrl.nn.config import Remat
+from ringrl.ops.sharded import AXES_OF
+from ringrl.parallel.sharding import explain, split_axes
+from ringrl.planning.overlap import Instruction, read_computations
+
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"\bcondition=%([\w.-]+)")
+_LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_COUNTED_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_NAMED_GROUPS = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{('.*?)\}")  # along axes of a mesh of all devices
+_AXIS_SIZE, _AXIS = re.compile(r"'([^']+)'=(\d+)"), re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_PAIR = re.compile(r"\{(\d+),(\d+)\}")
+_DEVICES = re.compile(r"num_partitions=(\d+)")
+_SCOPE = re.compile(r'op_name="([^"]*)"')
+_LEAST_BITS = 8  # a `pred` takes a byte
+_LABEL_BYTES = 4  # a position or a segment, int32
+
+
+class Kind(enum.StrEnum):
+    """Collectives by the names that compilers give them."""
+
+    permute = "collective-permute"
+    all_gather = "all-gather"
+    reduce_scatter = "reduce-scatter"
+    all_to_all = "all-to-all"
+    all_reduce = "all-reduce"
+
+
+class ArrayType(NamedTuple):
+    """As a compiled program writes it: `bf16[2,16]`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of one array."""
+        bits = re.match(r"[a-z]+(\d+)", self.dtype)
+        return math.prod(self.shape) * max(int(bits.group(1)) if bits else 0, _LEAST_BITS) // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One instruction, which may move several arrays."""
+
+    name: str
+    kind: Kind
+    scope: str  # where the program asked for it, as JAX names places
+    operands: tuple[ArrayType, ...]
+    results: tuple[ArrayType, ...]
+    group: int  # devices that take part together; of a permute, all
+    senders: float  # the share of devices that send anything, below 1 in permutes alone
+    times: int  # that it runs in one execution of the program
+
+    @property
+    def bytes_sent(self) -> float:
+        """By one device in one execution of the program, all `times` together."""
+        put_in = sum(array.bytes for array in self.operands)
+        share = (self.group - 1) / self.group
+        factor = {
+            Kind.permute: self.senders,
+            Kind.all_gather: self.group - 1,
+            Kind.reduce_scatter: share,
+            Kind.all_to_all: share,
+            Kind.all_reduce: 2 * share,
+        }[self.kind]
+        return self.times * factor * put_in
+
+    def __str__(self) -> str:
+        arrays = ", ".join(f"{dtype}[{','.join(map(str, shape))}]" for dtype, shape in self.results)
+        return f"{self.times} x {self.kind} {self.name} of {arrays} among {self.group}, from {self.scope}"
+
+
+def collectives(text: str) -> list[Collective]:
+    """Every collective of a compiled program (`compiled.as_text()`) that runs at all.
+
+    Of a conditional's branches each counts as taken. Raises RingRLError for a loop around collectives that does not
+    say how often it runs.
+    """
+    computations = dict(read_computations(text.splitlines()))
+    devices = _DEVICES.search(text.partition("\n")[0])
+    count = int(devices.group(1)) if devices else 1
+
+    @functools.cache
+    def inside(name: str) -> tuple[Collective, ...]:
+        steps = computations.get(name, [])
+        types = {step.name: _arrays(step.result) for step in steps}
+        found: list[Collective] = []
+        for step in steps:
+            kind = step.opcode.removesuffix("-start")
+            if kind in tuple(Kind):
+                found.append(_collective(step, Kind(kind), types, count))
+            elif not step.opcode.endswith(("-done", "-update")):  # their start has called what they name
+                within = [one for called in step.called for one in inside(called)]
+                times = _trips(step, computations) if step.opcode == "while" and within else 1
+                found += [dataclasses.replace(one, times=one.times * times) for one in within]
+        return tuple(found)
+
+    return list(inside(_entry(text)))
+
+
+def bytes_sent(found: list[Collective]) -> dict[Kind, float]:
+    """By one device in one execution of the program, by kind."""
+    return {kind: sum((one.bytes_sent for one in found if one.kind is kind), 0.0) for kind in Kind}
+
+
+def _entry(text: str) -> str:
+    found = re.search(r"^ENTRY %([\w.-]+) ", text, re.MULTILINE)
+    if found is None:
+        raise RingRLError("This is no compiled program: give `compiled.as_text()`.")
+    return found.group(1)
+
+
+def _collective(step: Instruction, kind: Kind, types: dict[str, tuple[ArrayType, ...]], devices: int) -> Collective:
+    operands = tuple(array for name in step.operands for array in types[name])
+    results = _arrays(step.result)
+    if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # what goes in stands first
+        results = results[len(operands) : 2 * len(operands)]
+    scope = _SCOPE.search(step.rest)
+    senders = 1.0
+    if kind is Kind.permute:
+        pairs = _PAIRS.search(step.rest)
+        sent = [pair for pair in _PAIR.findall(pairs.group(1) if pairs else "") if pair[0] != pair[1]]
+        senders = len(sent) / devices
+    name = scope.group(1) if scope else ""
+    return Collective(step.name, kind, name, operands, results, _group(step, devices), senders, 1)
+
+
+def _group(step: Instruction, devices: int) -> int:
+    """Devices of a group, in the three ways in which compilers write groups; all where none is written."""
+    named = _NAMED_GROUPS.search(step.rest)
+    if named:
+        sizes = dict(_AXIS_SIZE.findall(named.group(1)))
+        return math.prod(int(part or sizes[axis]) for axis, part in _AXIS.findall(named.group(2)))
+    listed, counted = _LISTED_GROUPS.search(step.rest), _COUNTED_GROUPS.search(step.rest)
+    if listed:
+        return listed.group(1).count(",") + 1
+    return int(counted.group(1)) if counted else devices
+
+
+def _arrays(result: str) -> tuple[ArrayType, ...]:
+    return tuple(
+        ArrayType(dtype, tuple(int(size) for size in shape.split(",") if size))
+        for dtype, shape in _ARRAY.findall(result)
+    )
+
+
+def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int:
+    """As the compiler notes it; else the one number that the loop's condition holds, up to which it counts from 0."""
+    known = _TRIPS.search(loop.rest)
+    if known:
+        return int(known.group(1))
+    condition = _CONDITION.search(loop.rest)
+    steps = list(computations.get(condition.group(1), [])) if condition else []
+    steps += [inner for step in steps for called in step.called for inner in computations.get(called, [])]
+    bounds = {step.rest.partition(")")[0] for step in steps if step.opcode == "constant"}
+    below = any(step.opcode == "compare" and "direction=LT" in step.rest for step in steps)
+    if len(bounds) == 1 and below and (bound := bounds.pop()).isdecimal():
+        return int(bound)
+    raise RingRLError(f"The loop {loop.name} does not say how often it runs, so what it sends cannot be counted.")
+
+
+def estimate(agent: SequenceAgent, chains: int, steps: int, pieces: int = 1) -> dict[Kind, float]:
+    """On paper, the same as `bytes_sent` of the agent's training step: bytes, by one device in one step, by kind.
+
+    `chains` chains of `steps` steps over the agent's mesh, in `pieces` pieces (`training.gradient_accumulation`); of
+    the strategies, the three that spread a chain and `blockwise`. Attention: `_ring` and `_ulysses`; parameters and
+    their gradients: `_parameters`; norms and means: `_scalars`. A compiler may send less: round a ring of two, and in
+    one piece, XLA sends once what forward and backward pass send alike. Raises RingRLError for an agent without a mesh.
+    """
+    mesh = agent.mesh
+    if mesh is None:
+        raise RingRLError("An agent without a mesh sends nothing: give it one of ringrl.parallel.make_mesh.")
+    part = chains * steps * agent.tokens_per_step / mesh.size  # tokens of a device
+    exchanged, labels = _ulysses(agent, mesh, part)
+    gathered, scattered, reduced = _parameters(agent, mesh, pieces)
+    return {
+        Kind.permute: _ring(agent, mesh, part),
+        Kind.all_gather: gathered + labels,
+        Kind.reduce_scatter: scattered,
+        Kind.all_to_all: exchanged,
+        Kind.all_reduce: reduced + _scalars(agent, mesh),
+    }
+
+
+def _devices_of(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Of the ring, and of the exchange of heads."""
+    ring, exchange = AXES_OF.get(agent.attention_config.strategy, ((), ()))
+    return math.prod(mesh.shape[axis] for axis in ring), math.prod(mesh.shape[axis] for axis in exchange)
+
+
+def _key_features(agent: SequenceAgent, exchange: int) -> int:
+    """Of a token's keys, as they travel: heads that do not divide among the exchanging devices are repeated."""
+    model = agent.model_config
+    key_heads = model.key_value_heads or model.heads
+    return key_heads * exchange // math.gcd(key_heads, exchange) * model.width // model.heads
+
+
+def _again(remat: Remat) -> int:
+    """Forward passes of attention that the backward pass makes."""
+    return 0 if remat in (Remat.none, Remat.attention) else 1
+
+
+def _ring(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> float:
+    """Keys and values of a device's tokens make n - 1 hops, n the devices of the ring, however many pieces they go in.
+
+    Forward, once more where the layer's attention is computed again, and backward: in the dtype of the computation,
+    with two int32 labels a token (of all tokens whose heads were exchanged). Backward also their gradients, in the
+    dtype of sums, which make one hop more, home.
+    """
+    devices, exchange = _devices_of(agent, mesh)
+    hops, layers = devices - 1, agent.model_config.layers
+    if not hops:
+        return 0.0
+    narrow, wide = jnp.dtype(agent.compute_dtype).itemsize, _sum_bytes(agent)
+    trip = hops * part * (2 * _key_features(agent, exchange) * narrow + 2 * exchange * _LABEL_BYTES)
+    gradients = (hops + 1) * part * 2 * _key_features(agent, exchange) * wide
+    return layers * ((2 + _again(agent.model_config.remat)) * trip + gradients)
+
+
+def _ulysses(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> tuple[float, float]:
+    """All-to-alls of queries, keys, values and mixed values; all-gathers of labels.
+
+    Of n devices each keeps 1 / n of what it has: (n - 1) / n travel. Forward, backward as gradients, and, unless
+    remat=none keeps what has arrived, once more. Labels, two int32 a token, from every other device of the group: once
+    for all layers, and with `remat` once a layer in the backward pass.
+    """
+    _, exchange = _devices_of(agent, mesh)
+    model = agent.model_config
+    passes = 2 if model.remat is Remat.none else 3
+    token = 2 * (model.width + _key_features(agent, exchange)) * jnp.dtype(agent.compute_dtype).itemsize
+    exchanged = model.layers * passes * part * token * (exchange - 1) / exchange
+    label_passes = 1 if model.remat is Remat.none else 1 + model.layers
+    return exchanged, label_passes * part * 2 * _LABEL_BYTES * (exchange - 1)
+
+
+def _parameters(agent: SequenceAgent, mesh: jax.sharding.Mesh, pieces: int) -> tuple[float, float, float]:
+    """All-gathers of parameters, reduce-scatters and all-reduces of their gradients (`ringrl.parallel.gather`).
+
+    Of a parameter of e elements in n parts (n - 1) / n e travel: those of layers forward and backward, in the dtype of
+    the computation, in every piece; the others once, in float32, since XLA gathers before its loop over pieces what is
+    the same in all. Gradients once a piece, in float32. Over the m devices that hold the same part, gradients are
+    all-reduced, once: 2 (m - 1) / m of that part.
+    """
+    gathered = scattered = reduced = 0.0
+    narrow = jnp.dtype(agent.compute_dtype).itemsize
+    for placed in explain(jax.eval_shape(agent.init, jax.random.key(0)), mesh):
+        whole, wide = math.prod(placed.shape), jnp.dtype(placed.dtype).itemsize
+        parts = math.prod(mesh.shape[axis] for axis in split_axes(placed.spec))
+        same = mesh.size // parts
+        share = whole * (parts - 1) / parts
+        gathered += share * (2 * pieces * narrow if "transformer/layers/" in placed.path else wide)
+        scattered += share * pieces * wide
+        reduced += _all_reduced(same) * placed.bytes_per_device
+    return gathered, scattered, reduced
+
+
+def _scalars(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> float:
+    """All-reduces of single numbers: of all devices the loss and what it is a mean over, in the dtype of sums; of the
+    devices that hold a parameter in parts, its squares, float32, for three norms: gradients before clipping, for
+    clipping, and parameters."""
+    total = 2 * _all_reduced(mesh.size) * _sum_bytes(agent)
+    for placed in explain(jax.eval_shape(agent.init, jax.random.key(0)), mesh):
+        parts = math.prod(mesh.shape[axis] for axis in split_axes(placed.spec))
+        total += 3 * _all_reduced(parts) * jnp.dtype(placed.dtype).itemsize
+    return total
+
+
+def _all_reduced(devices: int) -> float:
+    """What a device sends of each byte."""
+    return 2 * (devices - 1) / devices
+
+
+def _sum_bytes(agent: SequenceAgent) -> int:
+    return 8 if jnp.dtype(agent.compute_dtype) == jnp.float64 else 4
