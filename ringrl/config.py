@@ -85,8 +85,6 @@ class EvalCommand:
         spread = any(size != 1 for size in self.mesh.sizes.values())
         if (spread or self.distributed.num_processes > 1) and not self.evaluation.sharded:
             raise RingRLError("mesh, or several processes: set evaluation.sharded=true, else one device acts alone.")
-        if self.distributed.num_processes > 1 and self.evaluation.video:
-            raise RingRLError("evaluation.video=true films in one process: run `ringrl eval` for it by itself.")
 
 
 class BehaviorKind(enum.StrEnum):

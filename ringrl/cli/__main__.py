@@ -16,6 +16,14 @@ SUMMARIES = {
     "report": "gather runs into a table with intervals and a figure",
     "bench": "measure attention on this machine, beside others: ringrl bench attention",
 }
+SEVERAL_PROCESSES = ("train", "eval")  # the commands that can run as many processes
+_NOBODY_S_FOLDER = (  # of several processes the first alone writes
+    "hydra.job_logging.root.handlers=[]",
+    "hydra.job_logging.root.level=WARNING",
+    "~hydra.job_logging.handlers.file",
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+)
 USAGE = "usage: ringrl COMMAND [group=choice] [key=value] [-m for sweeps] [--debug]"
 
 
@@ -84,14 +92,8 @@ def _hydra(command: str, words: list[str]) -> None:
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))
     folder = resume_folder(overrides, sweeping=options.multirun)
-    if follows(words):  # of several processes the first alone writes; this one's log and folder are nobody's
-        silent = (
-            "hydra.job_logging.root.handlers=[]",
-            "hydra.job_logging.root.level=WARNING",
-            "~hydra.job_logging.handlers.file",
-            "hydra.output_subdir=null",
-        )
-        words = [*words, *silent, "hydra.run.dir=."]
+    if command in SEVERAL_PROCESSES and follows(words):
+        words = [*words, *_NOBODY_S_FOLDER]
     elif folder is not None:  # continue in that folder, and leave the record of its first start alone
         words = [*words, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+
 from ringrl.cli.acting import acting_config, evaluate_policy, load_agent, reference_of, trials_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
@@ -9,15 +11,18 @@ from ringrl.cli.devices import full_mesh
 from ringrl.cli.environments import environment_of
 from ringrl.cli.results import write_results, write_video
 from ringrl.config import EvalCommand
+from ringrl.errors import RingRLError
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.summary import build_summary
-from ringrl.parallel.multiprocess import agree_on_text, is_main_process, join_processes
+from ringrl.parallel.multiprocess import agree_on_text, is_main_process, join_processes, wait_for_process_0
 
 
 def run(command: EvalCommand, folder: Path) -> None:
     """Rebuild the agent from its checkpoint alone, roll it out, and write the results into `folder`."""
     join_processes(command.distributed)
     folder, console = Path(agree_on_text(str(folder))), output()
+    if jax.process_count() > 1 and (command.evaluation.video or not command.evaluation.sharded):
+        raise RingRLError("several processes evaluate together with evaluation.sharded=true, and film nothing.")
     mesh = full_mesh(command.mesh) if command.evaluation.sharded else None
     loaded = load_agent(command.checkpoint, command.which.value, warn=console.print, mesh=mesh)
     trained = loaded.command
@@ -44,9 +49,9 @@ def run(command: EvalCommand, folder: Path) -> None:
         bootstrap_samples=command.evaluation.bootstrap_samples,
         extra={"checkpoint": str(command.checkpoint), "target_return": acting.target_return},
     )
-    if not is_main_process():
-        return
-    write_results(summary, found, folder)
+    if is_main_process():
+        write_results(summary, found, folder)
     if command.evaluation.video:
         console.print(f"video: {write_video(policy, env, command.evaluation, trials, folder).path}")
+    wait_for_process_0("results")
     console.print(f"results: {folder}")

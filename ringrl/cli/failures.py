@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted, RingRLError
+from ringrl.parallel.multiprocess import is_main_process
 
 SUCCESS, CRASH, USER_ERROR, REQUEUE, INTERRUPTED = 0, 1, 2, 75, 130  # 75 is EX_TEMPFAIL: try again
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
@@ -64,7 +65,8 @@ def _guard(function: Callable[[], int], debug: bool) -> int:
         print(f"ringrl: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
     except Preempted as preempted:
-        print(f"ringrl: preempted: {preempted} Exit code {REQUEUE} asks to be queued again.", file=sys.stderr)
+        if is_main_process():
+            print(f"ringrl: preempted: {preempted} Exit code {REQUEUE} asks to be queued again.", file=sys.stderr)
         return REQUEUE
     except Exception as error:
         if _is_one_of_several() and _tells_of_a_lost_process(error):

@@ -6,6 +6,7 @@ Of several processes each runs all of this and trains its part; process 0 alone 
 import contextlib
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
 from ringrl.data.store import spec_to_json
-from ringrl.errors import Preempted
+from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.report import runs_figure
@@ -32,6 +33,7 @@ from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.ops import step_order
 from ringrl.parallel.batches import BatchParts
 from ringrl.parallel.multiprocess import (
+    DistributedConfig,
     agree_on_text,
     first_process_first,
     is_main_process,
@@ -54,10 +56,12 @@ def run(command: TrainCommand, folder: Path) -> None:
     folder = Path(agree_on_text(str(folder)))
     console, main = output(), is_main_process()
     checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
-    resuming = command.resume is not None and (command.resume != AUTO or bool(checkpointer.steps()))
+    has_checkpoint = agree_on_text("yes" if checkpointer.steps() else "no") == "yes"
+    resuming = command.resume is not None and (command.resume != AUTO or has_checkpoint)
 
     with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)
+    check_alike(command, store.fingerprint)
     normalization = fit_normalization(store, command.data.normalize_observations)
     sampler = ChainSampler(store, command.chain, normalization)
     mesh = mesh_of(command.mesh, command.attention)
@@ -148,7 +152,7 @@ def run(command: TrainCommand, folder: Path) -> None:
 
         whole = gathered(result.state.params) if command.evaluation.video else None
         if logger is None:
-            return None
+            return wait_for_process_0("results")
         found = evaluations[max(evaluations)]
         summary = summarize(found, result=result)
         logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
@@ -162,6 +166,7 @@ def run(command: TrainCommand, folder: Path) -> None:
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
+    wait_for_process_0("results")
 
 
 def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int) -> Iterator[Chain]:
@@ -188,6 +193,17 @@ def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int
 
 def _logger(folder: Path, resumed_at: int | None) -> contextlib.AbstractContextManager[TensorBoardLogger | None]:
     return TensorBoardLogger(folder, resumed_at=resumed_at) if is_main_process() else contextlib.nullcontext()
+
+
+def check_alike(command: TrainCommand, fingerprint: str) -> None:
+    """Raises RingRLError in a process that was told, or found, something else than process 0."""
+    alike = as_plain(dataclasses.replace(command, distributed=DistributedConfig()))
+    digest = hashlib.sha256(f"{alike}{fingerprint}".encode()).hexdigest()
+    if agree_on_text(digest) != digest:
+        raise RingRLError(
+            "This process was told or has something else than process 0: give all processes the same command and data "
+            f"(here data_fingerprint={fingerprint})."
+        )
 
 
 def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Environments that every process of a run steps for itself, kept from drifting apart."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import SUCCESS_KEYS
 
 INFO_KEYS = tuple(name for key in SUCCESS_KEYS for name in (key, f"_{key}"))  # gymnasium: `_key` says who told `key`
@@ -26,12 +28,12 @@ class Lockstep(gymnasium.vector.VectorWrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """As of the environments; every process calls it."""
-        observations, _ = self.env.reset(seed=seed, options=options)
+        observations, _ = _in_all(lambda: self.env.reset(seed=seed, options=options))
         return _from_first_process(np.asarray(observations))[0], {}
 
     def step(self, actions: Any):
         """As of the environments; every process calls it, with the same actions."""
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        observations, rewards, terminated, truncated, infos = _in_all(lambda: self.env.step(actions))
         told = np.array([name in infos for name in INFO_KEYS])
         flags = np.stack([np.asarray(infos.get(name, np.zeros(self.num_envs)), bool) for name in INFO_KEYS])
         *answers, told, flags = _from_first_process(
@@ -43,6 +45,21 @@ class Lockstep(gymnasium.vector.VectorWrapper):
             flags,
         )
         return *answers, {name: flags[index] for index, name in enumerate(INFO_KEYS) if told[index]}
+
+
+def _in_all(act: Callable[[], Any]) -> Any:
+    """What `act` returns, in every process; where it fails in one, the others do not wait for it but fail too."""
+    answer, fault = None, None
+    try:
+        answer = act()
+    except Exception as error:
+        fault = error
+    failed = np.asarray(multihost_utils.process_allgather(np.asarray(fault is not None, np.int32)))
+    if fault is not None:
+        raise fault
+    if failed.any():
+        raise RingRLError("The environment failed in another process; it says why.")
+    return answer
 
 
 def _from_first_process(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -17,9 +17,9 @@ from ringrl.parallel.sharding import split_axes
 def gather(tree: Any, specs: Any, dtype: Any = None) -> Any:
     """Every array whole, of which this device holds the part that its spec says.
 
-    Gathered arrays are cast to `dtype` before they travel; their gradients are summed over devices in the parts' own
-    dtype. Arrays that are whole already stay as they are, and of their gradients, as of all over axes that a spec does
-    not split, each device has its own share only: `sum_gradients` adds them up.
+    Arrays travel in `dtype` and are then of their own dtype again, as their gradients are all the way. Arrays that are
+    whole already stay as they are, and of their gradients, as of all over axes that a spec does not split, each device
+    has its own share only: `sum_gradients` adds them up.
     """
     return jax.tree.map(lambda part, spec: _gather_leaf(part, spec, dtype), tree, specs)
 
@@ -47,7 +47,8 @@ def _gather_along(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part:
 
 
 def _all_gather(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part: jax.Array) -> jax.Array:
-    return jax.lax.all_gather(part.astype(dtype), axes, axis=dimension, tiled=True)
+    # Wide again, so that a loop over blocks of tokens adds its gradients up in the parts' own dtype.
+    return jax.lax.all_gather(part.astype(dtype), axes, axis=dimension, tiled=True).astype(part.dtype)
 
 
 def _forward(axes, dimension, dtype, part):

@@ -68,6 +68,7 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
         arguments = {}
     else:
         return
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM, which is ours to handle
     # JAX aborts the process when others do not arrive: this comes before, and says so in one line.
     patience = threading.Timer(config.timeout_seconds, _give_up, [_missing(config, environment)])
     patience.daemon = True
@@ -114,9 +115,11 @@ def started_by(environment: Mapping[str, str]) -> str | None:
 
 def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is not the first of several, as far as its command and its scheduler say beforehand."""
-    said = [text.partition("=")[2] for text in arguments if text.lstrip("+").startswith("distributed.process_id=")]
-    if said:
-        return said[-1].strip("\"'") not in ("0", "-1")
+    said = {key.lstrip("+"): value.strip("\"'") for key, _, value in (text.partition("=") for text in arguments)}
+    if "distributed.process_id" in said:
+        return said["distributed.process_id"] not in ("0", "-1")
+    if said.get("distributed.detect", "").lower() in ("false", "no", "off", "0"):
+        return False
     rank = {"SLURM": "SLURM_PROCID", "Open MPI": "OMPI_COMM_WORLD_RANK", "TPU pod": "TPU_WORKER_ID"}
     scheduler = started_by(environment)
     return scheduler is not None and environment.get(rank[scheduler], "0") != "0"
@@ -139,10 +142,7 @@ def agree_on_text(text: str) -> str:
 
 
 def wait_for_process_0(what: str) -> None:
-    """All processes wait here for each other, for up to a day: a collective on devices would not bear that long.
-
-    `what` is the same in all, and new each time.
-    """
+    """All processes wait here for each other, for up to a day: a collective on devices would not bear that long."""
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost  # it wraps JAX's coordination service
 

@@ -30,7 +30,7 @@ def leaf_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     dimensions = next((found for end, found in RULES if re.search(f"(^|/){end}$", path)), ())
     for axes in _axes_most_devices_first(mesh):
         for dimension in dimensions:
-            if shape[dimension] % _size(mesh, axes) == 0:
+            if dimension < len(shape) and shape[dimension] % _size(mesh, axes) == 0:
                 return PartitionSpec(*(None,) * dimension, axes)
     return PartitionSpec()
 

@@ -172,7 +172,7 @@ def check_layout(agent: Agent, batch: Chain) -> None:
 
 def compile_train_step(agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain) -> TrainStep:
     """The train step compiled for these shapes; raises RingRLError where it needs more memory than the device has."""
-    device = next(iter(state.step.devices()))
+    device = state.step.addressable_shards[0].device  # another process's tells nothing of its memory
     steps = batch.loss_mask.shape[1]
     try:
         compiled = make_train_step(agent, training).lower(state, batch).compile()

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from ringrl.errors import RingRLError
+from ringrl.parallel.multiprocess import wait_for_process_0
 from ringrl.training.agreement import agree_any, is_first_process
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.recorder import Logger
@@ -55,6 +56,8 @@ class Milestones:
             if error is None:
                 raise
             _logger.warning("%s", fault)
+        if error is None:
+            wait_for_process_0("checkpoint")  # it makes the last one whole, and would be ended if the others left
 
     def save_due_by_clock(self) -> bool:
         """Whether it is `save_every_minutes` since the last save, or the start; never in a process but the first."""
@@ -79,13 +82,13 @@ class Milestones:
         if failed or found is None:
             raise RingRLError(f"The evaluation at step {step} failed in another process; it says why.")
         self.evaluation, self._evaluated_step = found, step
-        if self._logger is not None:
-            self._logger.scalars({f"evaluation/{name}": value for name, value in self.evaluation.items()}, step)
-        score = self.evaluation.get("score", float("-inf"))
-        if not agree_any(score > self._best_score):
-            return False
-        self._best_score = score
-        return True
+        score = found.get("score", float("-inf"))
+        is_best = agree_any(score > self._best_score)
+        if is_best:
+            self._best_score = score
+        if self._logger is not None:  # after all agreements, which a full disk must not keep from one process
+            self._logger.scalars({f"evaluation/{name}": value for name, value in found.items()}, step)
+        return is_best
 
     def save(self, state: TrainState, step: int, *, tokens: int, seconds: float) -> None:
         """Begin to write the checkpoint of a step, once."""

@@ -6,6 +6,7 @@ import pytest
 import ringrl_envs
 from jax.experimental import multihost_utils
 
+from ringrl.errors import RingRLError
 from ringrl.evaluation import lockstep
 from ringrl.evaluation.rollout import rollout
 
@@ -63,6 +64,7 @@ def test_all_processes_live_through_what_the_first_one_does(environments, monkey
         return messages[-1]
 
     monkeypatch.setattr(lockstep.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda failed: np.stack([failed, failed]))
     expected = roll(environments)
     assert expected.trial_success is not None
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", record)
@@ -76,6 +78,19 @@ def test_all_processes_live_through_what_the_first_one_does(environments, monkey
         np.testing.assert_array_equal(found.trial_lengths, expected.trial_lengths)
         np.testing.assert_array_equal(found.trial_success, expected.trial_success)
     assert expected.trial_lengths.min() >= 1
+
+
+def test_what_fails_in_one_process_fails_in_all(environments, monkeypatch) -> None:
+    def broken(**_):
+        raise RuntimeError("broken here")
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda failed: np.stack([failed, 1 - failed]))
+    together = lockstep.Lockstep(environments)
+    with pytest.raises(RingRLError, match="failed in another process"):
+        together.reset(seed=0)
+    monkeypatch.setattr(environments, "reset", broken)
+    with pytest.raises(RuntimeError, match="broken here"):
+        together.reset(seed=0)
 
 
 def test_answers_keep_every_bit_and_their_types(environments, monkeypatch) -> None:

@@ -182,7 +182,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_two_processes_write_one_checkpoint_and_agree_on_which_to_read(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,7 @@ def start(tmp_path: Path, data: Path):
     """`start(processes, *words)`: the same command in each, in a new folder; what is left is killed at the end."""
     groups: list[Processes] = []
 
-    def begin(count: int, *words: str, devices: int = DEVICES) -> Processes:
+    def begin(count: int, *words: str, devices: int = DEVICES, each: Sequence[Sequence[str]] = ()) -> Processes:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -76,6 +76,7 @@ def start(tmp_path: Path, data: Path):
                 f"distributed.num_processes={count}",
             )
             command = [sys.executable, "-m", "ringrl.cli", *words, *(several if count > 1 else ())]
+            command += each[index] if each else ()
             log = tmp_path / f"log_{len(groups)}_{index}.txt"
             with log.open("w") as file:
                 process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=file, stderr=file)
@@ -156,13 +157,24 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(start, tm
 
 def test_a_signal_to_one_process_saves_and_ends_all_with_the_code_for_the_queue(start, tmp_path: Path) -> None:
     words = ("train", *COMMON, "mesh.ring=-1", "hydra.run.dir=run", "resume=auto")
-    group = start(2, *words, *LONG, "training.save_every=0")
-    until(lambda: (tmp_path / "run").is_dir() and bool(list((tmp_path / "run").glob("events*"))), group)
-    time.sleep(5)
+    group = start(2, *words, *LONG)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    until(lambda: any(checkpoints.glob("step_*")), group)
     group.started[1].send_signal(signal.SIGTERM)
     assert group.wait(60) == [75, 75], group.said()
-    assert "preempted" in group.logs[0].read_text()
-    assert len(list((tmp_path / "run" / "checkpoints").glob("step_*"))) == 1
+    assert "preempted: stopped and saved at step" in group.logs[0].read_text()
+    step = int(group.logs[0].read_text().partition("saved at step ")[2].partition(";")[0])
+    assert max(checkpoints.glob("step_*")).name == f"step_{step:08d}"
+    assert not list(checkpoints.glob(".unfinished_*"))
+
+
+def test_processes_that_were_told_different_things_do_not_train(start) -> None:
+    words = ("train", *COMMON, "mesh.ring=-1", "hydra.run.dir=run")
+    group = start(2, *words, each=(("seed=0",), ("seed=1",)))
+    codes = group.wait(90)
+    assert codes[1] == 2, group.said()
+    assert codes[0] in (75, -signal.SIGABRT), group.said()
+    assert "give all processes the same command and data" in group.logs[1].read_text()
 
 
 def test_who_does_not_come_is_not_waited_for_for_ever(start) -> None:

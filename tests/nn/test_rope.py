@@ -37,6 +37,16 @@ def test_scores_depend_on_distance_alone():
     assert np.abs(scores(positions + 7, positions) - reference).max() > 0.5
 
 
+@pytest.mark.parametrize("base", [100.0, 1e4, 5e5])
+@pytest.mark.parametrize("start", [-7, 0, 2**24 - 3, 2**31 - 6])
+def test_angles_are_those_of_float64(start, base):
+    positions = at(*range(start, start + 6))
+    cosines, sines = rope_rotation(positions, 8, base)
+    angles = np.arange(start, start + 6, dtype=np.float64)[:, None] * base ** (-np.arange(4) / 4)
+    np.testing.assert_allclose(cosines[0, :, 0, :4], np.cos(angles), atol=1e-6)
+    np.testing.assert_allclose(sines[0, :, 0, 4:], np.sin(angles), atol=1e-6)
+
+
 def test_position_0_turns_nothing_and_lengths_are_kept():
     x = vectors()
     np.testing.assert_allclose(rope(x, at(*[0] * 6), base=1e4), x, atol=1e-6)

@@ -57,6 +57,25 @@ def test_explanation_adds_up() -> None:
     assert split_axes(lines["layers/kernel"].spec) == ("fsdp", "ring")
 
 
+def test_gradients_of_a_loop_add_up_in_float32() -> None:
+    """In bfloat16, 256 and 1 make 256."""
+    mesh, spec = make_mesh(fsdp=2), P(("fsdp",))
+
+    def on_each_device(part):
+        def loss(part):
+            whole = gather([part], [spec], jnp.bfloat16)[0]
+
+            def block(total, _):
+                return total + whole.astype(jnp.bfloat16).sum().astype(jnp.float32), None
+
+            return jax.lax.scan(block, jnp.float32(0), length=512)[0]
+
+        return jax.grad(loss)(part)
+
+    run = jax.jit(jax.shard_map(on_each_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    np.testing.assert_array_equal(run(np.zeros(4, np.float32)), np.full(4, 1024, np.float32))
+
+
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_gathered_parameters_and_their_gradients(dtype) -> None:
     mesh = make_mesh(data=2, fsdp=2, ring=2)
@@ -70,7 +89,7 @@ def test_gathered_parameters_and_their_gradients(dtype) -> None:
         def loss(tree):
             whole = gather(tree, specs, dtype)
             assert whole["layers/kernel"].shape == (2, 8, 3)
-            assert whole["layers/kernel"].dtype == (dtype or jnp.float32)
+            assert whole["layers/kernel"].dtype == jnp.float32
             product = whole["layers/kernel"].astype(jnp.float32) * whole["bias"][None, None]
             return product.sum() * number
 
