@@ -201,29 +201,6 @@ def test_collect_from_a_mix_with_a_trained_agent(ringrl, collected: Path, tmp_pa
     assert "no scripted controller" in ringrl("collect", "dataset=ringrl/x-v0", "env.id=CartPole-v1").error
 
 
-def logged_losses(folder: Path) -> list[float]:
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return [event.value for event in events.Scalars("train/loss")]
-
-
-@pytest.mark.slow
-def test_a_ring_of_devices_learns_what_one_device_learns(ringrl, collected: Path, tmp_path: Path) -> None:
-    """The same losses in another layout, a run that resumes, and a checkpoint that acts on one device."""
-    small = ("training.steps=3", "attention.query_block_size=4", "attention.key_block_size=4")
-    ring = ("attention=ring", "attention.layout=zigzag", "mesh.ring=8", "name=ring")
-    for words in (("attention=blockwise", "name=blockwise"), ring):
-        outcome = ringrl(*TRAIN, *small, *words)
-        assert outcome.code == 0, outcome.err
-    [on_one], [round_a_ring] = (runs(tmp_path, "train", name) for name in ("blockwise", "ring"))
-    np.testing.assert_allclose(logged_losses(round_a_ring), logged_losses(on_one), atol=1e-5)
-
-    outcome = ringrl("train", f"resume={round_a_ring}", "training.steps=4")
-    assert outcome.code == 0, outcome.err
-    assert logged_steps(round_a_ring) == [1, 2, 3, 4]
-    outcome = ringrl("eval", f"checkpoint={round_a_ring}", "evaluation.trials=2", "evaluation.environments=2")
-    assert outcome.code == 0, outcome.err
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -235,3 +212,23 @@ def test_a_ring_of_devices_learns_what_one_device_learns(ringrl, collected: Path
 )
 def test_an_impossible_mesh_is_one_line(ringrl, collected: Path, words: tuple[str, ...], message: str) -> None:
     assert message in ringrl(*TRAIN, "training.steps=2", *words).error
+
+
+def test_the_mesh_is_explained_and_nothing_trained(ringrl, collected: Path) -> None:
+    outcome = ringrl(*TRAIN, "attention=ring", "mesh.ring=4", "mesh.explain=true", "hydra.run.dir=explained")
+    assert outcome.code == 0, outcome.err
+    assert "params/transformer/layers/query/kernel" in outcome.out
+    assert "dimension 1: ring" in outcome.out
+    assert "bytes on each of 4 devices" in outcome.out
+    assert not Path("explained/checkpoints").exists()
+
+
+@pytest.mark.scale
+def test_auto_resume_starts_a_run_and_goes_on_with_it(ringrl, collected: Path) -> None:
+    words = (*TRAIN, "resume=auto", "training.optimizer.schedule=constant")
+    assert "resume=auto needs hydra.run.dir" in ringrl(*words).error
+    for steps in (1, 2):
+        outcome = ringrl(*words, "hydra.run.dir=again", f"training.steps={steps}")
+        assert outcome.code == 0, outcome.err
+    assert logged_steps(Path("again")) == [1, 2]
+    assert "model.width is" in ringrl(*words, "hydra.run.dir=again", "training.steps=3", "model.width=32").error

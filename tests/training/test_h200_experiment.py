@@ -1,0 +1,41 @@
+"""The experiment for one GPU, where there is none: it says so, and its steps run small."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "h200" / "run.py"
+
+
+@pytest.fixture(scope="module")
+def experiment() -> dict:
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_it_needs_a_gpu(experiment: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("sys.argv", [str(SCRIPT)])
+    assert experiment["main"]() == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "h200: needs an NVIDIA GPU; here is: cpu. --smoke runs.\n")
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize(("name", "remat"), [("ringrl", "attention"), ("ringrl", "offload"), ("dense", "layer")])
+def test_a_step_is_measured(experiment: dict, name: str, remat: str) -> None:
+    found = experiment["measure"](name, remat, 64, "smoke", repeats=1)
+    assert found["seconds"] > 0
+    assert found["tokens_per_second"] == 64 / found["seconds"]
+    assert found["mfu"] is None  # of a CPU
+    assert found["peak_bytes"] > 0
+
+
+def test_what_does_not_run_is_one_line(experiment: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed:
+        returncode, stdout = 1, ""
+        stderr = "Traceback\n  deep\njax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory\nmore"
+
+    monkeypatch.setattr(experiment["subprocess"], "run", lambda *_, **__: Failed)
+    assert experiment["in_a_process"]("dense", "layer", 64, "smoke") == {
+        "error": "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+    }
