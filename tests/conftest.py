@@ -4,12 +4,14 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
@@ -43,8 +45,31 @@ class Outcome:
         return lines[0].removeprefix("ringrl: error: ")
 
 
+@pytest.fixture(scope="session")
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment under which commands of this test run, in any process, compile a program once among them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+
 @pytest.fixture
-def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def compiled_once(compiled_programs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same in this process and those that it starts, for a test: elsewhere tests look at what the compiler does."""
+    before = {}
+    for name, value in compiled_programs.items():
+        monkeypatch.setenv(name, value)
+        before[name.lower()] = getattr(jax.config, name.lower())
+        jax.config.update(name.lower(), float(value) if name.endswith("SECS") else value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiled_once: None):
     """`ringrl("train", "seed=1")` runs a command in this process, in an empty folder."""
     from absl import logging as absl_logging
 

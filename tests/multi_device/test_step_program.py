@@ -32,7 +32,7 @@ MESHES = {
     "ulysses": ("ulysses", {"fsdp": 2, "head": 4}),
     "fsdp": ("blockwise", {"fsdp": 8}),
 }
-EVERY_DAY = ("fsdp and ring", "hybrid")
+EVERY_DAY = ("fsdp and ring",)
 
 
 class Program(NamedTuple):

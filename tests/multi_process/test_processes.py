@@ -57,7 +57,7 @@ class Processes:
 
 
 @pytest.fixture
-def start(tmp_path: Path, data: Path):
+def start(tmp_path: Path, data: Path, compiled_programs: dict[str, str]):
     """`start(processes, *words)`: the same command in each, in a new folder; what is left is killed at the end."""
     groups: list[Processes] = []
 
@@ -66,7 +66,7 @@ def start(tmp_path: Path, data: Path):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         environment = {**os.environ, "RINGRL_DATA": str(data), "JAX_NUM_CPU_DEVICES": str(devices)}
-        environment["PYTHONUNBUFFERED"] = "1"
+        environment |= {"PYTHONUNBUFFERED": "1", **compiled_programs}
         group = Processes([], [])
         groups.append(group)
         for index in range(count):
