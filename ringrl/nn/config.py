@@ -15,7 +15,7 @@ class Remat(enum.StrEnum):
 
     none = "none"  # nothing
     dots = "dots"  # all but matrix products
-    attention = "attention"  # all but attention, of which output and logsumexp are kept
+    attention = "attention"  # all but attention, of which output and logsumexp are kept (not by strategy=dense)
     layer = "layer"  # whole layers, of which the inputs are kept
     offload = "offload"  # whole layers, whose inputs are kept in the host's memory
 
