@@ -127,6 +127,7 @@ def check_call(call: Call) -> None:
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10, err_msg=where)
 
 
+@pytest.mark.scale
 @same_every_run(max_examples=12)
 @given(calls())
 def test_values_and_gradients_equal_dense(call: Call) -> None:

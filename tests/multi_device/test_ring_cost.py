@@ -80,7 +80,7 @@ def temporary_bytes(tokens: int, devices: int, layers: int = 0) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("layers", [pytest.param(0, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("layers", [pytest.param(0, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.scale)])
 def test_memory_is_linear_in_the_sequence_and_falls_with_devices(layers: int) -> None:
     """What depends on neither (the scores of one pair of blocks) is left out by taking differences."""
     short, long, longer = (temporary_bytes(tokens, 4, layers) for tokens in (2048, 4096, 8192))

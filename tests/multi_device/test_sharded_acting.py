@@ -93,7 +93,7 @@ def on_one_device(small_cache):
 @pytest.mark.parametrize(
     "sizes",
     [
-        pytest.param({"ring": 8}, id="ring=8"),
+        pytest.param({"ring": 8}, id="ring=8", marks=pytest.mark.scale),
         pytest.param({"data": 2, "ring": 2, "head": 2}, id="data=2 ring=2 head=2"),  # a fourth context fills up
         *(pytest.param(sizes, id=name, marks=pytest.mark.scale) for name, sizes in SIZES.items()),
     ],

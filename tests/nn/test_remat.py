@@ -10,13 +10,14 @@ from ringrl.nn import Remat
 from ringrl.ops import AttentionConfig
 
 POLICIES = tuple(Remat)
+QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 BLOCKWISE = AttentionConfig("blockwise", query_block_size=64, key_block_size=64)
 
 
 @functools.cache
 def gradient(network, remat: Remat, length: int):
     """A compiled gradient, and its result; `length` tokens."""
-    made = network(BLOCKWISE, remat=remat, layers=3)
+    made = network(BLOCKWISE, remat=remat)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1, length, 16)).astype(np.float32)
     positions = np.arange(length, dtype=np.int32)[None]
@@ -24,7 +25,7 @@ def gradient(network, remat: Remat, length: int):
     def loss(state, x):
         return (made(state, x, positions, np.zeros_like(positions)) ** 2).sum()
 
-    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(made.state, x).compile()
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(made.state, x).compile(QUICK)
     return compiled, compiled(made.state, x)
 
 
