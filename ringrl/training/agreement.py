@@ -63,8 +63,3 @@ def agree_on_first(values: Sequence[int]) -> list[int]:
     if jax.process_index() == 0:
         mine[:] = values
     return [int(value) for value in np.asarray(multihost_utils.broadcast_one_to_all(mine))]
-
-
-def is_first_process() -> bool:
-    """Whether this process does what only one may do."""
-    return jax.process_index() == 0

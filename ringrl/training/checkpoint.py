@@ -17,7 +17,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 import jax
 
 from ringrl.errors import RingRLError
-from ringrl.training.agreement import agree_any, agree_on_first, is_first_process
+from ringrl.parallel.multiprocess import is_main_process
+from ringrl.training.agreement import agree_any, agree_on_first
 from ringrl.training.array_store import (
     ArrayWrite,
     Nested,
@@ -115,7 +116,7 @@ class Checkpointer:
 
     def _begin(self, step: int, array_bytes: int) -> None:
         fault = None
-        if is_first_process():
+        if is_main_process():
             try:
                 self._folder.begin(step, array_bytes)
             except Exception as error:
@@ -133,12 +134,12 @@ class Checkpointer:
                 for write in writes.values():
                     finishing.callback(write.finish)
             # In process 0 a finished write is finished in all processes.
-            if is_first_process():
+            if is_main_process():
                 record["checksums"] = {name: write.checksums() for name, write in writes.items()}
                 self._folder.publish(step, record)
                 self._folder.drop_old(step, self.keep_last)
         except Exception:
-            if is_first_process():
+            if is_main_process():
                 self._folder.abandon(step)
             raise
 

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.multiprocess import wait_for_process_0
-from ringrl.training.agreement import agree_any, is_first_process
+from ringrl.parallel.multiprocess import is_main_process, wait_for_process_0
+from ringrl.training.agreement import agree_any
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.recorder import Logger
 from ringrl.training.state import TrainState
@@ -62,7 +62,7 @@ class Milestones:
     def save_due_by_clock(self) -> bool:
         """Whether it is `save_every_minutes` since the last save, or the start; never in a process but the first."""
         waited = time.monotonic() - self._saved_at
-        return self._save_every_seconds > 0 and waited >= self._save_every_seconds and is_first_process()
+        return self._save_every_seconds > 0 and waited >= self._save_every_seconds and is_main_process()
 
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the parameters once at a step; whether their "score" is the best so far.
