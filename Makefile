@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow test-scale test-schedules aot lint format types clean
+.PHONY: help install quickstart test test-slow test-scale test-simulators test-schedules aot lint format types clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 AOT := $(VENV)/aot
 JAX := $(shell sed -n 's/^jax==//p' constraints.txt)
-EXTRAS := robotics,sweep,bench,dev
+EXTRAS := robotics,dmc,sweep,bench,dev
 SIZE ?= full
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -47,6 +47,9 @@ test-slow: install ## run the tests marked slow
 
 test-scale: install ## test every kind of mesh, and runs of several processes
 	$(PYTEST) -m scale
+
+test-simulators: install ## collect, import, train and evaluate in every simulator
+	$(PYTEST) -m simulators
 
 test-schedules: aot ## compile the ring for TPUs and GPUs, and test when its transfers travel
 	$(BIN)/python -m pytest -m aot
