@@ -24,6 +24,7 @@ class Episode:
     task_id: int
     policy: str  # such as "scripted(q=0.63)"
     seed: int  # what the environment was reset with
+    physics: np.ndarray | None = None  # (T + 1, D) float64, the simulator's state at each observation, if recorded
 
 
 class _Plan(NamedTuple):
@@ -43,6 +44,7 @@ def collect_episodes(
     task_ids: Sequence[int] | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    record_physics: bool = False,
 ) -> list[Episode]:
     """Episodes from `behaviours`, a list of (name, weight, behaviour), in an order fixed by the seed.
 
@@ -50,13 +52,25 @@ def collect_episodes(
     tasks. Tasks, behaviours (in proportion to the weights) and seeds are dealt out beforehand and every episode that
     is begun is finished, so short episodes are not favoured. `on_progress(steps, episodes)` is called after each
     step of the environment. The same arguments and number of sub-environments give the same episodes.
+    `record_physics` keeps the states of simulators that tell them by `physics_state()`, as dm_control's do here.
 
     Raises:
-        ValueError: counts, weights or tasks that make no sense.
+        ValueError: counts, weights or tasks that make no sense, or no physics to record.
     """
+    sources = _physics_sources(vector_env) if record_physics else []
     plan = _plan(vector_env, behaviours, episodes_per_task, total_episodes, task_ids, seed)
     rng = np.random.default_rng([seed, 1])
-    return _Collector(vector_env, behaviours, plan, rng).run(on_progress)
+    return _Collector(vector_env, behaviours, plan, rng, sources).run(on_progress)
+
+
+def _physics_sources(vector_env: VectorEnv) -> list[Callable[[], np.ndarray]]:
+    """What tells the state (D,) of each sub-environment's simulator."""
+    environments = [env.unwrapped for env in getattr(vector_env, "envs", ())]
+    if not environments or not all(hasattr(env, "physics_state") for env in environments):
+        spec = environments[0].spec if environments else vector_env.spec
+        name = spec.id if spec is not None else type(vector_env).__name__
+        raise ValueError(f"{name} has no physics to record: only ringrl/dmc_* environments do.")
+    return [env.physics_state for env in environments]
 
 
 def _plan(
@@ -100,8 +114,10 @@ class _Collector:
         behaviours: Sequence[tuple[str, float, Behaviour]],
         plan: _Plan,
         rng: np.random.Generator,
+        physics_sources: list[Callable[[], np.ndarray]],
     ) -> None:
         self.env, self.behaviours, self.plan, self.rng = vector_env, behaviours, plan, rng
+        self.physics_sources = physics_sources
         count = vector_env.num_envs
         self.every = np.arange(count)
         self.episode = np.full(count, -1)  # which row of the plan; -1 when idle
@@ -119,8 +135,10 @@ class _Collector:
         while len(self.done) < total:
             active = self.episode >= 0
             actions = self._act(observations, active)
+            before = {"observations": observations, **self._physics()}
             after, rewards, terminations, truncations, _ = self.env.step(actions)
-            self._record(observations, actions, rewards, terminations, truncations)
+            ended = {"terminations": terminations, "truncations": truncations}
+            self._record({**before, "actions": actions, "rewards": rewards, **ended})
             finished = active & (terminations | truncations)
             for index, (_, _, behaviour) in enumerate(self.behaviours):
                 observe = getattr(behaviour, "observe", None)
@@ -130,7 +148,7 @@ class _Collector:
             steps += int(active.sum())
             observations = after
             if finished.any():
-                self._finish(finished, after)
+                self._finish(finished, {"observations": after, **self._physics()})
                 waiting = np.flatnonzero(finished)[: total - self.begun]
                 observations = self._begin(np.isin(self.every, waiting)) if len(waiting) else after
             if on_progress is not None:
@@ -172,10 +190,13 @@ class _Collector:
             actions[~active] = getattr(self.env.single_action_space, "start", 0)
         return actions
 
-    def _record(self, observations: np.ndarray, actions: np.ndarray, *results: np.ndarray) -> None:
+    def _physics(self) -> dict[str, np.ndarray]:
+        """States (B, D) of the sub-environments' simulators, where they are recorded."""
+        return {"physics": np.stack([state() for state in self.physics_sources])} if self.physics_sources else {}
+
+    def _record(self, step: dict[str, np.ndarray]) -> None:
         """Write this step of every sub-environment at its own place in the columns, (capacity, B, ...)."""
-        names = ("observations", "actions", "rewards", "terminations", "truncations")
-        for name, values in zip(names, (observations, actions, *results), strict=True):
+        for name, values in step.items():
             column = self.columns.get(name)
             if column is None:
                 column = np.zeros((FIRST_CAPACITY, *values.shape), values.dtype)
@@ -184,11 +205,12 @@ class _Collector:
             column[self.length, self.every] = values
             self.columns[name] = column
 
-    def _finish(self, finished: np.ndarray, last: np.ndarray) -> None:
+    def _finish(self, finished: np.ndarray, last: dict[str, np.ndarray]) -> None:
         for i in np.flatnonzero(finished):
             row, length = int(self.episode[i]), int(self.length[i])
             steps = {name: column[:length, i].copy() for name, column in self.columns.items()}
-            steps["observations"] = np.concatenate([steps["observations"], last[i : i + 1]])
+            for name, values in last.items():
+                steps[name] = np.concatenate([steps[name], values[i : i + 1]])
             self.done[row] = Episode(
                 **steps, task_id=int(self.plan.task_ids[row]), policy=self.labels[i], seed=int(self.plan.seeds[row])
             )

@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from ringrl_envs.d4rl.registration import register_d4rl
+from ringrl_envs.dmc import catalogue
 from ringrl_envs.flatten import FlattenGoalDict, is_flat
 from ringrl_envs.robotics import INSTALL, has_robotics, robotics_module
 from ringrl_envs.sync_vector import DisabledSyncVectorEnv
@@ -23,9 +25,14 @@ OWN = {
 
 def register_own() -> None:
     """Register this package's environments with gymnasium; once is enough, again is harmless."""
+    register_d4rl()
     for env_id, entry_point in OWN.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point, vector_entry_point=f"{entry_point}Vector")
+    for task in catalogue.dmc_tasks():
+        if (env_id := catalogue.dmc_id(task)) not in gymnasium.registry:
+            steps = catalogue.max_steps(task)
+            gymnasium.register(env_id, catalogue.ENTRY_POINT, kwargs={"task": task}, max_episode_steps=steps)
 
 
 def register() -> None:
