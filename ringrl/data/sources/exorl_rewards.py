@@ -1,0 +1,64 @@
+"""Relabelled rewards kept while an import runs, so that one that was killed need not compute them again."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ringrl.data.columns import disk_error
+from ringrl.errors import RingRLError
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardCache:
+    """Rewards of batches of files in a hidden folder beside the store: one `.npy` a batch, written atomically."""
+
+    folder: Path
+    task: str  # whose rewards: the environment and the task
+
+    @classmethod
+    def beside(cls, store_path: Path, task: str) -> "RewardCache":
+        """The cache of an import into `store_path`."""
+        return cls(store_path.parent / f".{store_path.name}.rewards", task)
+
+    def key(self, files: Sequence[Path]) -> str:
+        """Changes with the task and with the place, size or time of any of these files; they must be readable."""
+        content = hashlib.blake2b(self.task.encode(), digest_size=16)
+        for file in files:
+            try:
+                status = file.stat()
+            except OSError as error:
+                raise RingRLError(f"{file}: cannot be read ({error.strerror}); leave it in place.") from error
+            content.update(f"{os.path.abspath(file)}:{status.st_size}:{status.st_mtime_ns};".encode())
+        return content.hexdigest()
+
+    def load(self, key: str, steps: int) -> np.ndarray | None:
+        """The (steps,) float32 rewards kept under `key`, if they are there and whole."""
+        try:
+            rewards = np.load(self.folder / f"{key}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return rewards if rewards.shape == (steps,) and rewards.dtype == np.float32 else None
+
+    def save(self, key: str, rewards: np.ndarray) -> None:
+        """Keep (steps,) float32 rewards; raises `RingRLError` when they cannot be written."""
+        file = self.folder / f"{key}.npy"
+        temporary = file.with_name(f".{key}-{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                np.save(stream, rewards, allow_pickle=False)
+            os.replace(temporary, file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise disk_error(self.folder, error) from error
+
+    def remove(self) -> None:
+        """Remove all that is kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""A function over many items in several processes: results in order, few in memory, and no process left behind."""
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from ringrl.errors import RingRLError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_AHEAD = 2  # items a worker is given at a time, so that it never waits for the next
+_WINDOW = 4  # results for each worker that may be under way or wait for their turn
+_GRACE_SECONDS = 5.0
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """`function(item)` of each item, in order; with one worker in this process, else in that many spawned ones.
+
+    At most four results a worker are held. `function` is pickled once for each worker and keeps what it builds there.
+    An exception in a worker is raised here; a worker that dies (killed, out of memory) raises `RingRLError`. Close the
+    iterator (or exhaust it) to stop the workers; they end by themselves when this process is killed.
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with _started(function, workers) as processes:
+        yield from _in_order(processes, iter(enumerate(items)))
+
+
+@contextlib.contextmanager
+def _started(function: Callable, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of JAX
+    processes: dict[Connection, BaseProcess] = {}
+    try:
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(function, theirs), daemon=True)
+            process.start()
+            theirs.close()  # so that the death of the worker, its only holder, is seen as the end of the pipe
+            processes[ours] = process
+        yield processes
+    finally:
+        for connection, process in processes.items():
+            process.terminate()
+            connection.close()
+        for process in processes.values():
+            process.join(_GRACE_SECONDS)
+
+
+def _in_order(processes: dict[Connection, BaseProcess], items: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    results: dict[int, Any] = {}
+    given = dict.fromkeys(processes, 0)
+    submitted = returned = 0
+    exhausted = False
+    while True:
+        for _ in range(_AHEAD):
+            for connection in given:
+                if exhausted or given[connection] == _AHEAD or submitted - returned == _WINDOW * len(processes):
+                    continue
+                item = next(items, None)
+                if item is None:
+                    exhausted = True
+                    continue
+                try:
+                    connection.send(item)
+                except OSError as error:
+                    raise _died(processes[connection]) from error
+                given[connection] += 1
+                submitted += 1
+        if returned in results:
+            yield results.pop(returned)
+            returned += 1
+        elif exhausted and returned == submitted:
+            return
+        else:
+            for connection in wait([connection for connection, count in given.items() if count]):
+                assert isinstance(connection, Connection)
+                index, result, error = _receive(connection, processes[connection])
+                if error is not None:
+                    raise error
+                results[index] = result
+                given[connection] -= 1
+
+
+def _receive(connection: Connection, process: BaseProcess) -> tuple[int, Any, Exception | None]:
+    try:
+        return connection.recv()
+    except (EOFError, OSError) as error:
+        raise _died(process) from error
+
+
+def _died(process: BaseProcess) -> RingRLError:
+    process.join(_GRACE_SECONDS)
+    return RingRLError(
+        f"a worker process died (exit code {process.exitcode}), perhaps for want of memory; "
+        "do it again with fewer workers: workers=1 uses none."
+    )
+
+
+def _work(function: Callable[[Any], Any], connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted terminal tells every process: the first one decides
+    # Reading ends with EOFError, and writing with OSError, when the first process is no more.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            index, item = connection.recv()
+            try:
+                answer = (index, function(item), None)
+            except Exception as error:  # raised again in the first process
+                answer = (index, None, error)
+            connection.send(answer)
