@@ -1,10 +1,13 @@
 """One column of a store: a `.npy` file written in one pass with a hash, and read through a memory map."""
 
+import bisect
 import errno
 import hashlib
+import math
 import mmap
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,28 @@ def disk_error(path: Path, error: OSError) -> RingRLError:
     """The one line that a user sees when writing `path` fails."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RingRLError(f"{path}: the disk is full. Free some space, or point RINGRL_DATA at another disk.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return RingRLError(
+            f"{path}: cannot be written ({error.strerror}). Make its folder writable, or point RINGRL_DATA at another."
+        )
     return RingRLError(f"{path}: cannot be written ({error.strerror or error}).")
+
+
+def content_hash() -> Any:
+    """The hash of a column's bytes before any is seen; `described_digest` ends it."""
+    return hashlib.blake2b(digest_size=16)
+
+
+def described_digest(content: Any, dtype: np.dtype, row_shape: tuple[int, ...]) -> str:
+    """The digest of a column: of its rows in `content`, their dtype and their shape."""
+    described = content.copy()
+    described.update(f"{dtype.str}{row_shape}".encode())
+    return described.hexdigest()
+
+
+def raw_bytes(values: np.ndarray) -> memoryview:
+    """The memory of an array in C order, byte by byte: not a copy where the array is contiguous."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 class ColumnWriter:
@@ -28,9 +52,14 @@ class ColumnWriter:
 
     def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row_shape, self.rows = path, np.dtype(dtype), row_shape, 0
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = content_hash()
         self._file = path.open("wb", buffering=1 << 20)
         self._header_size = self._write_header()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * math.prod(self.row_shape)
 
     def _write_header(self) -> int:
         self._file.seek(0)
@@ -45,7 +74,7 @@ class ColumnWriter:
     def append(self, rows: np.ndarray) -> None:
         """Append rows of shape (n, *row_shape)."""
         assert rows.shape[1:] == self.row_shape
-        data = np.ascontiguousarray(rows, self.dtype).tobytes()
+        data = raw_bytes(np.asarray(rows, self.dtype))
         self._file.write(data)
         self._hash.update(data)
         self.rows += len(rows)
@@ -58,9 +87,7 @@ class ColumnWriter:
 
     def digest(self) -> str:
         """Hash of the rows, their dtype and their shape."""
-        described = self._hash.copy()
-        described.update(f"{self.dtype.str}{self.row_shape}".encode())
-        return described.hexdigest()
+        return described_digest(self._hash, self.dtype, self.row_shape)
 
     def __enter__(self) -> "ColumnWriter":
         return self
@@ -79,11 +106,14 @@ class MappedColumn:
         remedy = f"The store at {path.parent} is damaged: delete the folder, it is built again from its source."
         if not path.is_file():
             raise RingRLError(f"{path}: this column is missing. {remedy}")
+        self.path = path
         with path.open("rb") as file:
             try:
                 if _FORMAT.read_magic(file) != (1, 0):
                     raise ValueError("unknown version")
-                found_shape, _, found_dtype = _FORMAT.read_array_header_1_0(file)
+                found_shape, by_columns, found_dtype = _FORMAT.read_array_header_1_0(file)
+                if by_columns and len(found_shape) > 1:
+                    raise ValueError("in Fortran order")
             except ValueError as error:
                 raise RingRLError(f"{path}: not a column of numbers ({error}). {remedy}") from error
             offset = file.tell()
@@ -96,7 +126,100 @@ class MappedColumn:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.array = np.frombuffer(self._map, dtype, offset=offset).reshape(shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return self.array.nbytes
+
     def release(self) -> None:
         """Drop the resident pages (they stay in the page cache and come back when touched)."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class JoinedColumn:
+    """Mapped columns end to end, read as one array: by an index, a slice, an array of indices, or `take`.
+
+    A slice within one of them is a view, whatever crosses from one to the next a copy.
+    """
+
+    def __init__(self, parts: list[MappedColumn]) -> None:
+        self.parts = parts
+        self._starts = np.cumsum([0, *(len(part.array) for part in parts)]).tolist()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As of each part."""
+        return self.parts[0].array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of one array."""
+        return (len(self), *self.parts[0].array.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows of all parts."""
+        return sum(part.nbytes for part in self.parts)
+
+    def release(self) -> None:
+        """Drop the resident pages of all parts."""
+        for part in self.parts:
+            part.release()
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._between(start, max(start, stop))
+            rows = np.arange(start, stop, step)
+        return self.take(rows)
+
+    def take(self, rows: Any, axis: int = 0) -> np.ndarray:
+        """The rows with these indices, of any shape; along axis 0 alone."""
+        if axis != 0:
+            raise ValueError(f"axis={axis}: a joined column is read along axis 0")
+        rows = np.asarray(rows)
+        if rows.dtype.kind not in "iu" and rows.size:
+            raise IndexError(f"a joined column is read by integers, not by {rows.dtype}")
+        flat = rows.reshape(-1).astype(np.int64, copy=False)
+        if not len(flat):
+            return np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+        first, last = int(flat.min()), int(flat.max())
+        if first < 0:
+            flat = np.where(flat < 0, flat + len(self), flat)
+            first, last = int(flat.min()), int(flat.max())
+        if first < 0 or last >= len(self):
+            raise IndexError(f"rows {first}..{last} of a joined column of {len(self)}")
+        low, high = self._part_of(first), self._part_of(last)
+        if low == high:
+            taken = self.parts[low].array.take(flat - self._starts[low], axis=0)
+        else:
+            taken = np.empty((len(flat), *self.shape[1:]), self.dtype)
+            which = np.searchsorted(self._starts, flat, side="right") - 1
+            for part in np.unique(which):
+                here = np.flatnonzero(which == part)
+                taken[here] = self.parts[part].array.take(flat[here] - self._starts[part], axis=0)
+        taken = taken.reshape(*rows.shape, *self.shape[1:])
+        return taken if rows.ndim else taken[()]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a joined column is several arrays: it becomes one by copying")
+        return self[:].astype(dtype or self.dtype, copy=bool(copy))
+
+    def _part_of(self, row: int) -> int:
+        return bisect.bisect_right(self._starts, row) - 1
+
+    def _between(self, start: int, stop: int) -> np.ndarray:
+        if start == stop:
+            return self.parts[0].array[:0]
+        low, high = self._part_of(start), self._part_of(stop - 1)
+        pieces = [
+            self.parts[part].array[max(0, start - self._starts[part]) : stop - self._starts[part]]
+            for part in range(low, high + 1)
+        ]
+        return pieces[0] if low == high else np.concatenate(pieces)

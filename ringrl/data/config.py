@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 
 from ringrl.errors import RingRLError
 from ringrl.types import Context
@@ -34,14 +35,40 @@ class DataConfig:
     """Which episodes to learn from."""
 
     source: Source = Source.minari
-    name: str = ""  # a Minari id, or the folder of an EpisodeStore
+    name: str = ""  # a Minari id, or an EpisodeStore: its folder, or its name in the data cache
+    also: list[str] = dataclasses.field(default_factory=list)  # further sets, joined to it, each a task of its own
     download: bool = False  # fetch a public Minari set that is not on this machine
-    top_fraction: float = 1.0  # keep the best episodes of each task by return (BC-10 % keeps 0.1)
+    tasks: list[int] = dataclasses.field(default_factory=list)  # keep the episodes of these; empty keeps all
+    min_length: int = 0  # keep episodes of so many steps
+    max_length: int | None = None
+    min_return: float | None = None  # keep episodes of at least this return
+    max_return: float | None = None
+    top_fraction: float = 1.0  # of those, keep the best of each task by return (BC-10 % keeps 0.1)
     normalize_observations: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_fraction <= 1.0:
             raise RingRLError(f"data.top_fraction={self.top_fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
+        names = [self.name, *self.also]
+        if self.also and not all(names):
+            raise RingRLError(f"data.also={self.also} with data.name={self.name!r}: an empty name is no set.")
+        twice = [name for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            raise RingRLError(f"data.also={self.also}: {twice[0]} is there twice; name every set once.")
+        if len(set(self.tasks)) < len(self.tasks) or any(task < 0 for task in self.tasks):
+            raise RingRLError(f"data.tasks={self.tasks}: give each task's number, from 0 on, once.")
+        if self.min_length < 0:
+            raise RingRLError(f"data.min_length={self.min_length}: use 0 for episodes of any length.")
+        if self.max_length is not None and self.max_length < max(1, self.min_length):
+            raise RingRLError(
+                f"data.max_length={self.max_length} is less than {max(1, self.min_length)}: no episode is so short."
+            )
+        for key in ("min_return", "max_return"):
+            value = getattr(self, key)
+            if value is not None and math.isnan(value):
+                raise RingRLError(f"data.{key}=nan: give a number, or null for any return.")
+        if self.min_return is not None and self.max_return is not None and self.min_return > self.max_return:
+            raise RingRLError(f"data.min_return={self.min_return} is above data.max_return={self.max_return}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""From what the user names to an open store: found, or built once and kept in the cache."""
+"""From what the user names to an open store: found, or built once and kept in the cache; joined and filtered."""
 
+import difflib
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from ringrl.data.config import DataConfig, Source
+from ringrl.data.joined import join_stores
 from ringrl.data.sources.minari import Progress, build_from_minari, find_minari_set, minari_key, minari_root
 from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
@@ -17,19 +21,59 @@ def data_root() -> Path:
 
 
 def open_dataset(config: DataConfig, cache_root: Path | None = None, progress: Progress | None = None) -> EpisodeStore:
-    """The episodes that `config` names, as a store (a view of the best when `top_fraction` is below 1).
+    """The episodes that `config` names and its filters keep, as a store or a view of one.
 
-    A Minari set is read once and kept as `cache_root/stores/<id>-<key>`; the key changes when the set does.
-    `progress(done, total)` is called for each episode read. Raises `RingRLError` as the sources and the store do.
+    With `also`, the sets are joined first. A Minari set is read once and kept as `cache_root/stores/<id>-<key>`; the
+    key changes when the set does. `progress(done, total)` is called for each episode read. Raises `RingRLError` as the
+    sources and the store do, and for a filter that leaves nothing.
     """
     if not config.name:
         raise RingRLError("data.name is empty: give a Minari id, or with data.source=store the folder of a store.")
-    if config.source is Source.store:
-        return EpisodeStore.open(config.name).keep_top(config.top_fraction)
     root = data_root() if cache_root is None else Path(cache_root)
-    folder = find_minari_set(config.name, minari_root(root), config.download)
-    path = root / "stores" / f"{config.name.replace('/', '--')}-{minari_key(folder)}"
-    return _open_or_build(config.name, folder, path, progress).keep_top(config.top_fraction)
+    names = [config.name, *config.also]
+    stores = [_open(config, name, root, progress) for name in names]
+    return filter_episodes(join_stores(stores, names) if config.also else stores[0], config)
+
+
+def filter_episodes(store: EpisodeStore, config: DataConfig) -> EpisodeStore:
+    """A view of the episodes that the filters keep: by task, then length, then return, then the best of each task.
+
+    Raises `RingRLError` naming the first filter that leaves nothing, and what there was to keep.
+    """
+    if config.tasks:
+        there = np.unique(store.task_ids)
+        missing = [task for task in config.tasks if task not in there]
+        if missing:
+            listed = f"{', '.join(map(str, there[:8].tolist()))}{' and more' if len(there) > 8 else ''}"
+            raise RingRLError(f"data.tasks={config.tasks}: {store.path} has no task {missing[0]}; it has {listed}.")
+        store = store.select(np.isin(store.task_ids, config.tasks))
+    store = _keep_between(store, "length", store.lengths, config.min_length or None, config.max_length)
+    store = _keep_between(store, "return", store.returns, config.min_return, config.max_return)
+    return store.keep_top(config.top_fraction)
+
+
+def find_store(name: str, root: Path) -> Path:
+    """The folder of the store `name`: under `root/stores`, else that folder itself; raises `RingRLError` with the
+    nearest names there are.
+    """
+    stores = root / "stores"
+    if Path(name).name == name and (stores / name).is_dir():
+        return stores / name
+    path = Path(name).expanduser()
+    if path.is_dir() or path.name != name:
+        return path
+    there = [entry.name for entry in sorted(stores.glob("*")) if entry.is_dir() and not entry.name.startswith(".")]
+    nearest = difflib.get_close_matches(name, there, n=3, cutoff=0.0)
+    listed = f"the nearest there are {', '.join(nearest)}" if nearest else "there are none: `ringrl import` makes them"
+    raise RingRLError(f"data.name={name}: no such store in {stores}, nor a folder of that name; {listed}.")
+
+
+def _open(config: DataConfig, name: str, root: Path, progress: Progress | None) -> EpisodeStore:
+    if config.source is Source.store:
+        return EpisodeStore.open(find_store(name, root))
+    folder = find_minari_set(name, minari_root(root), config.download)
+    path = root / "stores" / f"{name.replace('/', '--')}-{minari_key(folder)}"
+    return _open_or_build(name, folder, path, progress)
 
 
 def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | None) -> EpisodeStore:
@@ -40,3 +84,22 @@ def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | Non
             # The cache is ours, and everything in it can be built again.
             shutil.rmtree(path)
     return build_from_minari(name, folder, path, progress)
+
+
+def _keep_between(
+    store: EpisodeStore, what: str, values: np.ndarray, least: float | None, most: float | None
+) -> EpisodeStore:
+    if least is None and most is None:
+        return store
+    kept = np.ones(len(values), bool)
+    for key, bound in ((f"min_{what}", least), (f"max_{what}", most)):
+        if bound is None:
+            continue
+        left = values[kept]
+        kept &= values >= bound if key == f"min_{what}" else values <= bound
+        if not kept.any():
+            raise RingRLError(
+                f"data.{key}={bound:g} leaves no episode of {store.path}: the {what}s there are from {left.min():g} to "
+                f"{left.max():g}."
+            )
+    return store if kept.all() else store.select(kept)

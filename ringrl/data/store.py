@@ -9,13 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import MappedColumn
+from ringrl.data.columns import JoinedColumn, MappedColumn
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
 VERSION = 1
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
-EPISODE_COLUMNS = ("starts", "lengths", "returns", "task_ids", "policy_ids", "terminated")
+EPISODE_DTYPES = {
+    "starts": np.dtype(np.int64),
+    "lengths": np.dtype(np.int64),
+    "returns": np.dtype(np.float64),
+    "task_ids": np.dtype(np.int32),
+    "policy_ids": np.dtype(np.int32),
+    "terminated": np.dtype(bool),
+}
+EPISODE_COLUMNS = tuple(EPISODE_DTYPES)
+Column = np.ndarray | JoinedColumn
 RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
 
 
@@ -23,6 +32,31 @@ def step_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Indices start, start + 1, ... start + length - 1 of each episode in turn, end to end: (sum of lengths,) int64."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Dtype and shape of a row of each step column."""
+    discrete = action.kind is ActionKind.discrete
+    number = np.dtype(np.float32)
+    return {
+        "observations": (number, (observation_size,)),
+        "actions": (np.dtype(np.int32), ()) if discrete else (number, (action.size,)),
+        "rewards": (number, ()),
+        "returns_to_go": (number, ()),
+    }
+
+
+def sum_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The sum of an episode's rewards from each step on, added up from its end in float64: (sum of lengths,)."""
+    # All episodes of one length at once: the same additions in the same order as one by one.
+    if (lengths == lengths[0]).all():
+        return np.cumsum(rewards.reshape(len(lengths), -1)[:, ::-1], axis=1, dtype=np.float64)[:, ::-1].reshape(-1)
+    starts, sums = np.cumsum(lengths) - lengths, np.empty(len(rewards), np.float64)
+    by_length = np.argsort(lengths, kind="stable")
+    for same in np.split(by_length, np.flatnonzero(np.diff(lengths[by_length])) + 1):
+        steps = starts[same][:, None] + np.arange(int(lengths[same[0]]))[::-1]
+        sums[steps] = np.cumsum(rewards[steps], axis=1, dtype=np.float64)
+    return sums
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,44 +67,44 @@ class EpisodeStore:
     an episode's rewards from a step on. `starts` and `lengths` locate the episodes in the step columns.
     """
 
-    path: Path
+    path: Path  # its folder; of a joined store, the folders with " + " between them
     metadata: dict[str, Any]
     spec: DataSpec
     fingerprint: str  # of the contents, and of the episodes chosen when this is a view
-    observations: np.ndarray  # (T, O) float32
-    actions: np.ndarray  # (T, A) float32, or (T,) int32 when discrete
-    rewards: np.ndarray  # (T,) float32
-    returns_to_go: np.ndarray  # (T,) float32
+    observations: Column  # (T, O) float32
+    actions: Column  # (T, A) float32, or (T,) int32 when discrete
+    rewards: Column  # (T,) float32
+    returns_to_go: Column  # (T,) float32
     starts: np.ndarray  # (E,) int64
     lengths: np.ndarray  # (E,) int64
     returns: np.ndarray  # (E,) float64
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
     terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] = dataclasses.field(repr=False)
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)
+    folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
     def open(cls, path: str | Path) -> "EpisodeStore":
         """Open the store in folder `path`; raises `RingRLError` when it is missing, damaged, or of another version."""
         path = Path(path)
-        metadata = _read_metadata(path)
-        try:
-            described = metadata["columns"]
-            columns = {
-                name: MappedColumn(path / f"{name}.npy", np.dtype(column["dtype"]), tuple(column["shape"]))
-                for name in (*STEP_COLUMNS, *EPISODE_COLUMNS)
-                for column in (described[name],)
-            }
-            spec = spec_from_json(metadata["spec"])
-            fingerprint = metadata["fingerprint"]
-        except (KeyError, TypeError) as error:
-            raise RingRLError(
-                f"{path / 'metadata.json'}: {error} is missing or wrong. Delete the folder, it is built again."
-            ) from error
+        metadata = read_metadata(path)
+        spec, shapes = described_columns(path, metadata)
+        columns = {name: MappedColumn(path / f"{name}.npy", *column) for name, column in shapes.items()}
+        fingerprint = metadata["fingerprint"]
         arrays = {name: columns[name].array for name in STEP_COLUMNS}
         # Episode columns are small and used all the time: copies in memory.
         arrays |= {name: np.array(columns[name].array) for name in EPISODE_COLUMNS}
-        return cls(path=path, metadata=metadata, spec=spec, fingerprint=fingerprint, columns=columns, **arrays)
+        _check_episodes(path, arrays)
+        return cls(
+            path=path,
+            metadata=metadata,
+            spec=spec,
+            fingerprint=fingerprint,
+            columns=columns,
+            folders=(path,),
+            **arrays,
+        )
 
     @property
     def num_episodes(self) -> int:
@@ -131,7 +165,7 @@ class EpisodeStore:
     @property
     def step_bytes(self) -> int:
         """Bytes of the step columns on disk."""
-        return sum(self.columns[name].array.nbytes for name in STEP_COLUMNS)
+        return sum(self.columns[name].nbytes for name in STEP_COLUMNS)
 
 
 def default_target_return(store: EpisodeStore) -> float:
@@ -156,7 +190,56 @@ def spec_from_json(values: dict[str, Any]) -> DataSpec:
     )
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def described_columns(
+    path: Path, metadata: dict[str, Any]
+) -> tuple[DataSpec, dict[str, tuple[np.dtype, tuple[int, ...]]]]:
+    """What metadata.json says of the data, and the dtype and shape that each column's file then has.
+
+    Raises `RingRLError` where a key is missing or the columns are not those of the store's version.
+    """
+    try:
+        spec = spec_from_json(metadata["spec"])
+        told = {name: metadata["columns"][name] for name in (*STEP_COLUMNS, *EPISODE_COLUMNS)}
+        steps, episodes = (int(told[name]["shape"][0]) for name in ("rewards", "lengths"))
+        rows = step_columns(spec.observation_size, spec.action)
+        expected = {name: (dtype, (steps, *row)) for name, (dtype, row) in rows.items()}
+        expected |= {name: (dtype, (episodes,)) for name, dtype in EPISODE_DTYPES.items()}
+        for name, (dtype, shape) in expected.items():
+            found = tuple(told[name]["shape"]), told[name]["dtype"]
+            if found != (shape, dtype.str):
+                raise TypeError(f"{name} of {found[0]} {found[1]}, where {shape} {dtype.str} is expected,")
+        if not isinstance(metadata["fingerprint"], str) or not isinstance(metadata["policies"], list):
+            raise TypeError("fingerprint or policies")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RingRLError(
+            f"{path / 'metadata.json'}: {error} is missing or wrong. Delete the folder, it is built again."
+        ) from error
+    return spec, expected
+
+
+def content_fingerprint(digests: dict[str, str], spec: DataSpec, policies: list[str]) -> str:
+    """The fingerprint of a store, from the digests of its columns by name."""
+    content = hashlib.blake2b(digest_size=16)
+    for name, digest in sorted(digests.items()):
+        content.update(f"{name}:{digest};".encode())
+    content.update(json.dumps([spec_to_json(spec), policies]).encode())
+    return content.hexdigest()
+
+
+def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise `RingRLError` unless every episode lies within the step columns, so that none is read beside them."""
+    starts, lengths, steps = arrays["starts"], arrays["lengths"], len(arrays["rewards"])
+    wrong = (lengths < 1) | (starts < 0) | (starts > steps - lengths)
+    if not len(lengths) or wrong.any():
+        what = f"episode {int(np.argmax(wrong))} is not within its {steps} steps" if len(lengths) else "no episodes"
+        raise RingRLError(
+            f"{path / 'starts.npy'}: {what}. The store at {path} is damaged: delete the folder, it is built again from "
+            "its source."
+        )
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
     file = path / "metadata.json"
     if not path.is_dir():
         raise RingRLError(f"{path}: there is no such folder; give the folder of an EpisodeStore.")
@@ -164,6 +247,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         raise RingRLError(f"{path}: not an EpisodeStore, or half a one (no metadata.json); build it again.")
     try:
         metadata = json.loads(file.read_text())
+    except OSError as error:
+        raise RingRLError(f"{file}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise RingRLError(f"{file}: not valid JSON ({error}). Delete the folder, it is built again.") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":

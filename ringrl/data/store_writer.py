@@ -1,31 +1,43 @@
 """Writing an episode store: one pass, bounded memory, all or nothing."""
 
 import contextlib
-import hashlib
+import itertools
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from ringrl.data.building import LOCK_FILE, BuildFolder, remove_leftovers
 from ringrl.data.columns import ColumnWriter, disk_error
-from ringrl.data.store import VERSION, EpisodeStore, spec_to_json
+from ringrl.data.rules import EpisodeRules, column_range
+from ringrl.data.store import (
+    EPISODE_DTYPES,
+    STEP_COLUMNS,
+    VERSION,
+    EpisodeStore,
+    content_fingerprint,
+    spec_to_json,
+    step_columns,
+    sum_to_go,
+)
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
-BOUND_TOLERANCE = 1e-3  # of the range of an action dimension: what rounding may exceed; such actions are clipped
+PIECE_BYTES = 4 << 20  # of columns, checked, hashed and written at a time: they stay in a core's cache
+THREAD_BYTES = 1 << 18  # from which hashing and writing are worth handing to threads
 
 
 class EpisodeStoreWriter:
     """Appends episodes to a new store in folder `path`, which appears whole when `finish` is called, or not at all.
 
-    Use it as a context manager: leaving it without `finish` removes what was written. `source` names the data in
-    error messages. A folder that appeared meanwhile (another process built the same store) is kept and used.
+    Use it as a context manager: leaving it without `finish` removes what was written, and what a killed writer of the
+    same `path` has left is removed by the next. `source` names the data in error messages. With `overwrite` the new
+    store replaces an old one when it is finished; without, a folder that appeared meanwhile (another process built the
+    same store) is kept and used. Raises `RingRLError` where `path` is taken or cannot be written.
     """
 
     def __init__(
@@ -36,36 +48,29 @@ class EpisodeStoreWriter:
         *,
         source: str = "",
         metadata: dict[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.path, self.source, self.metadata = Path(path), source or str(path), dict(metadata or {})
-        self.observation_size, self.action = observation_size, action
-        discrete = action.kind is ActionKind.discrete
-        self._action_shape = () if discrete else (action.size,)
-        self._action_dtype = np.dtype(np.int32 if discrete else np.float32)
-        low, high = np.asarray(action.low, np.float64), np.asarray(action.high, np.float64)
-        with np.errstate(invalid="ignore"):
-            slack = np.where(np.isfinite(high - low), BOUND_TOLERANCE * (high - low), 0.0)
-        self._low, self._high, self._slack = low, high, slack
-        self._seen_low, self._seen_high = np.full(low.shape, np.inf), np.full(low.shape, -np.inf)
-        self._episodes: dict[str, list[Any]] = {
-            name: [] for name in ("lengths", "returns", "task_ids", "policy_ids", "terminated")
-        }
+        self.observation_size, self.action, self._overwrite = observation_size, action, overwrite
+        self._rules = EpisodeRules(observation_size, action)
+        shape = np.shape(action.low)
+        self._seen_low, self._seen_high = np.full(shape, np.inf), np.full(shape, -np.inf)
+        self._episodes: dict[str, list[Any]] = {name: [] for name in EPISODE_DTYPES if name != "starts"}
         self._policies: dict[str, int] = {}
-        if self.path.exists():
-            raise RingRLError(f"{self.path}: already exists. Delete it, or write the store to another folder.")
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="store-writer")
+        self._pending: list[Future[None]] = []  # columns that threads hash and write
+        self._columns: dict[str, ColumnWriter] = {}
         with _disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
-            step_columns = {
-                "observations": (np.dtype(np.float32), (observation_size,)),
-                "actions": (self._action_dtype, self._action_shape),
-                "rewards": (np.dtype(np.float32), ()),
-                "returns_to_go": (np.dtype(np.float32), ()),
-            }
-            self._columns = {
-                name: ColumnWriter(self._folder / f"{name}.npy", dtype, shape)
-                for name, (dtype, shape) in step_columns.items()
-            }
+            remove_leftovers(self.path)
+        self._check_place()
+        with _disk_errors(self.path):
+            self._build = BuildFolder(self.path)
+            try:
+                for name, (dtype, row) in step_columns(observation_size, action).items():
+                    self._columns[name] = ColumnWriter(self._build.folder / f"{name}.npy", dtype, row)
+            except BaseException:
+                self.abort()
+                raise
 
     def append(
         self,
@@ -76,64 +81,93 @@ class EpisodeStoreWriter:
         terminated: bool = False,
         task_id: int = 0,
         policy: str = "",
+        name: str = "",
     ) -> None:
         """Append one episode of L steps: observations (L, O) or (L + 1, O), actions (L, A) or (L,), rewards (L,).
 
-        Raises `RingRLError`, naming the episode, for a wrong shape, a value that is not finite (with field and step),
-        or an action out of bounds.
+        Raises `RingRLError`, naming the episode and `name`, which says where it came from, for a wrong shape, a value
+        that is not finite (with field and step), or an action out of bounds.
         """
-        rewards = np.asarray(rewards, np.float32)
+        named = self._name(0, [name])
+        observations, actions, rewards = self._rules.numbers(named, observations, actions, rewards)
         steps = len(rewards)
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused below
-            observations = np.asarray(observations, np.float32)
-        actions = np.asarray(actions)
-        self._check_shapes(observations, actions, rewards)
-        observations = observations[:steps]
-        self._check_finite(observations=observations, actions=actions, rewards=rewards)
-        actions = self._checked_actions(actions)
-        returns_to_go = np.cumsum(rewards[::-1], dtype=np.float64)[::-1]
-        with _disk_errors(self.path):
-            for name, values in (
-                ("observations", observations),
-                ("actions", actions),
-                ("rewards", rewards),
-                ("returns_to_go", returns_to_go),
-            ):
-                self._columns[name].append(values)
-        episode = {
-            "lengths": steps,
-            "returns": returns_to_go[0],
-            "task_ids": task_id,
-            "policy_ids": self._policies.setdefault(policy, len(self._policies)),
-            "terminated": terminated,
-        }
-        for name, value in episode.items():
-            self._episodes[name].append(value)
+        kept = observations[:steps]
+        if len(observations) > steps + 1 or not self._rules.hold(kept, actions, rewards):
+            self._rules.check(named, observations, actions, rewards)
+        self._store(kept, actions, rewards, np.array([steps]), [terminated], [task_id], [policy], [name])
+        self._wait()
+
+    def append_many(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        lengths: np.ndarray,
+        *,
+        terminated: np.ndarray,
+        task_ids: np.ndarray | int = 0,
+        policies: Sequence[str] | str = "",
+        episode_names: Sequence[str] | None = None,
+    ) -> None:
+        """Append E whole episodes, end to end: observations (S, O), actions (S, A) or (S,), rewards (S,), lengths (E,).
+
+        `terminated` is (E,), `task_ids` and `policies` are one for all or one each. The store becomes what `append`
+        makes of the episodes one by one, and the errors are the same; those before a faulty one may be in.
+        """
+        lengths = np.asarray(lengths, np.int64)
+        episodes = len(lengths)
+        ended = np.broadcast_to(np.asarray(terminated, bool), episodes).tolist()
+        tasks = np.broadcast_to(task_ids, episodes).tolist()
+        policies = [policies] * episodes if isinstance(policies, str) else policies
+        names = [""] * episodes if episode_names is None else episode_names
+        if not len(policies) == len(names) == episodes:
+            raise ValueError(f"{episodes} lengths, {len(policies)} policies and {len(names)} episode names")
+        if not episodes:
+            return
+        observations, actions, rewards = self._rules.numbers(self._name(0, names), observations, actions, rewards)
+        try:
+            for part, steps in self._pieces(lengths):
+                piece = observations[steps], actions[steps], rewards[steps], lengths[part]
+                if (
+                    (lengths[part] < 1).any()
+                    or lengths[part].sum() != len(piece[2])
+                    or not self._rules.hold(*piece[:3])
+                ):
+                    self._check_each(*piece, names[part])
+                self._store(*piece, ended[part], tasks[part], policies[part], names[part])
+            if len(rewards) > lengths.sum():
+                raise RingRLError(
+                    f"{self._name(-1, names)}: the episodes up to this one have {lengths.sum()} of the {len(rewards)} "
+                    "steps given."
+                )
+        finally:
+            self._wait()
 
     def finish(self) -> EpisodeStore:
         """Move the store into place and open it; raises `RingRLError` when no episode was appended."""
         if not self._episodes["lengths"]:
             raise RingRLError(f"{self.source}: the set has no episodes, so there is nothing to learn from.")
+        self._check_place(finished=True)
         with _disk_errors(self.path):
             self._write_episode_columns()
             for column in self._columns.values():
                 column.close()
             self._write_metadata()
-            self._folder.chmod(0o755)
             try:
-                os.rename(self._folder, self.path)
+                self._build.place(replace=self._overwrite)
             except OSError:
-                if not (self.path / "metadata.json").is_file():
+                if self._overwrite or not (self.path / "metadata.json").is_file():
                     raise
-                shutil.rmtree(self._folder)
+                self._build.remove()
         return EpisodeStore.open(self.path)
 
     def abort(self) -> None:
         """Remove what was written; nothing happens after `finish`."""
+        self._pool.shutdown()
         for column in self._columns.values():
             with contextlib.suppress(OSError):
                 column.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._build.remove()
 
     def __enter__(self) -> "EpisodeStoreWriter":
         return self
@@ -141,84 +175,120 @@ class EpisodeStoreWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.abort()
 
-    @property
-    def _name(self) -> str:
-        return f"{self.source}, episode {len(self._episodes['lengths'])}"
-
-    def _check_shapes(self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        steps = len(rewards)
-        if not steps or rewards.ndim != 1:
-            raise RingRLError(f"{self._name}: rewards have shape {rewards.shape}, expected (steps,) with steps >= 1.")
-        if observations.ndim != 2 or observations.shape[1] != self.observation_size:
-            expected = f"expected (steps, {self.observation_size})"
-            raise RingRLError(f"{self._name}: observations have shape {observations.shape}, {expected}.")
-        if len(observations) not in (steps, steps + 1) or len(actions) != steps:
+    def _check_place(self, finished: bool = False) -> None:
+        """Raise `RingRLError` where the store may not go to `path`."""
+        if not self.path.exists():
+            return
+        if not self._overwrite:
+            if finished:
+                return
+            raise RingRLError(f"{self.path}: already exists. Delete it, or write the store to another folder.")
+        known = {"metadata.json", LOCK_FILE, *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_DTYPES))}
+        found = sorted({entry.name for entry in self.path.iterdir()} - known) if self.path.is_dir() else [""]
+        if found or self.path.is_symlink():
             raise RingRLError(
-                f"{self._name}: {len(observations)} observations, {len(actions)} actions and {steps} rewards; "
-                "an episode has one action a reward, and as many observations or one more."
-            )
-        if actions.shape[1:] != self._action_shape:
-            raise RingRLError(
-                f"{self._name}: actions have shape {actions.shape}, expected {(steps, *self._action_shape)}."
+                f"{self.path}: not a store alone ({found[0] or 'no folder'} is there), so it is not overwritten. "
+                "Delete it, or write the store to another folder."
             )
 
-    def _check_finite(self, **fields: np.ndarray) -> None:
-        for name, values in fields.items():
-            finite = np.isfinite(values)
-            if not finite.all():
-                where = np.argwhere(~finite)[0]
-                raise RingRLError(
-                    f"{self._name}, step {where[0]}: {name} holds {values[tuple(where)]}; "
-                    "repair or leave out that episode."
-                )
+    def _name(self, index: int, names: Sequence[str]) -> str:
+        """The episode `index` after those appended, for an error's line."""
+        number = len(self._episodes["lengths"]) + index
+        return f"{self.source}, episode {number}" + (f" ({names[index]})" if names[index] else "")
 
-    def _checked_actions(self, actions: np.ndarray) -> np.ndarray:
-        if self.action.kind is ActionKind.discrete:
-            wrong = (actions < 0) | (actions >= self.action.size) | (actions != np.floor(actions))
-            if wrong.any():
-                step = int(np.argmax(wrong))
-                raise RingRLError(
-                    f"{self._name}, step {step}: action {actions[step]} is not one of 0..{self.action.size - 1}."
-                )
-            return actions.astype(np.int32)
-        outside = (actions < self._low - self._slack) | (actions > self._high + self._slack)
-        if outside.any():
-            step, dimension = np.argwhere(outside)[0]
-            raise RingRLError(
-                f"{self._name}, step {step}: action {actions[step, dimension]:.6g} in dimension {dimension} is outside "
-                f"its bounds [{self._low[dimension]:g}, {self._high[dimension]:g}]; clip or rescale the actions."
-            )
-        actions = np.clip(actions, self._low, self._high)
-        self._seen_low = np.minimum(self._seen_low, actions.min(axis=0))
-        self._seen_high = np.maximum(self._seen_high, actions.max(axis=0))
-        return actions.astype(np.float32)
+    def _pieces(self, lengths: np.ndarray) -> Iterator[tuple[slice, slice]]:
+        """Whole episodes of about `PIECE_BYTES` together, and their steps."""
+        row_bytes = sum(column.row_bytes for column in self._columns.values())
+        ends = np.cumsum(np.maximum(lengths, 0))
+        piece = ends // max(1, PIECE_BYTES // row_bytes)
+        cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(lengths)]
+        steps = [0, *ends.tolist()]
+        for first, last in itertools.pairwise(cuts):
+            yield slice(first, last), slice(steps[first], steps[last])
+
+    def _check_each(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        lengths: np.ndarray,
+        names: Sequence[str],
+    ) -> None:
+        """Raise `RingRLError` for the first faulty episode."""
+        begin = 0
+        for index, length in enumerate(lengths.tolist()):
+            steps = slice(begin, begin + max(0, length))
+            name, begin = self._name(index, names), steps.stop
+            self._rules.check(name, observations[steps], actions[steps], rewards[steps])
+            if len(rewards[steps]) != length:
+                raise RingRLError(f"{name}: {len(rewards[steps])} of its {length} steps are there.")
+
+    def _store(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        lengths: np.ndarray,
+        terminated: Sequence[bool],
+        task_ids: Sequence[int],
+        policies: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        """Write checked episodes; threads may still be at it afterwards, until `_wait`."""
+        starts, to_go = np.cumsum(lengths) - lengths, sum_to_go(rewards, lengths)
+        with np.errstate(over="ignore"):
+            column = to_go.astype(np.float32)
+        if not np.isfinite(column).all():
+            index = int(np.searchsorted(starts, np.argmin(np.isfinite(column)), side="right")) - 1
+            raise RingRLError(f"{self._name(index, names)}: rewards add up beyond the range of float32; scale them.")
+        for index, task_id in enumerate(task_ids):
+            if not 0 <= task_id < 1 << 31:
+                raise RingRLError(f"{self._name(index, names)}: task_id={task_id} is not in 0..2147483647.")
+        actions = self._rules.stored(actions)
+        if not self._rules.bounded:
+            low, high = column_range(actions)
+            self._seen_low, self._seen_high = np.minimum(self._seen_low, low), np.maximum(self._seen_high, high)
+        values = dict(zip(STEP_COLUMNS, (observations, actions, rewards, column), strict=True))
+        self._wait()
+        with _disk_errors(self.path):
+            for name, rows in values.items():
+                if observations.nbytes < THREAD_BYTES:
+                    self._columns[name].append(rows)
+                else:
+                    self._pending.append(self._pool.submit(self._columns[name].append, rows))
+        told = self._episodes
+        told["lengths"] += lengths.tolist()
+        told["returns"] += to_go[starts].tolist()
+        told["task_ids"] += task_ids
+        told["policy_ids"] += [self._policies.setdefault(policy, len(self._policies)) for policy in policies]
+        told["terminated"] += terminated
+
+    def _wait(self) -> None:
+        """Until the threads have hashed and written what they were given; their fault is raised as the disk's."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        with _disk_errors(self.path):
+            for future in wait(pending).done:
+                future.result()
 
     def _write_episode_columns(self) -> None:
         lengths = np.asarray(self._episodes["lengths"], np.int64)
-        episodes = {
-            "starts": np.cumsum(lengths) - lengths,
-            "lengths": lengths,
-            "returns": np.asarray(self._episodes["returns"], np.float64),
-            "task_ids": np.asarray(self._episodes["task_ids"], np.int32),
-            "policy_ids": np.asarray(self._episodes["policy_ids"], np.int32),
-            "terminated": np.asarray(self._episodes["terminated"], bool),
-        }
-        for name, values in episodes.items():
-            self._columns[name] = ColumnWriter(self._folder / f"{name}.npy", values.dtype, ())
+        for name, dtype in EPISODE_DTYPES.items():
+            values = np.cumsum(lengths) - lengths if name == "starts" else np.asarray(self._episodes[name], dtype)
+            self._columns[name] = ColumnWriter(self._build.folder / f"{name}.npy", dtype, ())
             self._columns[name].append(values)
 
     def _write_metadata(self) -> None:
         action = self.action
         if action.kind is ActionKind.continuous:
             # An unbounded dimension is bounded by what was seen: heads with a finite range need one.
-            low = np.where(np.isfinite(self._low), self._low, self._seen_low)
-            high = np.where(np.isfinite(self._high), self._high, self._seen_high)
+            low = np.where(np.isfinite(self._rules.low), self._rules.low, self._seen_low)
+            high = np.where(np.isfinite(self._rules.high), self._rules.high, self._seen_high)
             action = ActionSpec(action.kind, action.size, tuple(map(float, low)), tuple(map(float, high)))
         spec = DataSpec(self.observation_size, action, int(max(self._episodes["lengths"])))
-        content = hashlib.blake2b(digest_size=16)
-        for name, column in sorted(self._columns.items()):
-            content.update(f"{name}:{column.digest()};".encode())
-        content.update(json.dumps([spec_to_json(spec), list(self._policies)]).encode())
+        policies = list(self._policies)
+        digests = {name: column.digest() for name, column in self._columns.items()}
         metadata = {
             **self.metadata,
             "format": "ringrl.EpisodeStore",
@@ -227,14 +297,14 @@ class EpisodeStoreWriter:
             "episodes": len(self._episodes["lengths"]),
             "steps": self._columns["rewards"].rows,
             "spec": spec_to_json(spec),
-            "policies": list(self._policies),
+            "policies": policies,
             "columns": {
                 name: {"dtype": column.dtype.str, "shape": [column.rows, *column.row_shape]}
                 for name, column in self._columns.items()
             },
-            "fingerprint": content.hexdigest(),
+            "fingerprint": content_fingerprint(digests, spec, policies),
         }
-        (self._folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
+        (self._build.folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,116 @@
+"""A folder under construction: it moves into place whole, and one whose builder was killed is removed by the next."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK_FILE = "writer.lock"
+_SUFFIX = 8  # letters that `tempfile` puts behind a prefix
+_ASIDE = ".old"
+
+
+class BuildFolder:
+    """A hidden folder beside `path` that becomes `path` when `place` is called.
+
+    Its builder holds a lock on a file in it for as long as it lives, so that `remove_leftovers` knows what a killed one
+    has left. Raises OSError as the file system does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder, self._lock = _new_folder(path)
+
+    def place(self, replace: bool = False) -> None:
+        """Move the folder to `path`; with `replace` what is there goes, but stays should anything fail before."""
+        self.folder.chmod(0o755)
+        aside = self.folder.with_name(self.folder.name + _ASIDE)
+        if replace and self.path.exists():
+            os.rename(self.path, aside)
+        try:
+            os.rename(self.folder, self.path)
+        except BaseException:
+            if aside.exists() and not self.path.exists():
+                os.rename(aside, self.path)
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        self._unlock(self.path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the folder; nothing happens once it is in place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlock(self.folder)
+
+    def _unlock(self, folder: Path) -> None:
+        if self._lock is not None:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what builders of `path` that no longer live have left; put back what one of them was about to replace."""
+    for folder in _leftovers(path, ""):
+        with contextlib.suppress(OSError), _locked(folder) as dead:
+            if dead:
+                aside = folder.with_name(folder.name + _ASIDE)
+                if aside.exists() and not path.exists():
+                    os.rename(aside, path)
+                shutil.rmtree(folder, ignore_errors=True)
+    for aside in _leftovers(path, _ASIDE):
+        if path.exists() and not aside.with_name(aside.name.removesuffix(_ASIDE)).exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _leftovers(path: Path, ending: str) -> list[Path]:
+    if not path.parent.is_dir():
+        return []
+    prefix = f".{path.name}-"
+    length = len(prefix) + _SUFFIX + len(ending)
+    return [
+        entry
+        for entry in path.parent.iterdir()
+        if entry.name.startswith(prefix) and entry.name.endswith(ending) and len(entry.name) == length
+    ]
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        # Another builder may take the folder for a dead one's before its lock is held: then a new one is made.
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            if _try_lock(descriptor) is not False and (folder / LOCK_FILE).exists():
+                return folder, descriptor
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder whose builder is dead (True); False where it lives, or that cannot be told."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
+    except FileNotFoundError:
+        folder.rmdir()  # fails unless it is empty: a builder's that was killed before it had a lock
+        yield False
+        return
+    try:
+        yield bool(_try_lock(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Whether the lock was free and is now held; None where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
