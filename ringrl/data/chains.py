@@ -4,23 +4,18 @@ DESIGN.md, section 3; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one tra
 2106.01345). Letters as in the shape legend of `ringrl.types`.
 """
 
-import dataclasses
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Int
 
 from ringrl.data.config import ChainConfig, Context, Order, Supervise
-from ringrl.data.store import RESIDENT_BYTES, EpisodeStore
+from ringrl.data.fill import StepFiller, Trajectories
+from ringrl.data.pages import PageBudget
+from ringrl.data.runs import RunFiller
+from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 from ringrl.types import Chain, Normalization
 
 RETURN_TOLERANCE = 1e-6  # of max(1, |R*|): a return this close below the target return R* has reached it
-BLOCK_STEPS = 1 << 13  # steps filled in at a time
-SCALARS = (
-    *("rewards", "return_to_go", "completion", "loss_mask"),
-    *("previous_rewards", "previous_completion", "previous_mask"),
-)  # float32
 
 
 class ChainSampler:
@@ -56,7 +51,8 @@ class ChainSampler:
                 for task in range(len(tasks))
             )
         self._cumulative_lengths = np.cumsum(store.lengths)
-        self._touched_bytes = 0
+        self._by_step = StepFiller(store, normalization, config.context, self.steps, PageBudget(store))
+        self._by_run = RunFiller(self._by_step)
 
     def batch(
         self,
@@ -97,14 +93,10 @@ class ChainSampler:
         """
         places = np.arange(self.steps) if places is None else places
         trajectories = self._trajectories(episodes, first_steps)
-        arrays = self._padding(len(episodes), places)
-        # A block at a time, so that what is computed on the way stays in the cache and off the peak of memory.
-        for rows, part in _blocks(len(episodes), len(places)):
-            block = {name: values[rows, part] for name, values in arrays.items()}
-            self._fill(block, trajectories, rows, places[part])
-        return Chain(**arrays)
+        chains = self._by_run.chains(trajectories, places)
+        return self._by_step.chains(trajectories, places) if chains is None else chains
 
-    def _trajectories(self, episodes: np.ndarray, first_steps: np.ndarray | None) -> "_Trajectories":
+    def _trajectories(self, episodes: np.ndarray, first_steps: np.ndarray | None) -> Trajectories:
         config, store = self.config, self.store
         returns = store.returns[episodes]
         if config.order is not Order.random:
@@ -123,7 +115,7 @@ class ChainSampler:
         reached = returns >= targets - RETURN_TOLERANCE * np.maximum(1.0, np.abs(targets))
         numbers = np.broadcast_to(np.arange(episodes.shape[1], dtype=np.int32), episodes.shape)
         supervised = numbers == numbers[0, -1] if config.supervise is Supervise.last else np.ones_like(numbers)
-        return _Trajectories(
+        return Trajectories(
             chain_ends=ends[:, -1],
             starts=starts.ravel(),
             ends=ends.ravel(),
@@ -135,81 +127,6 @@ class ChainSampler:
             numbers=numbers.ravel(),
             supervised=supervised.ravel(),
         )
-
-    def _padding(self, chains: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of a `Chain` without a step in it."""
-        shape, store = (chains, len(places)), self.store
-        actions = {
-            name: np.zeros((*shape, *store.actions.shape[1:]), store.actions.dtype)
-            for name in ("actions", "previous_actions")
-        }
-        positions = np.where(places < self.steps, places, 0).astype(np.int32)
-        return {
-            "observations": np.zeros((*shape, store.spec.observation_size), np.float32),
-            **actions,
-            **{name: np.zeros(shape, np.float32) for name in SCALARS},
-            **{name: np.zeros(shape, np.int32) for name in ("timesteps", "trajectories")},
-            "positions": np.broadcast_to(positions, shape).copy(),
-            "segment_ids": np.full(shape, -1, np.int32),
-        }
-
-    def _fill(
-        self, block: dict[str, np.ndarray], trajectories: "_Trajectories", rows: slice, places: np.ndarray
-    ) -> None:
-        """Write the steps at `places` of the chains `rows` over a block's padding."""
-        store, scale, context = self.store, self.normalization, self.config.context
-        addresses = places + self.steps * np.arange(rows.start, rows.stop)[:, None]
-        valid = addresses < trajectories.chain_ends[rows, None]
-        whole = bool(valid.all())
-
-        # From here on one value a valid step, chain after chain: packed (V, ...).
-        def put(name: str, packed: np.ndarray) -> None:
-            if whole:
-                block[name][...] = packed.reshape(block[name].shape)
-            else:
-                block[name][valid] = packed
-
-        addresses = addresses.ravel() if whole else addresses[valid]
-        which = np.searchsorted(trajectories.ends, addresses, side="right")
-        steps = addresses + trajectories.to_store[which]
-        timesteps = addresses + trajectories.to_timestep[which]
-        numbers = trajectories.numbers[which]
-        # R* minus what was earned before the step; the own return minus that is the store's return to go.
-        return_to_go = trajectories.above_own[which] + store.returns_to_go[steps]
-        reward_scale = np.float32(scale.reward_scale)
-        put("observations", scale.observations(store.observations.take(steps, axis=0)))
-        put("actions", store.actions.take(steps, axis=0))
-        put("rewards", store.rewards[steps] / reward_scale)
-        put("return_to_go", return_to_go / scale.return_scale)
-        put("completion", timesteps == trajectories.completed[which])
-        put("timesteps", timesteps)
-        put("trajectories", numbers)
-        put("loss_mask", trajectories.supervised[which])
-        match context:
-            case Context.chain:
-                put("segment_ids", np.zeros_like(numbers))
-            case Context.trial:
-                put("segment_ids", numbers)
-            case Context.step:
-                put("segment_ids", np.broadcast_to(places, valid.shape)[valid])
-        self._bound_memory(steps)
-        if context is Context.step:
-            return
-
-        hidden = np.flatnonzero(addresses == trajectories.visible_from[which])  # no step before, or not in sight
-        which -= addresses == trajectories.starts[which]
-        steps = addresses + (trajectories.to_store[which] - 1)
-        steps[hidden] = 0
-        timesteps = addresses + (trajectories.to_timestep[which] - 1)
-
-        def put_previous(name: str, packed: np.ndarray) -> None:
-            packed[hidden] = 0
-            put(f"previous_{name}", packed)
-
-        put_previous("actions", store.actions.take(steps, axis=0))
-        put_previous("rewards", store.rewards[steps] / reward_scale)
-        put_previous("completion", timesteps == trajectories.completed[which])
-        put_previous("mask", np.ones(len(steps), bool))
 
     def _episodes_of(self, task: int) -> np.ndarray:
         first = self._task_starts[task]
@@ -235,44 +152,3 @@ class ChainSampler:
         lengths = self.store.lengths[episodes]
         first_steps = generator.integers(1 - self.steps, lengths)
         return episodes, np.clip(first_steps, 0, np.maximum(lengths - self.steps, 0))
-
-    def _bound_memory(self, steps: np.ndarray) -> None:
-        """Give mapped pages back before more than `RESIDENT_BYTES` of a larger store are resident."""
-        total = self.store.step_bytes
-        if total <= RESIDENT_BYTES or not len(steps):
-            return
-        # Reading a page maps its neighbours too, in each of the four step columns: 64 KiB on Linux, and twice that as
-        # measured where its page cache has large folios (6.18).
-        row, jump = total // len(self.store.rewards), 4 << 17
-        self._touched_bytes += jump + int(np.minimum(row * np.abs(np.diff(steps)), jump).sum())
-        if self._touched_bytes > RESIDENT_BYTES:
-            self.store.release()
-            self._touched_bytes = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Trajectories:
-    """What is known of each trajectory of B chains, chain after chain: (B * N,).
-
-    A step's address is its position in its chain plus `steps` for every chain before, so that one sorted search
-    finds the trajectory of any step of any chain.
-    """
-
-    chain_ends: np.ndarray  # (B,) address past the last step of each chain
-    starts: np.ndarray  # address of the first step
-    ends: np.ndarray  # address past the last step
-    visible_from: np.ndarray  # address of the first step that this trajectory's steps can see
-    to_store: np.ndarray  # from an address to the step's index in the store
-    to_timestep: np.ndarray  # from an address to the step within the episode
-    completed: np.ndarray  # timestep of completion, or -1
-    above_own: np.ndarray  # target return minus own return
-    numbers: np.ndarray  # place in the chain
-    supervised: np.ndarray  # whether its actions are
-
-
-def _blocks(chains: int, places: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of chains and of places that cover both, about `BLOCK_STEPS` steps at a time."""
-    rows, columns = max(1, BLOCK_STEPS // max(1, places)), min(BLOCK_STEPS, max(1, places))
-    for row in range(0, chains, rows):
-        for column in range(0, places, columns):
-            yield slice(row, min(row + rows, chains)), slice(column, column + columns)

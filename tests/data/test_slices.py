@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from covering import covering_set
 
-from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, chains, fit_normalization
+from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, fill, fit_normalization, pages, runs
 from ringrl.data.config import ChainConfig, Context, Order, Supervise
 from ringrl.data.deal import deal_chain
 from ringrl.ops import Layout, dealing_order
@@ -24,8 +24,8 @@ CASES = {
     "layout": (*Layout, "permuted"),
     "devices": (1, 3, 8),
     "rows": (slice(None), slice(1, 4), slice(4, 5)),
-    "block_steps": (chains.BLOCK_STEPS, 3, 30),  # within a chain, and several chains to a block
-    "resident_bytes": (chains.RESIDENT_BYTES, 1),  # pages go back after every block
+    "block_steps": (fill.BLOCK_STEPS, 3, 30, "runs"),  # within a chain, several chains to a block, and run by run
+    "resident_bytes": (pages.RESIDENT_BYTES, 1),  # pages go back after every block
 }
 
 
@@ -60,8 +60,11 @@ def test_a_slice_is_that_of_the_whole_batch_dealt(make_store, monkeypatch):
         places = dealt_order(layout, sampler.steps, devices)
         whole = deal_chain(sampler.batch(3, 1, CHAINS), places)
         with monkeypatch.context() as patch:
-            patch.setattr(chains, "BLOCK_STEPS", block)
-            patch.setattr(chains, "RESIDENT_BYTES", resident)
+            if block == "runs":
+                patch.setattr(runs, "WORTHWHILE_STEPS", 1e-9)
+            else:
+                patch.setattr(fill, "BLOCK_STEPS", block)
+            patch.setattr(pages, "RESIDENT_BYTES", resident)
             for columns in np.split(np.arange(len(places)), devices):
                 part = sampler.batch(3, 1, CHAINS, rows, places[columns])
                 assert_equal_bits(part, sliced(whole, rows, slice(columns[0], columns[-1] + 1)))
@@ -91,7 +94,7 @@ def long_store(tmp_path_factory) -> EpisodeStore:
 
 @pytest.mark.parametrize("layout", Layout)
 def test_an_eighth_allocates_an_eighth(long_store, monkeypatch, layout):
-    monkeypatch.setattr(chains, "BLOCK_STEPS", 256)
+    monkeypatch.setattr(fill, "BLOCK_STEPS", 256)
     sampler = ChainSampler(long_store, ChainConfig(trajectories=40), fit_normalization(long_store))
     places = np.split(dealing_order(layout, sampler.steps, 8), 8)[3].copy()
 
@@ -111,10 +114,10 @@ def test_an_eighth_allocates_an_eighth(long_store, monkeypatch, layout):
 
 def test_pages_go_back_within_a_chain(long_store, monkeypatch):
     released = []
-    monkeypatch.setattr(chains, "RESIDENT_BYTES", long_store.step_bytes // 8)
+    monkeypatch.setattr(pages, "RESIDENT_BYTES", long_store.step_bytes // 8)
     monkeypatch.setattr(EpisodeStore, "release", lambda store: released.append(store))
     sampler = ChainSampler(long_store, ChainConfig(trajectories=40), fit_normalization(long_store))
-    monkeypatch.setattr(chains, "BLOCK_STEPS", 100)
+    monkeypatch.setattr(fill, "BLOCK_STEPS", 100)
     for places in (np.arange(sampler.steps), np.arange(0, sampler.steps, 8)):  # both touch every page
         released.clear()
         sampler.batch(0, 0, 1, places=places)
