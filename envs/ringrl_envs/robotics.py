@@ -21,6 +21,6 @@ def robotics_module(name: str = "") -> ModuleType:
         ValueError: not installed.
     """
     if not has_robotics():
-        raise ValueError(f"PointMaze needs gymnasium-robotics and mujoco: {INSTALL}.")
+        raise ValueError(f"Mazes, Kitchen and Adroit need gymnasium-robotics and mujoco: {INSTALL}.")
     with contextlib.redirect_stderr(io.StringIO()):  # it prints notices to every user of every environment
         return importlib.import_module(f"gymnasium_robotics.{name}" if name else "gymnasium_robotics")

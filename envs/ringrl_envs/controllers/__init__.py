@@ -5,10 +5,13 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from ringrl_envs.controllers.ant_maze import AntMazeExpert
 from ringrl_envs.controllers.detour import DetourController
 from ringrl_envs.controllers.graded import Behaviour, Expert, GradedController, RandomController, random_actions
 from ringrl_envs.controllers.grid import GridExpert
+from ringrl_envs.controllers.kitchen import KitchenExpert
 from ringrl_envs.controllers.maze import HiddenGoalExpert, PointMazeExpert
+from ringrl_envs.controllers.ornstein_uhlenbeck import OrnsteinUhlenbeckController
 from ringrl_envs.controllers.pendulum import PendulumExpert
 
 EXPERTS: dict[str, Callable[[Any], Expert]] = {
@@ -16,6 +19,8 @@ EXPERTS: dict[str, Callable[[Any], Expert]] = {
     "ringrl/DarkKeyToDoor-v0": GridExpert,
     "ringrl/HiddenGoalPointMaze-v0": HiddenGoalExpert,
     "PointMaze_*": PointMazeExpert,
+    "AntMaze_*": AntMazeExpert,
+    "FrankaKitchen-v1": KitchenExpert,
     "Pendulum-v1": PendulumExpert,
 }
 
@@ -23,7 +28,8 @@ EXPERTS: dict[str, Callable[[Any], Expert]] = {
 def find_expert(env_id: str) -> Callable[[Any], Expert] | None:
     """What builds the expert of an environment from its vector form; None where there is none."""
     name = env_id.rpartition(":")[2]
-    return EXPERTS.get("PointMaze_*" if name.startswith("PointMaze_") else name)
+    family = name.partition("_")[0] + "_*"
+    return EXPERTS.get(family if family in EXPERTS else name)
 
 
 def make_controller(
@@ -33,15 +39,18 @@ def make_controller(
 
     `kind="scripted"` is the environment's expert at `quality` 0 to 1 (None draws it for every episode), with
     privileged sight of hidden goals: less of it means more random actions. `kind="detour"` is the same expert going
-    by way of random places: less quality means more of them. `kind="random"` acts uniformly in any environment.
+    by way of random places: less quality means more of them. `kind="random"` acts uniformly in any environment,
+    `kind="ou"` with Ornstein-Uhlenbeck noise in those with continuous actions.
 
     Raises:
         ValueError: unknown kind or quality, or an environment without such a controller.
     """
     if kind == "random":
         return RandomController(vector_env.single_action_space, vector_env.num_envs)
+    if kind == "ou":
+        return OrnsteinUhlenbeckController(vector_env.single_action_space, vector_env.num_envs)
     if kind not in ("scripted", "detour"):
-        raise ValueError(f"kind={kind!r} is none of scripted, detour, random.")
+        raise ValueError(f"kind={kind!r} is none of scripted, detour, random, ou.")
     expert = find_expert(env_id)
     if expert is None:
         raise ValueError(
@@ -61,6 +70,7 @@ __all__ = [
     "Behaviour",
     "DetourController",
     "GradedController",
+    "OrnsteinUhlenbeckController",
     "RandomController",
     "find_expert",
     "make_controller",

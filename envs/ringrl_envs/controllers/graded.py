@@ -23,7 +23,10 @@ class Behaviour(Protocol):
 
 
 class Expert(Protocol):
-    """The best known action for every sub-environment."""
+    """The best known action for every sub-environment.
+
+    An expert that remembers something within an episode also has `reset(mask)`, told where (B,) one begins.
+    """
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Actions (B, A) or (B,) for observations (B, O)."""
@@ -84,6 +87,8 @@ class GradedController:
         """Draw the quality of the episodes that begin."""
         if self.fixed_quality is None:
             self.quality = np.where(mask, rng.uniform(size=self.num_envs), self.quality)
+        if hasattr(self.expert, "reset"):
+            self.expert.reset(mask)  # pyright: ignore[reportAttributeAccessIssue]
 
     def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Actions (B, A) or (B,)."""

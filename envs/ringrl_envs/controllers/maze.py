@@ -15,25 +15,26 @@ SAMPLES = 64
 ARRIVAL = 0.3  # metres
 
 
-def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Whether the straight lanes from `start` (B, 2) to `end` (B, 2) meet no wall: (B,) bool.
+def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray, clearance: float = CLEARANCE) -> np.ndarray:
+    """Whether lanes `clearance` to each side of the way from `start` (B, 2) to `end` (B, 2) meet no wall: (B,) bool.
 
     Points too close to a wall already would see no lane at all, so the lane narrows to a line at its start and end.
     """
     along = end - start
     length = np.maximum(np.sqrt(np.square(along).sum(axis=1, keepdims=True)), 1e-9)
-    side = np.stack([-along[:, 1], along[:, 0]], axis=1) / length * CLEARANCE
+    side = np.stack([-along[:, 1], along[:, 0]], axis=1) / length * clearance
     fractions = np.linspace(0.0, 1.0, SAMPLES)[:, None, None]
     widths = np.minimum(1.0, 4.0 * np.minimum(fractions, 1.0 - fractions))
     center = start + fractions * along
     return np.all(maze.is_free(center + widths * side) & maze.is_free(center - widths * side), axis=0)
 
 
-def waypoints(maze: MazeMap, positions: np.ndarray, goals: np.ndarray) -> np.ndarray:
+def waypoints(maze: MazeMap, positions: np.ndarray, goals: np.ndarray, clearance: float = CLEARANCE) -> np.ndarray:
     """Where to head for next, (B, 2): the goal if its lane is free, else the centre of the next cell on the way."""
     cells, goal_cells = maze.to_cell(positions), maze.to_cell(goals)
     following = maze.next_cell[cells[:, 0], cells[:, 1], goal_cells[:, 0], goal_cells[:, 1]]
-    direct = lane_is_free(maze, positions, goals) | (following < 0).any(axis=1) | (cells == goal_cells).all(axis=1)
+    free = lane_is_free(maze, positions, goals, clearance)
+    direct = free | (following < 0).any(axis=1) | (cells == goal_cells).all(axis=1)
     return np.where(direct[:, None], goals, maze.to_xy(following))
 
 
