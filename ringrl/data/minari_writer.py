@@ -1,16 +1,13 @@
 """Writing a Minari data set through Minari's own storage classes: whole, or not at all."""
 
-import contextlib
 import dataclasses
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ringrl.data.building import BuildFolder
 from ringrl.data.columns import disk_error
 from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
 from ringrl.errors import RingRLError
@@ -57,7 +54,8 @@ def write_minari_dataset(
     `minari.load_dataset` opens it (with MINARI_DATASETS_PATH at that root) and `minari.get_normalized_score` works when
     both reference scores are given. Each episode's metadata holds `task_id`, `policy` and `seed`, and its reset options
     hold `task_id`. Raises `RingRLError` for an id that exists (unless `overwrite`), an id that Minari does not accept,
-    no episodes, an episode whose lengths disagree, and a full disk; an interrupted write leaves no set.
+    no episodes, an episode whose lengths disagree, and a full disk; an interrupted write leaves no set, and what a
+    killed one has left is removed by the next.
     """
     check_minari_id(dataset_id)
     root = minari_root(Path(cache_root))
@@ -80,11 +78,14 @@ def write_minari_dataset(
         "reference_scores": reference_scores,
     }
     try:
-        with _temporary_folder(root) as folder:
+        build = BuildFolder(target)  # a hidden folder, which Minari does not list
+        try:
             spaces = (observation_space, action_space)
-            _write(folder / "data", episodes, spaces, env_spec, data_format, metadata, progress)
+            _write(build.folder / "data", episodes, spaces, env_spec, data_format, metadata, progress)
             _make_namespaces(root, dataset_id)
-            _move_into_place(folder, target)
+            build.place(replace=overwrite)
+        finally:
+            build.remove()
     except OSError as error:
         raise disk_error(target, error) from error
     return target
@@ -146,17 +147,6 @@ def _check_lengths(dataset_id: str, index: int, episode: CollectedEpisode) -> No
         )
 
 
-@contextlib.contextmanager
-def _temporary_folder(root: Path) -> Iterator[Path]:
-    """A hidden folder beside the sets (Minari does not list those), removed at the end if it is still there."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _make_namespaces(root: Path, dataset_id: str) -> None:
     from minari.namespace import create_namespace, list_local_namespaces
 
@@ -164,14 +154,3 @@ def _make_namespaces(root: Path, dataset_id: str) -> None:
     with minari_environment(root):
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
-
-
-def _move_into_place(folder: Path, target: Path) -> None:
-    folder.chmod(0o755)
-    if target.exists():
-        replaced = folder.with_name(f"{folder.name}-replaced")
-        os.rename(target, replaced)
-        os.rename(folder, target)
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        os.rename(folder, target)

@@ -5,8 +5,10 @@ import os
 import shutil
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
+import pyarrow as pa
 import pytest
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
@@ -15,6 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from ringrl.data import CollectedEpisode, EpisodeStore, open_dataset, write_minari_dataset
 from ringrl.data import minari_writer as writer_module
 from ringrl.data.config import DataConfig, Source
+from ringrl.data.sources.minari import build_from_minari
 from ringrl.errors import RingRLError
 
 NAME = "ringrl/test-v0"
@@ -134,7 +137,7 @@ def test_minari_opens_what_is_written(tmp_path, data_format):
     store = open_set(tmp_path)
     assert store.metadata["ref_max_score"] == 3.0
     assert store.metadata["environment"] == "CartPole-v1"
-    assert json.loads(store.metadata["environment_spec"])["id"] == "CartPole-v1"
+    assert store.metadata["environment_spec"]["max_episode_steps"] == 500
 
 
 @pytest.mark.filterwarnings("ignore:.*is set to None.*:UserWarning", "ignore:env_spec is None.*:UserWarning")
@@ -243,20 +246,109 @@ def _nothing_in_it(folder):
     shutil.rmtree(folder)
 
 
+def _metadata(**changes):
+    """Damage: these keys of metadata.json, None to drop one."""
+
+    def change(folder):
+        metadata = json.loads((folder / "metadata.json").read_text()) | changes
+        kept = {key: value for key, value in metadata.items() if value is not None}
+        (folder / "metadata.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def _column(name, values):
+    """Damage: episode 3 of an HDF5 set with that column, None to drop it."""
+
+    def change(folder):
+        with h5py.File(folder / "main_data.hdf5", "r+") as file:
+            del file[f"episode_3/{name}"]
+            if values is not None:
+                file[f"episode_3/{name}"] = values
+
+    return change
+
+
+def _no_steps(folder):
+    for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+        _column(name, np.zeros((0, 3) if name == "observations" else 0))(folder)
+
+
+def _table(change):
+    """Damage: the columns of episode 3 of an arrow set, changed."""
+
+    def rewrite(folder):
+        (file,) = (folder / "3").glob("*.arrow")
+        columns = change(pa.ipc.open_file(file.read_bytes()).read_all())
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
+            writer.write_table(columns)
+
+    return rewrite
+
+
+def _no_arrow(folder):
+    (file,) = (folder / "3").glob("*.arrow")
+    file.write_text("not an arrow file")
+
+
+def _broken_episode_metadata(folder):
+    (folder / "3" / "metadata.json").write_text("[")
+
+
+def _gap(table):
+    rewards = pa.array([None, *table.column("rewards").to_pylist()[1:]], pa.float64())
+    return table.set_column(table.column_names.index("rewards"), "rewards", rewards)
+
+
 @pytest.mark.parametrize(
     ("data_format", "damage", "what"),
     [
         ("arrow", _no_metadata, "metadata.json is missing"),
         ("arrow", _broken_metadata, "JSONDecodeError"),
-        ("arrow", _missing_episode, "episode 0: "),  # Minari opens all episodes before it gives the first
-        ("arrow", _cut_episode, "episode"),
+        ("arrow", _missing_episode, "counts 5 episodes, its files hold 4"),
+        ("arrow", _cut_episode, "episode 3: "),
         ("hdf5", _cut_hdf5, "OSError"),
         ("arrow", _nothing_in_it, "metadata.json is missing"),
+        ("hdf5", _metadata(total_episodes=6), "counts 6 episodes, its files hold 5"),
+        ("hdf5", _metadata(total_episodes=4), "counts 4 episodes, its files hold 5"),
+        ("arrow", _metadata(total_episodes="many"), "invalid literal"),
+        ("arrow", _metadata(data_format=None), "metadata.json lacks 'data_format'"),
+        ("arrow", _metadata(data_format="zarr"), "zarr"),
+        ("arrow", _metadata(observation_space=None), "metadata.json lacks 'observation_space'"),
+        ("arrow", _metadata(env_spec="{"), "JSONDecodeError"),
+        ("hdf5", _column("rewards", None), "episode 3: ValueError: there is no rewards"),
+        ("hdf5", _column("rewards", ["much"] * 4), "episode 3: ValueError: rewards hold object values, not numbers"),
+        ("hdf5", _column("actions", np.zeros((2, 2))), "episode 3: .*5 observations, 2 actions and 4 rewards"),
+        ("hdf5", _column("actions", np.zeros((4, 3))), r"episode 3: .*actions have shape \(4, 3\), expected 2 numbers"),
+        ("hdf5", _column("observations", np.zeros((5, 2))), r"episode 3: .*have shape \(5, 2\), expected \(steps, 3\)"),
+        ("hdf5", _no_steps, "episode 3: ValueError: it has no steps"),
+        ("arrow", _no_arrow, "episode 3: ArrowInvalid"),
+        ("arrow", _broken_episode_metadata, "episode 3: JSONDecodeError"),
+        ("arrow", _table(lambda table: table.drop_columns("actions")), "episode 3: .*there is no column 'actions'"),
+        ("arrow", _table(lambda table: pa.table({"word": ["foreign"] * 5})), "episode 3: .*no column 'observations'"),
+        ("arrow", _table(lambda table: table.slice(0, 3)), "episode 3: ValueError: 3 rows for 4 steps"),
+        ("arrow", _table(_gap), "episode 3: ValueError: rewards have gaps"),
     ],
 )
 def test_a_damaged_set_gives_one_line(tmp_path, data_format, damage, what):
     damage(write(tmp_path, data_format=data_format) / "data")
     _fails(tmp_path, rf"{NAME} in .* is damaged or half-downloaded \(.*{what}.*\): delete that folder")
+
+
+def test_a_set_of_another_minari_gives_one_line(tmp_path):
+    _metadata(minari_version="0.2.1")(write(tmp_path) / "data")
+    _fails(tmp_path, r"written by Minari 0\.2\.1, which the installed .* does not read: fetch a later version")
+
+
+def test_a_failed_build_leaves_the_store_that_it_was_to_replace(tmp_path):
+    folder = write(tmp_path) / "data"
+    store = build_from_minari(NAME, folder, tmp_path / "store")
+    _missing_episode(folder)
+    with pytest.raises(RingRLError, match="its files hold 4"):
+        build_from_minari(NAME, folder, tmp_path / "store", overwrite=True)
+    assert EpisodeStore.open(tmp_path / "store").fingerprint == store.fingerprint
+    write(tmp_path, sample_episodes(count=2)[0], overwrite=True)
+    assert build_from_minari(NAME, folder, tmp_path / "store", overwrite=True).num_episodes == 2
 
 
 def test_a_faulty_episode_is_named(tmp_path):
@@ -267,6 +359,10 @@ def test_a_faulty_episode_is_named(tmp_path):
 
 
 def test_spaces_that_are_not_supported(tmp_path):
+    graphs = json.dumps({"type": "Dict", "subspaces": {"map": {"type": "Graph"}}})
+    _metadata(observation_space=graphs)(write(tmp_path) / "data")
+    _fails(tmp_path, "Graph spaces are not supported")
+    shutil.rmtree(tmp_path / "sets")
     text = spaces.Text(5)
     samples = {"observations": ["ab", "cd"], "actions": np.zeros((1, 2), np.float32), "rewards": np.zeros(1)}
     write(tmp_path, [CollectedEpisode(**samples, terminated=True)], observation_space=text)

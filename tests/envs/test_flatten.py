@@ -8,6 +8,7 @@ import pytest
 import ringrl_envs
 from gymnasium import spaces
 from gymnasium.spaces import utils
+from ringrl_envs.flatten import Flattener, sorted_space
 
 
 def box(size):
@@ -44,6 +45,34 @@ def test_order_is_gymnasiums_for_plain_dictionaries():
     np.testing.assert_array_equal(
         ringrl_envs.flatten_observation(space, sample), utils.flatten(space, sample).astype(np.float32)
     )
+
+
+PARTS = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, (2, 3), np.uint8),
+        "doors": spaces.MultiDiscrete([2, 3], start=[1, 0]),
+        "keys": spaces.MultiBinary((2, 2)),
+        "pair": spaces.Tuple([spaces.Discrete(3, start=-1), spaces.Box(0, 1, (), np.float32)]),
+        "many": spaces.Box(-(2**20), 2**20, (2,), np.int64),
+    }
+)
+
+
+@pytest.mark.parametrize("space", [NESTED, PARTS, box(3), spaces.Discrete(4, start=2)])
+def test_the_order_worked_out_once_is_gymnasiums_worked_out_each_time(space):
+    flattener = Flattener(space)
+    space.seed(1)
+    for _ in range(5):
+        sample = space.sample()
+        flat = flattener(sample)
+        assert flat.dtype == np.float32
+        np.testing.assert_array_equal(flat, np.asarray(utils.flatten(sorted_space(space), sample), np.float32))
+    assert flattener(sample) is not flattener(sample)
+
+
+def test_observations_of_another_size_than_their_space_are_refused():
+    with pytest.raises(ValueError, match="shape"):
+        Flattener(spaces.Dict({"a": box(2), "b": box(1)}))({"a": np.zeros(3), "b": np.zeros(1)})
 
 
 def test_spaces_of_varying_size_are_refused():

@@ -1,21 +1,28 @@
-"""Episodes of a Minari data set (arrow, parquet or HDF5), through Minari's own storage classes."""
+"""Episodes of a Minari data set (arrow, parquet or HDF5): found, fetched on request, and built into a store."""
 
 import contextlib
 import hashlib
+import json
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ringrl.data.building import BuildFolder
+from ringrl.data.columns import disk_error
+from ringrl.data.reference_scores import reference_of_minari
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
-from ringrl.types import ActionKind
+from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]  # (done, total)
-_EPISODES_AT_ONCE = 256
+BATCH_BYTES = 8 << 20  # of observations read before they are written
+STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
 _KEPT_METADATA = ("ref_min_score", "ref_max_score", "reference_scores", "dataset_id", "algorithm_name", "description")
 
 
@@ -52,7 +59,10 @@ def check_minari_id(name: str) -> None:
 
 
 def find_minari_set(name: str, root: Path, download: bool) -> Path:
-    """The set's data folder; fetches a public set when `download` is true, raises `RingRLError` when there is none."""
+    """The set's data folder; fetches a public set when `download` is true, raises `RingRLError` when there is none.
+
+    Nothing but `download` reaches the network, and a download that fails or is interrupted leaves nothing behind.
+    """
     check_minari_id(name)
     folder = root / name / "data"
     if not folder.parent.exists():
@@ -61,16 +71,42 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
                 f"Minari set {name} is not in {root}: make it with `ringrl collect`, or set data.download=true "
                 "to fetch a public one."
             )
-        import minari
-
         try:
-            with minari_environment(root):
-                minari.download_dataset(name)
-        except Exception as error:  # Minari lets through whatever its hosts' clients raise
-            raise RingRLError(f"Minari set {name} cannot be downloaded: {_one_line(error)}.") from error
+            _download(name, root)
+        except OSError as error:
+            if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # requests' are OSErrors too
+                raise _not_downloaded(name, error) from error
+            raise disk_error(folder.parent, error) from error
     if not (folder / "metadata.json").is_file():
         raise _damaged(name, folder, "metadata.json is missing")
     return folder
+
+
+def _download(name: str, root: Path) -> None:
+    """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
+    import minari
+
+    build = BuildFolder(root / name)
+    try:
+        fetched = build.folder / "fetched"
+        fetched.mkdir()
+        try:
+            # Minari tells how far it is on standard output, which is for results.
+            with minari_environment(fetched), contextlib.redirect_stdout(sys.stderr):
+                minari.download_dataset(name)
+        except Exception as error:  # Minari lets through whatever its hosts' clients raise
+            raise _not_downloaded(name, error) from error
+        if not (fetched / name / "data" / "metadata.json").is_file():
+            raise RingRLError(f"Minari set {name} cannot be downloaded: its host sent no metadata.json; try again.")
+        for parent in (Path(name).parents)[:-1]:  # what Minari knows a namespace by
+            told = fetched / parent / "namespace_metadata.json"
+            if told.is_file() and not (root / parent / told.name).exists():
+                os.rename(told, root / parent / told.name)
+        os.rename(fetched / name / "data", build.folder / "data")
+        shutil.rmtree(fetched)
+        build.place()
+    finally:
+        build.remove()
 
 
 def minari_key(folder: Path) -> str:
@@ -84,69 +120,176 @@ def minari_key(folder: Path) -> str:
     return key.hexdigest()
 
 
-def build_from_minari(name: str, folder: Path, store_path: Path, progress: Progress | None = None) -> EpisodeStore:
+def build_from_minari(
+    name: str, folder: Path, store_path: Path, progress: Progress | None = None, *, overwrite: bool = False
+) -> EpisodeStore:
     """Read the Minari set in `folder` once and write it as a store in `store_path`.
 
-    Observations of Box, Discrete and nested Dict or Tuple spaces are flattened as gymnasium does. The task of an
-    episode is `task_id` in its metadata, its reset options or its infos, else 0; its policy is `policy` there.
-    Raises `RingRLError` in one line for a damaged set, an unsupported space, or a faulty episode (with its number).
+    Observations of Box, Discrete and nested Dict or Tuple spaces are flattened in the order of `sources.spaces`. The
+    task of an episode is `task_id` in its metadata, its reset options or its infos, else 0; its policy is `policy`
+    there. The environment is the one that the set names for evaluation, else the one it was recorded in. Raises
+    `RingRLError` in one line for a damaged set, an unsupported space, or a faulty episode (with its number).
     """
-    import minari
-
-    from ringrl.data.sources.spaces import action_spec, flatten_observations, observation_size
+    from ringrl.data.sources.minari_episodes import open_minari_files
+    from ringrl.data.sources.spaces import action_spec, observation_size
 
     source = f"Minari set {name}"
-    try:
-        dataset = minari.MinariDataset(folder)
-        storage, metadata = dataset.storage, dataset.storage.metadata
-    except Exception as error:  # whatever the damage makes Minari's parsers raise
-        raise _damaged(name, folder, _one_line(error)) from error
-    size = observation_size(dataset.observation_space, source)
-    action = action_spec(dataset.action_space, source)
-    kept = {key: metadata[key] for key in _KEPT_METADATA if metadata.get(key) is not None}
-    if dataset.env_spec is not None:
-        kept |= {"environment": dataset.env_spec.id, "environment_spec": metadata["env_spec"]}
+    storage, metadata = _open(name, folder)
+    size = observation_size(storage.observation_space, source)
+    action = action_spec(storage.action_space, source)
     total = int(metadata["total_episodes"])
-    if not total:
-        raise RingRLError(f"{source} in {folder}: the set has no episodes; collect it again.")
-    with EpisodeStoreWriter(store_path, size, action, source=source, metadata=kept) as writer:
-        for done, (episode, told) in enumerate(_episodes(name, folder, storage, total)):
-            observations = flatten_observations(dataset.observation_space, episode["observations"])
-            rewards = np.asarray(episode["rewards"]).reshape(-1)
-            actions = np.asarray(episode["actions"])
-            writer.append(
-                observations,
-                actions.reshape(len(rewards), -1) if action.kind is ActionKind.continuous else actions.reshape(-1),
-                rewards,
-                terminated=bool(np.asarray(episode["terminations"]).reshape(-1)[-1:].any()),
-                task_id=int(_told(episode, told, "task_id", 0)),
-                policy=str(_told(episode, told, "policy", "")),
-            )
+    with contextlib.ExitStack() as stack:
+        try:
+            kept = _kept_metadata(metadata)
+            files = stack.enter_context(open_minari_files(folder, storage))
+        except Exception as error:  # h5py's, pyarrow's and json's own
+            raise _damaged(name, folder, _one_line(error)) from error
+        if files.count != total:
+            raise _damaged(name, folder, f"metadata.json counts {total} episodes, its files hold {files.count}")
+        if not total:
+            raise RingRLError(f"{source} in {folder}: the set has no episodes; collect it again.")
+        writer = stack.enter_context(
+            EpisodeStoreWriter(store_path, size, action, source=source, metadata=kept, overwrite=overwrite)
+        )
+        batch = _Batch()
+        for index in range(total):
+            try:
+                batch.add(files.read(index), storage.observation_space, action)
+            except Exception as error:
+                raise _damaged(name, folder, f"episode {index}: {_one_line(error)}") from error
+            if batch.bytes >= BATCH_BYTES or index == total - 1:
+                batch.write(writer)
+                batch = _Batch()
             if progress is not None:
-                progress(done + 1, total)
+                progress(index + 1, total)
         return writer.finish()
 
 
-def _episodes(name: str, folder: Path, storage: Any, total: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Episodes with their metadata, a few at a time (Minari opens all those asked for at once)."""
-    for first in range(0, total, _EPISODES_AT_ONCE):
-        indices = range(first, min(first + _EPISODES_AT_ONCE, total))
-        episodes = None
-        for index in indices:
-            try:
-                if episodes is None:
-                    episodes = zip(storage.get_episodes(indices), storage.get_episode_metadata(indices), strict=True)
-                pair = next(episodes)
-            except Exception as error:  # h5py, pyarrow and json each have their own
-                raise _damaged(name, folder, f"episode {index}: {_one_line(error)}") from error
-            yield pair
+class _Batch:
+    """Episodes on their way from a set's files to a store."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._told: list[tuple[bool, int, str]] = []
+
+    def add(self, episode: Any, space: Any, action: ActionSpec) -> None:
+        """Add a `MinariEpisode` of that observation space; ValueError where its arrays do not fit together."""
+        from ringrl.data.sources.spaces import flatten_observations
+
+        observations = flatten_observations(space, episode.observations)
+        steps, actions = len(episode.rewards), episode.actions
+        if not steps:
+            raise ValueError("it has no steps")
+        if len(observations) not in (steps, steps + 1) or len(actions) != steps:
+            raise ValueError(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
+        discrete = action.kind is ActionKind.discrete
+        if actions.size != steps * (1 if discrete else action.size):
+            raise ValueError(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
+        actions = actions.reshape(-1) if discrete else actions.reshape(steps, -1)
+        self._steps.append((observations[:steps], actions, episode.rewards))
+        self._told.append(
+            (episode.terminated, int(episode.told.get("task_id", 0)), str(episode.told.get("policy", "")))
+        )
+        self.bytes += observations.nbytes
+
+    def write(self, writer: EpisodeStoreWriter) -> None:
+        """Append them all."""
+        observations, actions, rewards = (np.concatenate(column) for column in zip(*self._steps, strict=True))
+        terminated, task_ids, policies = zip(*self._told, strict=True)
+        lengths = np.array([len(step[2]) for step in self._steps])
+        writer.append_many(
+            *(observations, actions, rewards, lengths),
+            terminated=np.array(terminated),
+            task_ids=np.array(task_ids),
+            policies=policies,
+        )
 
 
-def _told(episode: dict[str, Any], metadata: dict[str, Any], key: str, default: Any) -> Any:
-    for place in (metadata, metadata.get("options"), episode.get("infos")):
-        if isinstance(place, dict) and place.get(key) is not None:
-            return np.asarray(place[key]).reshape(-1)[0]
-    return default
+def _open(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Minari's storage of the set, which knows the spaces, and the set's metadata."""
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    try:
+        metadata = json.loads((folder / "metadata.json").read_bytes())
+        needed = ["data_format", "total_episodes", "minari_version"]
+        needed += [] if metadata.get("env_spec") else ["observation_space", "action_space"]
+        missing = [key for key in needed if key not in metadata]
+        if missing:
+            raise _damaged(name, folder, f"metadata.json lacks {missing[0]!r}")
+        if metadata["minari_version"] not in minari.supported_dataset_versions:
+            raise RingRLError(
+                f"Minari set {name} was written by Minari {metadata['minari_version']}, which the installed "
+                f"{minari.__version__} does not read: fetch a later version of the set."
+            )
+        int(metadata["total_episodes"])
+        _check_spaces(name, metadata)
+        return MinariStorage.read(folder), metadata
+    except RingRLError:
+        raise
+    except Exception as error:  # whatever the damage makes Minari's parsers raise
+        raise _damaged(name, folder, _one_line(error)) from error
+
+
+def _check_spaces(name: str, metadata: dict[str, Any]) -> None:
+    """Raise `RingRLError` for a space that Minari does not know (its own fault then tells nothing)."""
+    from minari.serialization import deserialize_space
+
+    def check(space: dict[str, Any]) -> None:
+        if space["type"] not in deserialize_space.registry:
+            raise RingRLError(f"Minari set {name}: {space['type']} spaces are not supported; use Box or Dict.")
+        parts = space.get("subspaces", ())
+        for part in parts.values() if isinstance(parts, dict) else parts:
+            check(part)
+
+    for key in ("observation_space", "action_space"):
+        if key in metadata:
+            check(json.loads(metadata[key]))
+
+
+def _kept_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the store keeps: the set's name, its environment and its reference scores."""
+    kept = {key: metadata[key] for key in _KEPT_METADATA if metadata.get(key) is not None}
+    specs = [_environment_spec(metadata[key]) for key in ("eval_env_spec", "env_spec") if metadata.get(key)]
+    if specs:
+        if specs[0]["max_episode_steps"] and specs[0]["max_episode_steps"] >= max(
+            STEP_BUDGET, int(metadata.get("total_steps", 0))
+        ):
+            specs[0]["max_episode_steps"] = None
+        kept |= {"environment": specs[0]["id"], "environment_spec": specs[0]}
+        if specs[-1] is not specs[0]:
+            kept["recorded_environment_spec"] = specs[-1]
+    if not {"ref_min_score", "ref_max_score"} <= set(kept):
+        scores = reference_of_minari(metadata.get("dataset_id", ""))
+        if scores is not None and _pays_once(specs[0]["kwargs"] if specs else {}):
+            kept["ref_min_score"], kept["ref_max_score"] = scores
+    return kept
+
+
+def _environment_spec(text: str | dict[str, Any]) -> dict[str, Any]:
+    """A gymnasium `EnvSpec` in JSON as a dictionary with `id`, `kwargs` and `max_episode_steps` at least."""
+    spec = json.loads(text) if isinstance(text, str) else text
+    limit = spec.get("max_episode_steps")
+    return spec | {
+        "id": spec["id"],
+        "kwargs": spec.get("kwargs") or {},
+        "max_episode_steps": None if limit is None else int(limit),  # some sets have 1000000.0
+    }
+
+
+def _pays_once(kwargs: dict[str, Any]) -> bool:
+    """Whether an environment pays for a goal or a task once, as those that D4RL's 0..1 and 0..4 are of.
+
+    Minari's AntMaze sets were recorded in mazes that go on and pay at every step in the goal, its Kitchen sets in
+    kitchens that pay for a finished task at every step.
+    """
+    goes_on = "maze_map" in kwargs and kwargs.get("continuing_task", True)
+    return not goes_on and kwargs.get("remove_task_when_completed", True)
+
+
+def _not_downloaded(name: str, error: BaseException) -> RingRLError:
+    return RingRLError(f"Minari set {name} cannot be downloaded: {_one_line(error)}.")
 
 
 def _damaged(name: str, folder: Path, what: str) -> RingRLError:

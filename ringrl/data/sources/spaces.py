@@ -1,5 +1,10 @@
-"""Gymnasium spaces as flat vectors: the same order as `gymnasium.spaces.utils.flatten`, whole episodes at a time."""
+"""Gymnasium spaces as flat vectors, whole episodes at a time.
 
+The order is depth first, with the keys of every dictionary sorted by name, whatever order they were written in:
+achieved_goal, desired_goal, observation for a maze. `ringrl_envs.flatten_observation` has the same order.
+"""
+
+import math
 from typing import Any
 
 import numpy as np
@@ -23,19 +28,51 @@ def observation_size(space: spaces.Space, name: str) -> int:
 
 
 def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
-    """Observations of one episode, stacked by leaf as Minari gives them, as (T, O) float32."""
-    if isinstance(space, spaces.Dict):
-        return np.concatenate([flatten_observations(part, values[key]) for key, part in space.spaces.items()], axis=1)
-    if isinstance(space, spaces.Tuple):
-        return np.concatenate([flatten_observations(*pair) for pair in zip(space.spaces, values, strict=True)], axis=1)
+    """Observations of one episode, stacked by leaf as Minari gives them, as (T, O) float32; ValueError as `leaves`."""
+    return np.concatenate(leaves(space, values), axis=1)
+
+
+def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]:
+    """The parts of such observations in order, each (T, size) float32.
+
+    Raises ValueError, naming the part, for one that is missing, of another shape than its space, or not of numbers.
+    """
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        found = [
+            leaf for key, part in _parts(space) for leaf in leaves(part, _part(values, key, name), f"{name}[{key!r}]")
+        ]
+        if len({len(leaf) for leaf in found}) > 1:
+            raise ValueError(f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}")
+        return found
     values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"observations{name} hold {values.dtype} values, not numbers")
+    shape = tuple(space.shape or ())
+    if values.shape[1:] != shape and not (isinstance(space, spaces.Discrete) and values.shape[1:] == (1,)):
+        raise ValueError(
+            f"observations{name} have shape {values.shape}, expected (steps, {', '.join(map(str, shape))})"
+        )
     if isinstance(space, spaces.Discrete):
-        return _one_hot(values.reshape(-1) - space.start, int(space.n))
+        return [_one_hot(values.reshape(-1) - space.start, int(space.n))]
     if isinstance(space, spaces.MultiDiscrete):
-        choices = (values - space.start).reshape(len(values), -1)
+        choices = (values - space.start).reshape(len(values), math.prod(shape))
         sizes = np.asarray(space.nvec).ravel()
-        return np.concatenate([_one_hot(choices[:, i], int(size)) for i, size in enumerate(sizes)], axis=1)
-    return values.reshape(len(values), -1).astype(np.float32)
+        return [_one_hot(choices[:, i], int(size)) for i, size in enumerate(sizes)]
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store refuses
+        return [values.reshape(len(values), math.prod(shape)).astype(np.float32)]
+
+
+def _parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, spaces.Space]]:
+    if isinstance(space, spaces.Tuple):
+        return list(enumerate(space.spaces))
+    return [(key, space.spaces[key]) for key in sorted(space.spaces)]
+
+
+def _part(values: Any, key: Any, name: str) -> Any:
+    try:
+        return values[key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"observations{name} have no part {key!r}") from error
 
 
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:

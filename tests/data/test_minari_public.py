@@ -1,0 +1,339 @@
+"""Minari's public sets: named by config, fetched on request alone, and read as their environments show them."""
+
+import itertools
+import json
+import socket
+import warnings
+
+import gymnasium
+import hydra
+import minari
+import numpy as np
+import pytest
+import ringrl_envs
+import yaml
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari.data_collector import EpisodeBuffer
+from ringrl_envs.flatten import Flattener
+
+from ringrl.cli.compose import command_from, conf_folder, register_schemas
+from ringrl.cli.environments import environment_of
+from ringrl.config import EnvConfig, TrainCommand
+from ringrl.data import open_dataset
+from ringrl.data.config import DataConfig
+from ringrl.data.sources.minari import check_minari_id
+from ringrl.data.sources.spaces import flatten_observations, observation_size
+from ringrl.errors import RingRLError
+
+NAME = "D4RL/antmaze/umaze-v1"
+MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+D4RL = [
+    *(("antmaze", maze, 1) for maze in MAZES),
+    *(
+        ("pointmaze", maze + dense, 2)
+        for maze, dense in itertools.product(("open", "umaze", "medium", "large"), ("", "-dense"))
+    ),
+    *(("kitchen", kind, 2) for kind in ("complete", "partial", "mixed")),
+    *(
+        (hand, kind, 2)
+        for hand, kind in itertools.product(("pen", "door", "hammer", "relocate"), ("human", "cloned", "expert"))
+    ),
+]
+SIMPLE = ("halfcheetah", "hopper", "walker2d", "ant", "humanoid")
+OTHERS = ("swimmer", "reacher", "pusher", "invertedpendulum", "inverteddoublependulum")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    return tmp_path / "sets"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Whoever connects fails the test."""
+
+    def connect(self, address):
+        pytest.fail(f"something connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("something looks up a host"))
+
+
+def test_every_public_set_has_a_file():
+    expected = {f"d4rl/{family}_{kind.replace('-', '_')}": f"D4RL/{family}/{kind}-v{v}" for family, kind, v in D4RL}
+    kinds = [
+        *itertools.product(SIMPLE, ("simple", "medium", "expert")),
+        *itertools.product(OTHERS, ("medium", "expert")),
+    ]
+    expected |= {f"mujoco/{robot}_{kind}": f"mujoco/{robot}/{kind}-v0" for robot, kind in kinds}
+    folder, found = conf_folder() / "data", {}
+    for file in [*(folder / "d4rl").iterdir(), *(folder / "mujoco").iterdir()]:
+        content = yaml.safe_load(file.read_text())
+        assert content.pop("source") == "minari"
+        found[file.relative_to(folder).with_suffix("").as_posix()] = content.pop("name")
+        assert not content  # above all no `download: true`
+    assert found == expected
+    for name in found.values():
+        check_minari_id(name)
+
+
+def test_a_public_set_by_its_file_is_not_fetched_unasked(tmp_path, offline):
+    register_schemas()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        config = command_from(TrainCommand, hydra.compose("train", overrides=["data=d4rl/kitchen_mixed"])).data
+    assert config == DataConfig(name="D4RL/kitchen/mixed-v2")
+    with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .*set data\.download=true"):
+        open_dataset(config, tmp_path)
+
+
+def write(name=NAME, spec=None, steps=(3, 2), observation_space=None, data_format="arrow", scalars=True, **metadata):
+    """A set as Minari's own functions write one, in Minari's own root, and its metadata.json changed."""
+    metadata |= {} if spec is None else {"env_spec": spec.to_json()}
+    space = observation_space or spaces.Box(-9, 9, (2,), np.float32)
+    buffers = [
+        EpisodeBuffer(
+            observations=np.ones((count + 1, *space.shape), space.dtype),
+            actions=np.zeros((count, 1), np.float32),
+            rewards=[1.0] * count,
+            terminations=[False] * count,
+            truncations=[False] * (count - 1) + [True],
+            infos={"goal": np.zeros((count + 1, 2))} | ({"success": np.zeros(count + 1, bool)} if scalars else {}),
+        )
+        for count in steps
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers(
+            name,
+            buffers,
+            observation_space=space,
+            action_space=spaces.Box(-1, 1, (1,), np.float32),
+            data_format=data_format,
+        )
+        file = minari.storage.get_dataset_path(name) / "data" / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | metadata))
+
+
+def fake_download(monkeypatch, write_set):
+    asked = []
+
+    def download(name):
+        asked.append(name)
+        write_set(name)
+
+    monkeypatch.setattr(minari, "download_dataset", download)
+    return asked
+
+
+def test_a_download_is_asked_for_once_and_moves_into_place(tmp_path, root, monkeypatch, offline):
+    asked = fake_download(monkeypatch, lambda name: (print("Downloading"), write(name)))
+    for _ in range(2):
+        store = open_dataset(DataConfig(name=NAME, download=True), tmp_path)
+    assert asked == [NAME]
+    assert store.num_episodes == 2
+    assert list(minari.list_local_datasets()) == [NAME]
+    assert {path.name for path in (root / "D4RL" / "antmaze").iterdir()} == {"umaze-v1", "namespace_metadata.json"}
+    assert [path.name for path in (root / NAME).iterdir()] == ["data"]
+
+
+def _in_the_middle(fault):
+    def write_set(name):
+        write(name)
+        raise fault
+
+    return write_set
+
+
+@pytest.mark.parametrize(
+    ("write_set", "raised", "message"),
+    [
+        (_in_the_middle(ConnectionError("no route\nto host")), RingRLError, "downloaded: ConnectionError: no route to"),
+        (
+            _in_the_middle(ValueError("no such version")),
+            RingRLError,
+            "cannot be downloaded: ValueError: no such version",
+        ),
+        (_in_the_middle(KeyboardInterrupt("stop")), KeyboardInterrupt, "stop"),
+        (lambda name: None, RingRLError, "its host sent no metadata.json; try again"),
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(tmp_path, root, monkeypatch, write_set, raised, message):
+    fake_download(monkeypatch, write_set)
+    with pytest.raises(raised, match=message) as caught:
+        open_dataset(DataConfig(name=NAME, download=True), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [path for path in root.rglob("*") if path.name not in ("D4RL", "antmaze")] == []
+
+
+def _spec(env_id="CartPole-v1", **kwargs):
+    limit = kwargs.pop("max_episode_steps", None)
+    return EnvSpec(env_id, "module:Class", max_episode_steps=limit, kwargs=kwargs)
+
+
+MAP = [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+
+
+def metadata_of(tmp_path, name=NAME, **written):
+    write(name, **written)
+    return open_dataset(DataConfig(name=name), tmp_path).metadata
+
+
+def test_the_environment_for_evaluation_comes_first(tmp_path):
+    recorded = _spec("AntMaze_UMaze-v4", maze_map=MAP, continuing_task=True, max_episode_steps=700)
+    evaluated = _spec("AntMaze_UMaze-v4", maze_map=[*MAP, [1, 1, 1]], continuing_task=True, max_episode_steps=700)
+    metadata = metadata_of(tmp_path, spec=recorded, eval_env_spec=evaluated.to_json())
+    assert metadata["environment"] == "AntMaze_UMaze-v4"
+    assert metadata["environment_spec"]["kwargs"] == evaluated.kwargs
+    assert metadata["recorded_environment_spec"]["kwargs"] == recorded.kwargs
+    assert environment_of(EnvConfig(), metadata) == EnvConfig("AntMaze_UMaze-v4", evaluated.kwargs)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(450, 450), (1_000_000.0, None), (100_000, None), (99_999, 99_999), (None, None)]
+)
+def test_a_collectors_budget_is_no_time_limit(tmp_path, limit, kept):
+    spec = json.dumps({"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": limit})
+    metadata = metadata_of(tmp_path, env_spec=spec, eval_env_spec=None)
+    assert metadata["environment_spec"]["max_episode_steps"] == kept
+    assert environment_of(EnvConfig(), metadata).kwargs == ({} if kept is None else {"max_episode_steps": kept})
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "told", "expected"),
+    [
+        ("D4RL/pen/human-v2", _spec(), {}, (96.262799, 3076.8331017826877)),
+        ("D4RL/pen/human-v2", _spec(), {"ref_min_score": 1.0, "ref_max_score": 2.0}, (1.0, 2.0)),
+        ("D4RL/kitchen/mixed-v2", _spec(), {}, (0.0, 4.0)),
+        # Paid for a finished task at every step, or for every step at the goal: 4 and 1 are not the most there is.
+        ("D4RL/kitchen/mixed-v2", _spec(remove_task_when_completed=False), {}, None),
+        (NAME, _spec(maze_map=MAP, continuing_task=False), {}, (0.0, 1.0)),
+        (NAME, _spec(maze_map=MAP), {}, None),
+        ("mujoco/hopper/medium-v0", _spec(), {}, None),
+    ],
+)
+def test_reference_scores_are_the_sets_own_else_d4rls(tmp_path, name, spec, told, expected):
+    metadata = metadata_of(tmp_path, name, spec=spec, **told)
+    found = (metadata["ref_min_score"], metadata["ref_max_score"]) if "ref_min_score" in metadata else None
+    assert found == expected
+
+
+def test_infos_that_minari_cannot_read_do_no_harm(tmp_path):
+    write(data_format="arrow")  # `success` is a scalar a step: Minari 0.5.4 fails at it
+    assert open_dataset(DataConfig(name=NAME), tmp_path).num_steps == 5
+
+
+def test_images_are_left_to_minari(tmp_path):
+    images = spaces.Box(0, 255, (32, 32), np.uint8)
+    for data_format in ("arrow", "hdf5"):
+        name = f"ringrl/{data_format}-v0"
+        write(name, observation_space=images, data_format=data_format, scalars=False)
+        store = open_dataset(DataConfig(name=name), tmp_path)
+        np.testing.assert_allclose(store.observations, np.ones((5, 1024)), atol=8)  # JPEG
+
+
+NESTED = spaces.Dict(
+    {
+        "z": spaces.Tuple([spaces.Discrete(3, start=1), spaces.Box(-9, 9, (2, 2), np.float64)]),
+        "a": spaces.Dict({"y": spaces.MultiDiscrete([2, 3]), "b c": spaces.MultiBinary(3), "X": spaces.Box(0, 1, ())}),
+        "m": spaces.Box(0, 255, (2,), np.uint8),
+    }
+)
+
+
+def stacked(space, samples):
+    if isinstance(space, spaces.Dict):
+        return {key: stacked(part, [sample[key] for sample in samples]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stacked(part, [sample[i] for sample in samples]) for i, part in enumerate(space.spaces))
+    return np.stack([np.asarray(sample) for sample in samples])
+
+
+def unsorted(space):
+    """The same space, its keys in the opposite order."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(key, unsorted(space.spaces[key])) for key in sorted(space.spaces, reverse=True)])
+    return space
+
+
+@pytest.mark.parametrize("change", [lambda space: space, unsorted], ids=["sorted", "unsorted"])
+def test_data_and_environments_have_one_order(change):
+    space = change(NESTED)
+    space.seed(0)
+    samples = [space.sample() for _ in range(4)]
+    flat = np.stack([Flattener(space)(sample) for sample in samples])
+    np.testing.assert_array_equal(flatten_observations(space, stacked(space, samples)), flat)
+    assert observation_size(space, "") == flat.shape[1]
+    np.testing.assert_array_equal(flat, [ringrl_envs.flatten_observation(NESTED, sample) for sample in samples])
+
+
+SIMULATORS = {
+    "PointMaze_UMaze-v3": {"continuing_task": True, "reset_target": False},
+    "Hopper-v5": {},
+    "AntMaze_UMaze-v4": {"maze_map": [[1, 1, 1, 1], [1, "g", "r", 1], [1, 1, 1, 1]], "max_episode_steps": 9},
+    "AdroitHandPen-v1": {},
+    "FrankaKitchen-v1": {
+        "tasks_to_complete": ["microwave", "kettle"],
+        "remove_task_when_completed": False,
+        "max_episode_steps": 450,
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date.*:DeprecationWarning", "ignore:.*is set to None.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up.*:ResourceWarning")  # Minari's collector's
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "PointMaze_UMaze-v3",
+        "Hopper-v5",
+        *(pytest.param(env_id, marks=pytest.mark.simulators) for env_id in list(SIMULATORS)[2:]),
+    ],
+)
+def test_what_a_collector_records_comes_back_as_the_environment_shows_it(tmp_path, env_id, data_format):
+    ringrl_envs.register()
+    kwargs, name = SIMULATORS[env_id], "ringrl/collected-v0"
+    collector = minari.DataCollector(
+        gymnasium.make(env_id, disable_env_checker=True, **kwargs),
+        data_format=data_format,
+        record_infos="Point" in env_id,
+    )
+    collector.action_space.seed(0)
+    recorded, actions, rewards, lengths = [], [], [], []
+    flatten = Flattener(collector.observation_space)
+    for seed, steps in ((3, 12), (4, 7)):
+        observation, _ = collector.reset(seed=seed)
+        for step in range(steps):
+            recorded.append(flatten(observation))  # Kitchen hands out arrays that it goes on to change
+            actions.append(collector.action_space.sample())
+            observation, reward, terminated, truncated, _ = collector.step(actions[-1])
+            rewards.append(reward)
+            if terminated or truncated or step == steps - 1:
+                lengths.append(step + 1)
+                break
+    collector.create_dataset(name, ref_min_score=0.0, ref_max_score=1.0)
+    collector.close()
+    del collector
+
+    store = open_dataset(DataConfig(name=name), tmp_path)
+    assert store.lengths.tolist() == lengths
+    np.testing.assert_array_equal(store.observations, recorded)
+    np.testing.assert_array_equal(store.actions, np.asarray(actions, np.float32))
+    np.testing.assert_array_equal(store.rewards, np.asarray(rewards, np.float32))
+
+    # The environment that the set names shows the very same, when it is given the same.
+    chosen = environment_of(EnvConfig(), store.metadata)
+    limit = kwargs.get("max_episode_steps", gymnasium.spec(env_id).max_episode_steps)
+    env = ringrl_envs.make(chosen.id, **chosen.kwargs)
+    assert env.spec.max_episode_steps == limit
+    begin = 0
+    for seed, steps in zip((3, 4), lengths, strict=True):
+        observation, _ = env.reset(seed=seed)
+        for step in range(begin, begin + steps):
+            np.testing.assert_array_equal(observation, store.observations[step])
+            observation, reward, *_ = env.step(actions[step])
+            assert np.float32(reward) == store.rewards[step]
+        begin += steps
+    env.close()
