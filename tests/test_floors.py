@@ -17,11 +17,13 @@ ROOMS = {
     "agents": {*BASE, "ops", "nn", "parallel"},
     "data": BASE,
     "parallel": BASE,
+    "online": BASE,
     "training": {*BASE, "ops", "nn", "agents", "parallel"},
     "evaluation": {*BASE, "ops", "nn", "agents", "parallel", "envs"},
     "planning": {*BASE, "ops", "nn", "agents", "parallel", "training", "evaluation"},
-    "config": {*BASE, "ops", "nn", "agents", "data", "parallel", "training", "evaluation"},
-    "cli": {*BASE, "ops", "nn", "agents", "data", "parallel", "training", "evaluation", "planning", "config", "envs"},
+    "config": {*BASE, "ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation"},
+    "cli": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")}
+    | {"config", "envs"},
     "envs": set(),
 }
 ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}

@@ -10,7 +10,9 @@ from pathlib import Path
 import ringrl
 
 SUMMARIES = {
-    "collect": "make a Minari data set from an environment and a mix of behaviour policies",
+    "collect": "make a data set from an environment and a mix of behaviour policies, or by learning there",
+    "import": "bring in D4RL's HDF5 files, ExoRL's npz folders, Minari sets",
+    "data": "list the data there are, or show what is in a set",
     "train": "train an agent on a data set, evaluating as it goes",
     "eval": "roll out n trials of a trained agent",
     "report": "gather runs into a table with intervals and a figure",
@@ -75,7 +77,7 @@ def _hydra(command: str, words: list[str]) -> None:
     from omegaconf import DictConfig
 
     from ringrl.cli.compose import conf_folder, register_schemas
-    from ringrl.cli.job import run_job
+    from ringrl.cli.job import module_of, run_job
     from ringrl.cli.overrides import check_overrides, normalise, resume_folder, vocabulary
     from ringrl.config import COMMANDS
     from ringrl.parallel.multiprocess import follows
@@ -106,7 +108,7 @@ def _hydra(command: str, words: list[str]) -> None:
         if error is not None:
             failed.append(error)
 
-    importlib.import_module(f"ringrl.cli.{command}")  # a broken installation shows before the folder is made
+    importlib.import_module(module_of(command))  # a broken installation shows before the folder is made
     arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"ringrl {command}", *words], "1"  # let exceptions through to `guard`
     try:
@@ -123,7 +125,7 @@ def _hydra(command: str, words: list[str]) -> None:
 
 def entry() -> None:
     """The `ringrl` command."""
-    if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect", "bench"):
+    if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect", "import", "data", "bench"):
         from ringrl.cli.huge_pages import restart_with_huge_pages
 
         restart_with_huge_pages()

@@ -1,13 +1,51 @@
-"""A trained RingRL agent as a behaviour that collects data."""
+"""Who acts while data are collected: noise, scripted controllers, actors of a learner, trained agents."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import ringrl_envs
 from gymnasium.vector import VectorEnv
 
 from ringrl.cli.acting import acting_config, load_agent
+from ringrl.config import BehaviorKind, CollectCommand
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
 from ringrl.evaluation.rollout import check_vector_env
+from ringrl.online import ActorBehavior
 from ringrl.types import Context
+
+Weighted = tuple[str, float, ringrl_envs.Behaviour]
+
+
+def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
+    """(name, weight, behaviour) of each policy in the mix."""
+    found: list[Weighted] = []
+    for name, behavior in command.behavior.items():
+        if behavior.weight == 0:
+            continue
+        if behavior.kind is BehaviorKind.checkpoint:
+            found.extend(_of_checkpoint(name, behavior.weight, behavior.checkpoint, environments, command.seed))
+        else:
+            acting = ringrl_envs.make_controller(
+                command.env.id, environments, kind=behavior.kind.value, quality=behavior.quality
+            )
+            found.append((name, behavior.weight, acting))
+    return found
+
+
+def _of_checkpoint(name: str, weight: float, checkpoint: str, environments: VectorEnv, seed: int) -> Iterator[Weighted]:
+    """A trained agent; or a learner's actor, or all those of a folder with equal shares."""
+    path = Path(checkpoint)
+    actors = [path] if path.suffix == ".npz" else sorted(path.glob("actor_*.npz"))
+    if not actors:
+        yield name, weight, CheckpointBehavior(checkpoint, environments, seed)
+    for actor in actors:
+        yield (
+            f"{name}/{actor.stem}" if len(actors) > 1 else name,
+            weight / len(actors),
+            ActorBehavior(actor, environments),
+        )
 
 
 class CheckpointBehavior:

@@ -35,7 +35,7 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
-        importlib.import_module(f"ringrl.cli.{command}").run(built, folder)
+        importlib.import_module(module_of(command)).run(built, folder)
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
@@ -47,6 +47,11 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         overrides = " ".join(HydraConfig.get().overrides.task)
         (folder / ERROR_FILE).write_text(f"{line} (job {overrides})\n")
     return None
+
+
+def module_of(command: str) -> str:
+    """The module whose `run` is the command; `import` is a word of Python's own."""
+    return "ringrl.cli.import_data" if command == "import" else f"ringrl.cli.{command}"
 
 
 def _build(command: str, config: DictConfig) -> Any:

@@ -30,9 +30,9 @@ def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
     groups: dict[str, set[str]] = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != ".":
-                groups.setdefault(group, set()).add(file.stem)
+            choice = file.relative_to(folder).with_suffix("").as_posix()
+            for cut in (index for index, character in enumerate(choice) if character == "/"):  # data=d4rl/pen_human too
+                groups.setdefault(choice[:cut], set()).add(choice[cut + 1 :])
     return Vocabulary(tuple(key_paths(command)), {name: tuple(sorted(found)) for name, found in groups.items()})
 
 

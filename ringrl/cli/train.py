@@ -20,6 +20,7 @@ from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compil
 from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
 from ringrl.cli.results import training_curves, write_results, write_video
+from ringrl.cli.schema import build
 from ringrl.config import TrainCommand
 from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
 from ringrl.data.store import spec_to_json
@@ -92,7 +93,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     }
     state, resumed = create_state(agent, command.training, command.seed), None
     if resuming:
-        check_compatible(checkpointer.load_metadata("last"), must_agree(metadata))
+        check_compatible(with_defaults(checkpointer.load_metadata("last")), must_agree(metadata))
         state, resumed = checkpointer.restore("last", like=state)
     if main:
         write_atomically(folder / CONFIG_FILE, as_yaml(dataclasses.replace(command, resume=None)))
@@ -204,6 +205,11 @@ def check_alike(command: TrainCommand, fingerprint: str) -> None:
             "This process was told or has something else than process 0: give all processes the same command and data "
             f"(here data_fingerprint={fingerprint})."
         )
+
+
+def with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's metadata, keys that its version did not know at their defaults."""
+    return {**metadata, "config": as_plain(build(TrainCommand, metadata["config"]))}
 
 
 def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ NEEDED = {
     "train": ["data=dark_room"],
     "eval": ["checkpoint=run"],
     "collect": ["collection=dark_room"],
+    "import": ["name=x", "source=d4rl", "path=x.hdf5"],
+    "data": [],
     "report": [],
     "bench": [],
 }
@@ -20,7 +22,9 @@ AGENTS = ("at", "dt", "bc", "bc10")
 
 
 def choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    folder = CONF / group
+    found = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+    return [choice for choice in found if group != "data" or "/" not in choice]  # public sets: test_minari_public.py
 
 
 def compose(command: str, *overrides: str):
@@ -45,7 +49,7 @@ def test_defaults_build(command: str) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), [(group, choice) for group in TRAIN_GROUPS for choice in choices(group)])
 def test_train_groups_build(group: str, choice: str) -> None:
-    needed = ["data.name=x"] if (group, choice) == ("data", "minari") else []
+    needed = ["data.name=x"] if group == "data" and choice in ("minari", "store") else []
     built = compose("train", f"{group}={choice}", *needed)
     if group == "agent":
         assert built.agent.name == choice
@@ -68,12 +72,16 @@ def test_experiments_build_with_every_agent(experiment: str, agent: str) -> None
 @pytest.mark.parametrize("collection", choices("collection"))
 def test_collections_write_what_data_files_read(collection: str) -> None:
     built: CollectCommand = compose("collect", f"collection={collection}")
-    assert compose("train", f"data={collection}").data.name == built.dataset
+    if collection.startswith("exorl/"):  # written for `ringrl import`
+        assert (built.format, built.dataset.split("/")[0]) == ("exorl", collection.removeprefix("exorl/"))
+    else:
+        assert compose("train", f"data={collection}").data.name == built.dataset
 
 
 @pytest.mark.parametrize("behavior", choices("behavior"))
 def test_behaviors_build(behavior: str) -> None:
-    assert compose("collect", f"behavior={behavior}").behavior
+    needed = ["++behavior.actors.checkpoint=RUN"] if behavior == "mixture" else []
+    assert compose("collect", f"behavior={behavior}", *needed).behavior
 
 
 def test_tuning_files_name_an_experiment_and_an_agent() -> None:

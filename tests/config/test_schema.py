@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from ringrl.cli.compose import as_plain
 from ringrl.cli.schema import build, key_paths, matches, nearest, schema
 from ringrl.config import COMMANDS, EvalCommand, TrainCommand
 from ringrl.errors import RingRLError
@@ -56,8 +57,18 @@ def test_defaults_survive(command: type) -> None:
     given = {"checkpoint": "run"} if command is EvalCommand else {}
     if command is COMMANDS["collect"]:
         given = {"dataset": "a-v0", "env": {"id": "x"}, "behavior": {"one": {"kind": "random"}}}
+    if command is COMMANDS["import"]:
+        given = {"name": "a", "source": "d4rl", "path": "a.hdf5"}
     config = OmegaConf.merge(OmegaConf.structured(schema(command)), given)
     assert build(command, OmegaConf.to_container(config, enum_to_str=True)) == build(command, given)
+
+
+def test_a_checkpoint_from_before_a_key_has_its_default() -> None:
+    from ringrl.cli.train import with_defaults
+
+    config = as_plain(TrainCommand())
+    older = {**config, "data": {key: value for key, value in config["data"].items() if key not in ("also", "tasks")}}
+    assert with_defaults({"config": older, "step": 3}) == {"config": config, "step": 3}
 
 
 def test_plain_values_of_a_checkpoint_build_the_same() -> None:

@@ -1,0 +1,161 @@
+"""Where collected episodes go: a Minari set, or a folder of ExoRL's npz files; whole, or not at all."""
+
+import collections
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ringrl_envs
+
+from ringrl.cli.console import progress_bar
+from ringrl.config import CollectCommand, StorageFormat
+from ringrl.data import CollectedEpisode, ExorlWriter, data_root, write_minari_dataset
+from ringrl.data.building import BuildFolder, remove_leftovers
+from ringrl.data.columns import disk_error
+from ringrl.data.sources.minari import check_minari_id, minari_root
+from ringrl.errors import RingRLError
+from ringrl.online import OnlineEpisode
+
+AnyEpisode = ringrl_envs.Episode | OnlineEpisode
+
+
+class Tally:
+    """Counts and returns of the episodes so far, over all and per policy."""
+
+    def __init__(self) -> None:
+        self._returns: list[float] = []
+        self._steps = 0
+        self._by_policy: dict[str, list[float]] = collections.defaultdict(list)
+
+    def add(self, episode: AnyEpisode) -> None:
+        """Count one episode."""
+        total = float(episode.rewards.sum())
+        self._returns.append(total)
+        self._steps += len(episode.rewards)
+        self._by_policy[episode.policy.split("(")[0]].append(total)
+
+    def statistics(self) -> dict[str, Any]:
+        """Plain JSON."""
+        returns = np.array(self._returns)
+        return {
+            "episodes": len(returns),
+            "steps": self._steps,
+            "mean_return": float(returns.mean()),
+            "best_return": float(returns.max()),
+            "policies": {
+                name: {"episodes": len(values), "mean_return": float(np.mean(values))}
+                for name, values in self._by_policy.items()
+            },
+        }
+
+
+class Sink(Protocol):
+    """What takes episodes as they come."""
+
+    physics: bool  # whether it wants the simulator's state
+
+    def add(self, episode: AnyEpisode) -> None:
+        """Take one episode."""
+        ...
+
+    def finish(self, **metadata: Any) -> Path:
+        """Put the set into its place; returns its folder."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind; after `finish` nothing happens."""
+        ...
+
+
+class MinariSink:
+    """Keeps episodes in memory and writes them at the end."""
+
+    physics = False
+
+    def __init__(self, command: CollectCommand, environments: Any) -> None:
+        self.command = command
+        self.spaces = environments.single_observation_space, environments.single_action_space
+        self.episodes: list[CollectedEpisode] = []
+
+    def add(self, episode: AnyEpisode) -> None:
+        """Take one episode."""
+        ended = episode.terminated if isinstance(episode, OnlineEpisode) else bool(episode.terminations[-1])
+        self.episodes.append(
+            CollectedEpisode(
+                observations=episode.observations,
+                actions=episode.actions,
+                rewards=episode.rewards,
+                terminated=bool(ended),
+                task_id=episode.task_id,
+                policy=episode.policy,
+                seed=episode.seed,
+            )
+        )
+
+    def finish(self, **metadata: Any) -> Path:
+        """Write the Minari set."""
+        command = self.command
+        with progress_bar("writing") as advance:
+            return write_minari_dataset(
+                command.dataset,
+                self.episodes,
+                cache_root=data_root(),
+                observation_space=self.spaces[0],
+                action_space=self.spaces[1],
+                data_format=command.format.value,
+                overwrite=command.overwrite,
+                progress=advance,
+                **metadata,
+            )
+
+    def abort(self) -> None:
+        """Nothing is on disk."""
+
+
+class ExorlSink:
+    """Writes every episode as it comes into a hidden folder, which `finish` moves into place."""
+
+    physics = True
+
+    def __init__(self, command: CollectCommand, environments: Any) -> None:
+        del environments
+        self.target = target_of(command)
+        try:
+            remove_leftovers(self.target)
+            self._building = BuildFolder(self.target)
+        except OSError as error:
+            raise disk_error(self.target, error) from error
+        self._writer = ExorlWriter(self._building.folder / "buffer")
+
+    def add(self, episode: AnyEpisode) -> None:
+        """Write one episode."""
+        if episode.physics is None:
+            raise RingRLError("format=exorl needs the simulator's state: collect in a ringrl/dmc_* environment.")
+        ended = episode.terminated if isinstance(episode, OnlineEpisode) else bool(episode.terminations[-1])
+        self._writer.append(episode.observations, episode.actions, episode.rewards, episode.physics, bool(ended))
+
+    def finish(self, **metadata: Any) -> Path:
+        """Move the folder into place; npz files have no room for metadata."""
+        del metadata
+        self._building.place(replace=True)
+        return self.target
+
+    def abort(self) -> None:
+        """Remove the hidden folder."""
+        self._building.remove()
+
+
+def make_sink(command: CollectCommand, environments: Any) -> Sink:
+    """The sink of the format asked for."""
+    return (ExorlSink if command.format is StorageFormat.exorl else MinariSink)(command, environments)
+
+
+def target_of(command: CollectCommand) -> Path:
+    """The set's folder; raises RingRLError for a name that does not fit its format."""
+    if command.format is not StorageFormat.exorl:
+        check_minari_id(command.dataset)
+        return minari_root(data_root()) / command.dataset
+    parts = command.dataset.split("/")
+    if len(parts) != 2 or not all(part and not part.startswith(".") for part in parts):
+        raise RingRLError(f"dataset={command.dataset}: with format=exorl write DOMAIN/COLLECTOR, such as walker/rnd.")
+    return data_root() / "exorl" / command.dataset

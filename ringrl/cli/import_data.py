@@ -1,0 +1,120 @@
+"""`ringrl import`: data made elsewhere, read once and kept as an episode store."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ringrl_envs
+from ringrl_envs.registry import find_spec
+
+import ringrl
+from ringrl.cli.compose import as_plain
+from ringrl.cli.console import output, progress_bar
+from ringrl.cli.data import report_violations, returns_figure
+from ringrl.cli.environments import environment_faults
+from ringrl.config import EnvConfig, ImportCommand, ImportSource, Rewards
+from ringrl.data import EpisodeStore, check_store, data_root, store_statistics
+from ringrl.data.sources.d4rl import build_from_d4rl, task_of_file
+from ringrl.data.sources.exorl import build_from_exorl
+from ringrl.data.sources.minari import build_from_minari, find_minari_set, minari_root
+from ringrl.errors import RingRLError
+from ringrl.evaluation.figures import save_png
+from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.types import ActionKind, ActionSpec
+
+Progress = Callable[[int, int], None]
+
+
+def run(command: ImportCommand, folder: Path) -> None:
+    """Build the store, whole or not at all; check every value of it; write what it holds into `folder`."""
+    console, began = output(), time.perf_counter()
+    target = data_root() / "stores" / command.name
+    if target.exists() and not command.overwrite:
+        raise RingRLError(f"{target} exists: set overwrite=true to replace it, or give another name.")
+    with progress_bar("importing") as advance:
+        store = BUILD[command.source](command, target, advance)
+    seconds = time.perf_counter() - began
+    with progress_bar("checking") as advance:
+        violations = check_store(store, progress=advance)
+    report_violations(violations, f"{command.path} as {target}")
+
+    statistics = store_statistics(store)
+    save_png(returns_figure(store, command.name), folder / "returns.png")
+    summary = {
+        "name": command.name,
+        "path": str(store.path),
+        "data_fingerprint": store.fingerprint,
+        "environment": store.metadata.get("environment"),
+        "references": {key: store.metadata.get(key) for key in ("ref_min_score", "ref_max_score")},
+        **statistics,
+        "seconds": seconds,
+        "config": as_plain(command),
+        "version": ringrl.__version__,
+        "git_commit": git_commit(),
+    }
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    console.print(
+        f"{command.name}: {store.num_episodes} episodes, {store.num_steps} steps, {store.step_bytes / 1e6:.1f} MB, "
+        f"mean return {float(store.returns.mean()):.2f}, in {seconds:.1f} s\n"
+        f"  train on it:  ringrl train data=store data.name={command.name}\n"
+        f"  look at it:   ringrl data data=store data.name={command.name}\n"
+        f"  run folder:   {folder}"
+    )
+
+
+def from_d4rl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+    """A D4RL HDF5 file; its task is told, or read off its name."""
+    file = Path(command.path).expanduser()
+    task = command.task or task_of_file(file)
+    return build_from_d4rl(file, task, target, progress, overwrite=command.overwrite)
+
+
+def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+    """A folder of ExoRL episodes, with the rewards of a task of its domain."""
+    folder = exorl_folder(command.path)
+    with environment_faults(EnvConfig(command.task)):
+        environment = ringrl_envs.dmc_id(command.task)
+        relabeller = ringrl_envs.Relabeller(environment)
+        low, high = relabeller.action_bounds()
+        limit = find_spec(environment).max_episode_steps
+    return build_from_exorl(
+        folder,
+        target,
+        task=command.task,
+        action=ActionSpec(ActionKind.continuous, len(low), tuple(map(float, low)), tuple(map(float, high))),
+        environment=environment,
+        max_episode_steps=limit or 0,
+        observation_size=relabeller.observation_size,
+        policy=(folder.parent if folder.name == "buffer" else folder).name,
+        relabel=relabeller if command.reward is Rewards.relabel else None,
+        workers=command.workers or len(os.sched_getaffinity(0)),
+        limit=command.limit,
+        overwrite=command.overwrite,
+        progress=progress,
+    )
+
+
+def from_minari(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+    """A Minari set, as `data=minari` reads it."""
+    folder = find_minari_set(command.path, minari_root(data_root()), command.download)
+    return build_from_minari(command.path, folder, target, progress, overwrite=command.overwrite)
+
+
+BUILD: dict[ImportSource, Callable[[ImportCommand, Path, Progress], EpisodeStore]] = {
+    ImportSource.d4rl: from_d4rl,
+    ImportSource.exorl: from_exorl,
+    ImportSource.minari: from_minari,
+}
+
+
+def exorl_folder(path: str) -> Path:
+    """The folder of npz files that `path` names: itself, its `buffer`, or what `ringrl collect format=exorl` wrote."""
+    given = Path(path).expanduser()
+    for folder in (given / "buffer", given, data_root() / "exorl" / path / "buffer"):
+        if folder.is_dir():
+            return folder
+    raise RingRLError(
+        f"path={path}: no such folder, nor {data_root() / 'exorl' / path}: give one of ExoRL's npz files."
+    )

@@ -1,0 +1,43 @@
+"""What each command of the command line is told: the rooms' dataclasses gathered, and the checks that cross rooms."""
+
+from ringrl.config.data import (
+    BehaviorConfig,
+    BehaviorKind,
+    CollectCommand,
+    DataCommand,
+    ImportCommand,
+    ImportSource,
+    Rewards,
+    StorageFormat,
+)
+from ringrl.config.tools import BenchCommand, Benchmark, ReportCommand
+from ringrl.config.train import EnvConfig, EvalCommand, TrainCommand, Which
+
+COMMANDS = {
+    "train": TrainCommand,
+    "eval": EvalCommand,
+    "collect": CollectCommand,
+    "import": ImportCommand,
+    "data": DataCommand,
+    "report": ReportCommand,
+    "bench": BenchCommand,
+}
+
+__all__ = [
+    "COMMANDS",
+    "BehaviorConfig",
+    "BehaviorKind",
+    "BenchCommand",
+    "Benchmark",
+    "CollectCommand",
+    "DataCommand",
+    "EnvConfig",
+    "EvalCommand",
+    "ImportCommand",
+    "ImportSource",
+    "ReportCommand",
+    "Rewards",
+    "StorageFormat",
+    "TrainCommand",
+    "Which",
+]

@@ -1,0 +1,45 @@
+"""Checks of a command that cross rooms."""
+
+from ringrl.agents.config import AgentConfig, AgentName
+from ringrl.data.config import ChainConfig
+from ringrl.errors import RingRLError
+from ringrl.ops.config import AttentionConfig
+from ringrl.parallel.mesh import MeshConfig
+from ringrl.types import SEQUENCE_AXES, Context
+
+CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, AgentName.bc10: Context.step}
+
+
+def check_name(name: str) -> None:
+    """A run's name is a folder's name: refuse what would leave the runs' folder."""
+    if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
+        raise RingRLError(f"name={name!r}: a plain folder name is needed.")
+
+
+def check_agent_context(agent: AgentConfig, chain: ChainConfig) -> None:
+    """DT looks at its own trial, BC at one step; AT may look at either (its controls)."""
+    expected = CONTEXT_OF_AGENT.get(agent.name)
+    if expected is not None and chain.context != expected:
+        raise RingRLError(
+            f"agent={agent.name} sees one {expected}, but chain.context={chain.context}: "
+            f"set chain.context={expected}, or choose agent=at."
+        )
+
+
+def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
+    """The trajectory embedding needs a row for each trajectory of a chain."""
+    if agent.trajectory_embedding and chain.trajectories > agent.max_trajectories:
+        raise RingRLError(
+            f"chain.trajectories={chain.trajectories} is more than agent.max_trajectories={agent.max_trajectories}: "
+            "raise the latter."
+        )
+
+
+def check_mesh(attention: AttentionConfig, mesh: MeshConfig) -> None:
+    """Only some strategies spread a sequence over the devices of mesh.ring and mesh.head."""
+    chosen = " ".join(f"mesh.{axis}={size}" for axis in SEQUENCE_AXES if (size := getattr(mesh, axis)) != 1)
+    if chosen and not attention.strategy.is_sharded:
+        raise RingRLError(
+            f"{chosen} with attention.strategy={attention.strategy}, which keeps a chain on one device: "
+            "choose attention=ring, ulysses or hybrid, or spread batch and parameters alone, by mesh.fsdp or mesh.data."
+        )

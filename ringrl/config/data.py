@@ -1,0 +1,155 @@
+"""What `ringrl collect`, `ringrl import` and `ringrl data` are told."""
+
+import dataclasses
+import enum
+
+from ringrl.config.checks import check_name
+from ringrl.config.train import EnvConfig
+from ringrl.data.config import DataConfig
+from ringrl.errors import RingRLError
+from ringrl.evaluation.config import Split
+from ringrl.online.config import SacConfig
+
+
+class StorageFormat(enum.StrEnum):
+    """What a collected set is written as: Minari's two storages, or ExoRL's folder of npz files, with physics."""
+
+    arrow = "arrow"
+    hdf5 = "hdf5"
+    exorl = "exorl"
+
+
+class BehaviorKind(enum.StrEnum):
+    """Who acts while data are collected."""
+
+    random = "random"
+    ou = "ou"  # Ornstein-Uhlenbeck noise: actions that hang together in time
+    scripted = "scripted"  # the environment's own controller, of graded quality: random actions in between
+    detour = "detour"  # the same, but searching: random places on the way
+    checkpoint = "checkpoint"  # a trained RingRL agent, or actors that a learner left
+    sac = "sac"  # learns as it collects: its own stream of episodes, from random to as good as it gets
+    rnd = "rnd"  # the same, but rewarded for what it has not seen yet: data without a task
+
+    @property
+    def learns(self) -> bool:
+        """Whether collecting is learning."""
+        return self in (BehaviorKind.sac, BehaviorKind.rnd)
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviorConfig:
+    """One policy of a mix."""
+
+    kind: BehaviorKind = BehaviorKind.scripted
+    weight: float = 1.0  # share of the episodes, relative to the other policies
+    quality: float | None = None  # of the controller: 0 random, 1 its best; None draws it for every episode
+    checkpoint: str = ""  # kind=checkpoint: a run folder; an actor's .npz, or a folder of them, all with equal shares
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise RingRLError(f"behavior weight={self.weight} must not be negative; 0 leaves the policy out.")
+        if self.quality is not None and not 0.0 <= self.quality <= 1.0:
+            raise RingRLError(f"behavior quality={self.quality} is not in [0, 1]; null draws it for every episode.")
+        if (self.kind == BehaviorKind.checkpoint) != bool(self.checkpoint):
+            raise RingRLError("behavior checkpoint=RUN goes with kind=checkpoint, and kind=checkpoint with it.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectCommand:
+    """`ringrl collect`: a data set from an environment and a mix of behaviour policies."""
+
+    dataset: str  # the Minari id to write, such as ringrl/dark_room-v0; with format=exorl <domain>/<collector>
+    name: str = "collect"
+    seed: int = 0
+    debug: bool = False
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    behavior: dict[str, BehaviorConfig] = dataclasses.field(default_factory=dict)  # name -> policy
+    split: Split = Split.training
+    episodes_per_task: int = 100
+    num_environments: int = 64  # at once
+    format: StorageFormat = StorageFormat.arrow
+    steps: int = 20_000  # behavior=sac or rnd: how long it learns; the episodes it meets meanwhile are the set
+    sac: SacConfig = dataclasses.field(default_factory=SacConfig)
+    reference_episodes: int = 256  # per reference score (random, expert); 0 leaves them out
+    overwrite: bool = False  # replace a data set of the same id
+    reuse: bool = False  # keep a data set of the same id if it was collected by this very command
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.env.id:
+            raise RingRLError("env.id is needed: choose env=NAME, or give env.id=ENVIRONMENT_ID.")
+        if self.episodes_per_task < 1 or self.num_environments < 1:
+            raise RingRLError("episodes_per_task and num_environments must be at least 1.")
+        if not any(behavior.weight > 0 for behavior in self.behavior.values()):
+            raise RingRLError("behavior names no policy with a positive weight: choose behavior=graded, for one.")
+        learners = [name for name, behavior in self.behavior.items() if behavior.kind.learns and behavior.weight > 0]
+        if learners and sum(behavior.weight > 0 for behavior in self.behavior.values()) > 1:
+            raise RingRLError(f"behavior.{learners[0]} learns as it collects: it cannot share a set with others.")
+        if learners and self.steps < 1:
+            raise RingRLError(f"steps={self.steps}: a learner needs at least 1.")
+        if self.overwrite and self.reuse:
+            raise RingRLError("overwrite=true and reuse=true exclude each other.")
+
+    @property
+    def learner(self) -> BehaviorKind | None:
+        """The learner that collects, if one does."""
+        kinds = [behavior.kind for behavior in self.behavior.values() if behavior.weight > 0 and behavior.kind.learns]
+        return kinds[0] if kinds else None
+
+
+class ImportSource(enum.StrEnum):
+    """The format of data made elsewhere."""
+
+    d4rl = "d4rl"
+    exorl = "exorl"
+    minari = "minari"
+
+
+class Rewards(enum.StrEnum):
+    """Whose rewards an ExoRL set gets."""
+
+    as_recorded = "as_recorded"
+    relabel = "relabel"  # of `task`, from the recorded physics
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportCommand:
+    """`ringrl import`: data made elsewhere, as an episode store."""
+
+    name: str  # of the store: data=store data.name=NAME finds it
+    source: ImportSource
+    path: str  # d4rl: an HDF5 file; exorl: a folder of npz files, or <domain>/<collector> as collected; minari: an id
+    task: str = ""  # d4rl: such as hopper-medium-v2, else told by the file's name; exorl: such as walker_stand
+    reward: Rewards = Rewards.relabel  # exorl
+    limit: int | None = None  # exorl: the first so many episodes
+    workers: int = 0  # exorl: processes that read and relabel; 0 takes all cores
+    download: bool = False  # minari: fetch a public set that is not on this machine
+    overwrite: bool = False  # replace a store of the same name
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.path:
+            raise RingRLError("path is needed: an HDF5 file, a folder of npz files, or a Minari id.")
+        if self.source is ImportSource.exorl and not self.task:
+            raise RingRLError("source=exorl needs task=DOMAIN_TASK, such as task=walker_stand.")
+        if self.source is ImportSource.minari and self.task:
+            raise RingRLError("task is for source=d4rl and exorl: a Minari set says what it is.")
+        if self.workers < 0:
+            raise RingRLError(f"workers={self.workers}: use 0 for all cores, or a number of processes.")
+        if self.limit is not None and self.limit < 1:
+            raise RingRLError(f"limit={self.limit}: use at least 1 episode, or null for all.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataCommand:
+    """`ringrl data`: what data there is; with data=... what is in a set, as a run with the same keys would see it."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    name: str = "data"
+    check: bool = True  # every value of the set
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)

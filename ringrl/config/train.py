@@ -1,0 +1,85 @@
+"""What `ringrl train` and `ringrl eval` are told."""
+
+import dataclasses
+import enum
+from typing import Any
+
+from ringrl.agents.config import AgentConfig
+from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_trajectory_embedding
+from ringrl.data.config import ChainConfig, DataConfig
+from ringrl.errors import RingRLError
+from ringrl.evaluation.config import EvaluationConfig
+from ringrl.nn.config import ModelConfig
+from ringrl.ops.config import AttentionConfig
+from ringrl.parallel.mesh import MeshConfig
+from ringrl.parallel.multiprocess import DistributedConfig
+from ringrl.training.config import TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """A gymnasium environment; without an id, the one that the data set names."""
+
+    id: str = ""
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """`ringrl train`: an agent on a data set."""
+
+    name: str = "run"  # the experiment's name: part of the run folder
+    label: str = ""  # how reports call this run's agent; empty: agent.name
+    seed: int = 0
+    resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
+    profile: bool = False  # a trace of a few steps, which TensorBoard opens
+    debug: bool = False  # tracebacks instead of one-line errors
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    chain: ChainConfig = dataclasses.field(default_factory=ChainConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_agent_context(self.agent, self.chain)
+        check_trajectory_embedding(self.agent, self.chain)
+        check_mesh(self.attention, self.mesh)
+        if self.training.batch_size % (batch_devices := max(self.mesh.data, 1) * max(self.mesh.fsdp, 1)):
+            raise RingRLError(
+                f"training.batch_size={self.training.batch_size} does not divide among mesh.data x mesh.fsdp = "
+                f"{batch_devices} devices: set it to a multiple of {batch_devices}, or make the mesh smaller."
+            )
+
+
+class Which(enum.StrEnum):
+    """Which checkpoint of a run: its last, or the one that scored best while training (on the tasks evaluated!)."""
+
+    last = "last"
+    best = "best"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalCommand:
+    """`ringrl eval`: n trials of a trained agent."""
+
+    checkpoint: str  # a run folder, or one of its checkpoints
+    which: Which = Which.last
+    name: str = "eval"
+    label: str = ""
+    debug: bool = False
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        spread = any(size != 1 for size in self.mesh.sizes.values())
+        if (spread or self.distributed.num_processes > 1) and not self.evaluation.sharded:
+            raise RingRLError("mesh, or several processes: set evaluation.sharded=true, else one device acts alone.")

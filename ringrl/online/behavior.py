@@ -1,0 +1,53 @@
+"""A saved actor as a behaviour that collects data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ringrl.errors import RingRLError
+from ringrl.online.actor_files import load_actor
+from ringrl.online.actors import Actor
+from ringrl.online.spaces import spaces_of
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+
+class ActorBehavior:
+    """Acts with one actor, in the manner of `ringrl_envs.Behaviour`.
+
+    `noise` scales the deviation that was learnt: 1 samples as in learning, 0 takes the mode. Raises RingRLError for a
+    file that is no actor, or an environment of other sizes or bounds.
+    """
+
+    def __init__(self, actor: Actor | str | Path, vector_env: "VectorEnv", noise: float = 1.0) -> None:
+        self.actor = actor if isinstance(actor, Actor) else load_actor(actor)
+        if not 0.0 <= noise < float("inf"):
+            raise RingRLError(f"noise={noise} must be at least 0 and finite: 0 takes the mode, 1 samples as learnt.")
+        learnt, here = self.actor.spaces, spaces_of(vector_env)
+        if (learnt.observation_size, learnt.action_size) != (here.observation_size, here.action_size):
+            raise RingRLError(
+                f"{self.actor.label} learnt {learnt.environment} (observations {learnt.observation_size}, actions "
+                f"{learnt.action_size}); {here.environment} has {here.observation_size} and {here.action_size}."
+            )
+        if not (np.array_equal(learnt.low, here.low) and np.array_equal(learnt.high, here.high)):
+            raise RingRLError(
+                f"{self.actor.label} learnt {learnt.environment} with actions in {learnt.low}..{learnt.high}; "
+                f"those of {here.environment} are in {here.low}..{here.high}."
+            )
+        self._noise, self._count = noise, vector_env.num_envs
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Nothing to remember."""
+
+    def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Actions (B, A) float32 in the environment's bounds, for raw observations (B, O)."""
+        return self.actor.spaces.to_environment(self.actor.act(observations, rng, self._noise))
+
+    def labels(self) -> list[str]:
+        """The actor's label with any noise but 1 added, such as "sac(step=12000, noise=0.5)", B times."""
+        label = self.actor.label
+        if self._noise != 1.0:
+            label = f"{label.removesuffix(')')}{', ' if label.endswith(')') else '('}noise={self._noise:g})"
+        return [label] * self._count

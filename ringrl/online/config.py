@@ -1,0 +1,53 @@
+"""What an online learner is told."""
+
+import dataclasses
+import enum
+
+from ringrl.errors import RingRLError, choice
+
+
+class RewardKind(enum.StrEnum):
+    """What is maximised: the environment's reward, or the novelty of what is seen (`ringrl.online.rnd`)."""
+
+    environment = "environment"
+    rnd = "rnd"
+
+
+@dataclasses.dataclass(frozen=True)
+class SacConfig:
+    """Soft actor-critic, with defaults for data of graded quality from two CPU cores in minutes."""
+
+    reward: RewardKind = RewardKind.environment
+    width: int = 128  # of the hidden layers of actor and critics
+    layers: int = 2
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    discount: float = 0.99
+    target_rate: float = 0.005  # of the critics that the target critics take over at each update (Polyak)
+    initial_temperature: float = 0.2
+    target_entropy: float = -1.0  # nats per action dimension, of actions scaled to [-1, 1]
+    random_steps: int = 2_000  # uniform actions, and no updates, until so many environment steps
+    updates_per_step: float = 1.0  # gradient steps per environment step
+    updates_per_call: int = 32  # gradient steps in one dispatch; actions lag by at most two dispatches
+    replay_capacity: int = 1_000_000  # transitions
+    rnd_width: int = 128
+    rnd_features: int = 64
+    rnd_learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        choice("reward", self.reward, RewardKind)
+        whole = ("width", "layers", "batch_size", "updates_per_call", "replay_capacity", "rnd_width", "rnd_features")
+        for name in whole:
+            if getattr(self, name) < 1:
+                raise RingRLError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("learning_rate", "rnd_learning_rate", "initial_temperature"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise RingRLError(f"{name}={getattr(self, name)} must be positive and finite.")
+        if not 0.0 <= self.discount < 1.0:
+            raise RingRLError(f"discount={self.discount} is not in [0, 1).")
+        if not 0.0 < self.target_rate <= 1.0:
+            raise RingRLError(f"target_rate={self.target_rate} is not in (0, 1].")
+        if self.random_steps < 1:
+            raise RingRLError(f"random_steps={self.random_steps} must be at least 1: updates need data.")
+        if not 0.0 <= self.updates_per_step < float("inf"):
+            raise RingRLError(f"updates_per_step={self.updates_per_step} must be at least 0 and finite.")
