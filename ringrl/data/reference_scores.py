@@ -76,8 +76,9 @@ def reference_of_minari(dataset_id: str) -> Scores | None:
     """(minimum, maximum) return for a Minari id, where D4RL's numbers mean the same there; else None.
 
     They do for D4RL/antmaze (reached or not), D4RL/kitchen (tasks done) and D4RL/pen; nearly for D4RL/door, hammer and
-    relocate, where gymnasium-robotics 1.4 adds a tenth of a distance that D4RL takes off. They do not for D4RL/pointmaze, whose goal moves when it is reached while maze2d's stays, nor for mujoco/*,
-    whose environments (v5) and policies are others.
+    relocate, where gymnasium-robotics 1.4 adds a tenth of a distance that D4RL takes off. They do not for
+    D4RL/pointmaze, whose goal moves when it is reached while maze2d's stays, nor for mujoco/*, whose environments (v5)
+    and policies are others.
     """
     namespace, _, rest = dataset_id.partition("/")
     family = rest.partition("/")[0]
