@@ -1,0 +1,62 @@
+"""A checkpoint is data: whatever stands in its files, nothing of it is run."""
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import pytest
+
+from ringrl.errors import RingRLError
+from ringrl.training.checkpoint import Checkpointer
+from ringrl.training.config import TrainingConfig
+from ringrl.training.state import create_state
+
+TRAINING = TrainingConfig(steps=10, batch_size=8)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return Path.mkdir, (self.folder,)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's own threads complain
+@pytest.mark.parametrize("which", ["metadata.json", "_METADATA", "manifest.ocdbt", "every array"])
+def test_a_malicious_checkpoint_runs_nothing(toy_agent, tmp_path: Path, which: str) -> None:
+    checkpointer = Checkpointer(tmp_path / "checkpoints", keep_last=2, warn=lambda line: None)
+    checkpointer.save(1, create_state(toy_agent(), TRAINING, 3), {})
+    checkpointer.wait()
+    [folder] = (tmp_path / "checkpoints").glob("step_*")
+    payload = pickle.dumps(Trap(tmp_path / "sprung"))
+    record = json.loads((folder / "metadata.json").read_text())
+    planted = 0
+    for part, checksums in record["checksums"].items():
+        for name in checksums:
+            if name == which or (which == "every array" and "/d/" in f"/{name}"):
+                (folder / part / name).write_bytes(payload)
+                checksums[name] = zlib.crc32(payload)  # whoever plants it can count
+                planted += 1
+    (folder / "metadata.json").write_text(json.dumps(record))
+    if which == "metadata.json":
+        (folder / which).write_bytes(payload)
+        planted += 1
+    assert planted
+
+    with pytest.raises(RingRLError, match="No whole checkpoint"):
+        checkpointer.restore_parameters("last")
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(payload)
+    assert (tmp_path / "sprung").exists(), "the trap works"
+
+
+def test_nothing_is_unpickled_anywhere() -> None:
+    root = Path(__file__).resolve().parents[2]
+    for file in [*(root / "ringrl").rglob("*.py"), *(root / "envs").rglob("*.py")]:
+        source = file.read_text()
+        assert "allow_pickle=True" not in source, file
+        assert "pickle.load" not in source, file
