@@ -107,7 +107,7 @@ def test_the_check_sees(module: str, source: str) -> None:
 
 def test_lower_floors_run_without_environments_and_configuration() -> None:
     """On a machine that has only the numerical packages, the model and the trainer import."""
-    rooms = ("ops", "nn", "agents", "parallel", "training")
+    rooms = ("ops", "nn", "agents", "online", "parallel", "training")
     modules = ["ringrl.types", "ringrl.errors"]
     modules += [module_of(f).removesuffix(".__init__") for f in python_files() if room_of(module_of(f)) in rooms]
     program = f"""
