@@ -119,7 +119,7 @@ class ExorlSink:
 
     def __init__(self, command: CollectCommand, environments: Any) -> None:
         del environments
-        self.target = target_of(command)
+        self.target, self._overwrite = target_of(command), command.overwrite
         try:
             remove_leftovers(self.target)
             self._building = BuildFolder(self.target)
@@ -137,7 +137,10 @@ class ExorlSink:
     def finish(self, **metadata: Any) -> Path:
         """Move the folder into place; npz files have no room for metadata."""
         del metadata
-        self._building.place(replace=True)
+        try:
+            self._building.place(replace=self._overwrite)
+        except OSError as error:
+            raise disk_error(self.target, error) from error
         return self.target
 
     def abort(self) -> None:

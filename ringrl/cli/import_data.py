@@ -112,9 +112,8 @@ BUILD: dict[ImportSource, Callable[[ImportCommand, Path, Progress], EpisodeStore
 def exorl_folder(path: str) -> Path:
     """The folder of npz files that `path` names: itself, its `buffer`, or what `ringrl collect format=exorl` wrote."""
     given = Path(path).expanduser()
-    for folder in (given / "buffer", given, data_root() / "exorl" / path / "buffer"):
+    collected = data_root() / "exorl" / path
+    for folder in (given / "buffer", given, collected / "buffer", collected):
         if folder.is_dir():
             return folder
-    raise RingRLError(
-        f"path={path}: no such folder, nor {data_root() / 'exorl' / path}: give one of ExoRL's npz files."
-    )
+    raise RingRLError(f"path={path}: no such folder, nor {collected}: give one of ExoRL's npz files.")

@@ -49,6 +49,8 @@ def _minari_sets(root: Path) -> Iterator[Row]:
 
 def _exorl_folders(root: Path) -> Iterator[Row]:
     for folder in sorted(root.glob("*/*/buffer")):
+        if any(part.startswith(".") for part in folder.relative_to(root).parts):
+            continue
         files = [file for file in folder.glob("*.npz") if not file.name.startswith(".")]
         lengths = [file.stem.rpartition("_")[2] for file in files]
         steps = sum(int(length) for length in lengths if length.isdigit())

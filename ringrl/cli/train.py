@@ -22,7 +22,14 @@ from ringrl.cli.overrides import AUTO, CONFIG_FILE
 from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.cli.schema import build
 from ringrl.config import TrainCommand
-from ringrl.data import ChainSampler, default_target_return, fit_normalization, make_loader, open_dataset
+from ringrl.data import (
+    ChainSampler,
+    default_target_return,
+    fit_normalization,
+    in_environment,
+    make_loader,
+    open_dataset,
+)
 from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
@@ -79,8 +86,10 @@ def run(command: TrainCommand, folder: Path) -> None:
         with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
             check_vector_env(environments, store.spec)
 
-    target_return = default_target_return(store)
-    references = {name: store.metadata.get(name) for name in KEPT} if is_own_environment(env, store.metadata) else {}
+    acted_on = in_environment(store, env.id)  # of several sets, those of the environment that is acted in
+    target_return = default_target_return(acted_on)
+    own = is_own_environment(env, acted_on.metadata)
+    references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
     metadata = {
         "config": as_plain(command),
         "spec": spec_to_json(store.spec),

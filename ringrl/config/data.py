@@ -117,9 +117,9 @@ class Rewards(enum.StrEnum):
 class ImportCommand:
     """`ringrl import`: data made elsewhere, as an episode store."""
 
-    name: str  # of the store: data=store data.name=NAME finds it
     source: ImportSource
     path: str  # d4rl: an HDF5 file; exorl: a folder of npz files, or <domain>/<collector> as collected; minari: an id
+    name: str = ""  # of the store: data=store data.name=NAME finds it
     task: str = ""  # d4rl: such as hopper-medium-v2, else told by the file's name; exorl: such as walker_stand
     reward: Rewards = Rewards.relabel  # exorl
     limit: int | None = None  # exorl: the first so many episodes
@@ -129,13 +129,22 @@ class ImportCommand:
     debug: bool = False
 
     def __post_init__(self) -> None:
+        if not self.name:
+            raise RingRLError("name is needed, of the store to make: give name=NAME.")
         check_name(self.name)
         if not self.path:
             raise RingRLError("path is needed: an HDF5 file, a folder of npz files, or a Minari id.")
         if self.source is ImportSource.exorl and not self.task:
             raise RingRLError("source=exorl needs task=DOMAIN_TASK, such as task=walker_stand.")
-        if self.source is ImportSource.minari and self.task:
-            raise RingRLError("task is for source=d4rl and exorl: a Minari set says what it is.")
+        others = {"limit": self.limit, "workers": self.workers, "reward": self.reward is not Rewards.relabel}
+        foreign = {
+            ImportSource.d4rl: others | {"download": self.download},
+            ImportSource.exorl: {"download": self.download},
+            ImportSource.minari: others | {"task": self.task},
+        }
+        for key, given in foreign[self.source].items():
+            if given:
+                raise RingRLError(f"{key} means nothing with source={self.source}: leave it out.")
         if self.workers < 0:
             raise RingRLError(f"workers={self.workers}: use 0 for all cores, or a number of processes.")
         if self.limit is not None and self.limit < 1:

@@ -4,7 +4,7 @@ from ringrl.data.chains import ChainSampler
 from ringrl.data.checks import Violation, check_store
 from ringrl.data.datasets import data_root, open_dataset
 from ringrl.data.exorl_writer import ExorlWriter
-from ringrl.data.joined import join_stores
+from ringrl.data.joined import in_environment, join_stores
 from ringrl.data.loader import Loader, make_loader
 from ringrl.data.minari_writer import CollectedEpisode, write_minari_dataset
 from ringrl.data.normalization import fit_normalization
@@ -24,6 +24,7 @@ __all__ = [
     "data_root",
     "default_target_return",
     "fit_normalization",
+    "in_environment",
     "join_stores",
     "make_loader",
     "open_dataset",

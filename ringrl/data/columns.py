@@ -15,6 +15,8 @@ from ringrl.errors import RingRLError
 
 _FORMAT = np.lib.format
 
+REMEDY = "Delete the folder, and import it again (a Minari set's comes back by itself)."
+
 
 def disk_error(path: Path, error: OSError) -> RingRLError:
     """The one line that a user sees when writing `path` fails."""
@@ -24,7 +26,7 @@ def disk_error(path: Path, error: OSError) -> RingRLError:
         return RingRLError(
             f"{path}: cannot be written ({error.strerror}). Make its folder writable, or point RINGRL_DATA at another."
         )
-    return RingRLError(f"{path}: cannot be written ({error.strerror or error}).")
+    return RingRLError(f"{path}: cannot be written ({error.strerror or error}). Point RINGRL_DATA elsewhere.")
 
 
 def content_hash() -> Any:
@@ -103,7 +105,7 @@ class MappedColumn:
     """
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-        remedy = f"The store at {path.parent} is damaged: delete the folder, it is built again from its source."
+        remedy = f"The store at {path.parent} is damaged. {REMEDY}"
         if not path.is_file():
             raise RingRLError(f"{path}: this column is missing. {remedy}")
         self.path = path

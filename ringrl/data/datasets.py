@@ -71,7 +71,12 @@ def find_store(name: str, root: Path) -> Path:
 def _open(config: DataConfig, name: str, root: Path, progress: Progress | None) -> EpisodeStore:
     if config.source is Source.store:
         return EpisodeStore.open(find_store(name, root))
-    folder = find_minari_set(name, minari_root(root), config.download)
+    try:
+        folder = find_minari_set(name, minari_root(root), config.download)
+    except RingRLError as error:
+        if "/" not in name and (root / "stores" / name).is_dir():
+            raise RingRLError(f"data.name={name}: no Minari set, but a store has that name: add data=store.") from error
+        raise
     path = root / "stores" / f"{name.replace('/', '--')}-{minari_key(folder)}"
     return _open_or_build(name, folder, path, progress)
 
@@ -83,7 +88,12 @@ def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | Non
         except RingRLError:
             # The cache is ours, and everything in it can be built again.
             shutil.rmtree(path)
-    return build_from_minari(name, folder, path, progress)
+    try:
+        return build_from_minari(name, folder, path, progress)
+    except RingRLError:
+        if not path.is_dir():
+            raise
+        return EpisodeStore.open(path)  # another process has built it meanwhile
 
 
 def _keep_between(

@@ -1,7 +1,8 @@
 """Several stores as one: their episodes end to end, every task of each store a task of its own, no column copied."""
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
 
     Tasks are numbered from 0, store after store; `metadata["task_names"]` has their names, made of the `names` of the
     stores (by default their `dataset_id`, else their folder). What all stores say alike of their environment and its
-    reference scores is kept. Raises `RingRLError` naming two stores whose observations or actions do not go together.
+    reference scores is kept; `in_environment` finds what belongs to one of several. Raises `RingRLError` naming two
+    stores whose observations or actions do not go together.
     """
     names = [store_name(store) for store in stores] if names is None else names
     spec = _joined_spec(stores, names)
@@ -29,7 +31,7 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
     episodes: dict[str, list[np.ndarray]] = {
         key: [] for key in ("starts", "lengths", "returns", "task_ids", "policy_ids", "terminated")
     }
-    steps_before = 0
+    steps_before, joined = 0, []
     for store, name in zip(stores, names, strict=True):
         tasks, task_numbers = np.unique(store.task_ids, return_inverse=True)
         numbers = [policies.setdefault(policy, len(policies)) for policy in store.metadata["policies"]]
@@ -38,6 +40,9 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
         episodes["policy_ids"].append(np.asarray(numbers, np.int32)[store.policy_ids])
         for key in ("lengths", "returns", "terminated"):
             episodes[key].append(getattr(store, key))
+        about = {key: store.metadata[key] for key in SHARED_METADATA if store.metadata.get(key) is not None}
+        numbers_of_tasks = list(range(len(task_names), len(task_names) + len(tasks)))
+        joined.append({"name": name, "fingerprint": store.fingerprint, "tasks": numbers_of_tasks, "about": about})
         task_names += [name] if len(tasks) == 1 else [f"{name}/{task_name(store, task)}" for task in tasks.tolist()]
         steps_before += len(store.rewards)
     columns = {key: JoinedColumn(_parts(store.columns[key] for store in stores)) for key in STEP_COLUMNS}
@@ -45,10 +50,10 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
     return EpisodeStore(
         path=Path(" + ".join(str(store.path) for store in stores)),
         metadata={
-            **_shared_metadata(stores),
+            **_shared_metadata([store.metadata for store in stores]),
             "policies": list(policies),
             "task_names": task_names,
-            "joined": [{"name": name, "fingerprint": s.fingerprint} for name, s in zip(names, stores, strict=True)],
+            "joined": joined,
         },
         spec=spec,
         fingerprint=content.hexdigest(),
@@ -57,6 +62,20 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
         **columns,
         **{key: np.concatenate(arrays) for key, arrays in episodes.items()},  # type: ignore[arg-type]
     )
+
+
+def in_environment(store: EpisodeStore, environment: str) -> EpisodeStore:
+    """Of a joined store the episodes of the sets made in `environment`, with what these say of it alike.
+
+    The store itself where it is not joined, or none of its sets names that environment.
+    """
+    parts = [part for part in store.metadata.get("joined", []) if part["about"].get("environment") == environment]
+    episodes = np.isin(store.task_ids, [task for part in parts for task in part["tasks"]])
+    if not episodes.any():
+        return store
+    about = _shared_metadata([part["about"] for part in parts])
+    kept = {key: value for key, value in store.metadata.items() if key not in SHARED_METADATA}
+    return dataclasses.replace(store.select(episodes), metadata={**kept, **about})
 
 
 def store_name(store: EpisodeStore) -> str:
@@ -96,8 +115,10 @@ def _sizes(spec: DataSpec) -> str:
     return f"{spec.observation_size} observations and {spec.action.size} {spec.action.kind} actions"
 
 
-def _shared_metadata(stores: Sequence[EpisodeStore]) -> dict[str, Any]:
-    """What every store says alike; scores alone where the environment is one, since they are of it."""
-    first = stores[0].metadata
-    alike = [key for key in SHARED_METADATA if all(store.metadata.get(key) == first.get(key) for store in stores)]
-    return {key: first[key] for key in alike if first.get(key) is not None and "environment" in alike}
+def _shared_metadata(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What every store says alike; nothing where the environment, arguments included, is not one: scores are of it."""
+    first = told[0]
+    alike = [key for key in SHARED_METADATA if all(metadata.get(key) == first.get(key) for metadata in told)]
+    if not {"environment", "environment_spec"} <= set(alike):
+        return {}
+    return {key: first[key] for key in alike if first.get(key) is not None}

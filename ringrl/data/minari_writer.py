@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringrl.data.building import BuildFolder
+from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
 from ringrl.errors import RingRLError
@@ -78,6 +78,7 @@ def write_minari_dataset(
         "reference_scores": reference_scores,
     }
     try:
+        remove_leftovers(target)
         build = BuildFolder(target)  # a hidden folder, which Minari does not list
         try:
             spaces = (observation_space, action_space)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import JoinedColumn, MappedColumn
+from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -211,9 +211,7 @@ def described_columns(
         if not isinstance(metadata["fingerprint"], str) or not isinstance(metadata["policies"], list):
             raise TypeError("fingerprint or policies")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RingRLError(
-            f"{path / 'metadata.json'}: {error} is missing or wrong. Delete the folder, it is built again."
-        ) from error
+        raise RingRLError(f"{path / 'metadata.json'}: {error} is missing or wrong. {REMEDY}") from error
     return spec, expected
 
 
@@ -232,10 +230,7 @@ def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
     wrong = (lengths < 1) | (starts < 0) | (starts > steps - lengths)
     if not len(lengths) or wrong.any():
         what = f"episode {int(np.argmax(wrong))} is not within its {steps} steps" if len(lengths) else "no episodes"
-        raise RingRLError(
-            f"{path / 'starts.npy'}: {what}. The store at {path} is damaged: delete the folder, it is built again from "
-            "its source."
-        )
+        raise RingRLError(f"{path / 'starts.npy'}: {what}. The store at {path} is damaged. {REMEDY}")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -250,12 +245,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RingRLError(f"{file}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise RingRLError(f"{file}: not valid JSON ({error}). Delete the folder, it is built again.") from error
+        raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":
         raise RingRLError(f"{file}: not an EpisodeStore; a Minari set is opened with data.source=minari.")
     if metadata.get("version") != VERSION:
         raise RingRLError(
-            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. "
-            "Delete the folder, it is built again."
+            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. {REMEDY}"
         )
     return metadata

@@ -20,6 +20,7 @@ from ringrl.data.store import (
     VERSION,
     EpisodeStore,
     content_fingerprint,
+    read_metadata,
     spec_to_json,
     step_columns,
     sum_to_go,
@@ -152,13 +153,17 @@ class EpisodeStoreWriter:
             self._write_episode_columns()
             for column in self._columns.values():
                 column.close()
-            self._write_metadata()
+            fingerprint = self._write_metadata()
             try:
                 self._build.place(replace=self._overwrite)
-            except OSError:
+            except OSError as error:
                 if self._overwrite or not (self.path / "metadata.json").is_file():
                     raise
                 self._build.remove()
+                if read_metadata(self.path).get("fingerprint") != fingerprint:
+                    raise RingRLError(
+                        f"{self.path}: another store appeared meanwhile. Give another name, or delete that one."
+                    ) from error
         return EpisodeStore.open(self.path)
 
     def abort(self) -> None:
@@ -279,7 +284,8 @@ class EpisodeStoreWriter:
             self._columns[name] = ColumnWriter(self._build.folder / f"{name}.npy", dtype, ())
             self._columns[name].append(values)
 
-    def _write_metadata(self) -> None:
+    def _write_metadata(self) -> str:
+        """Returns the fingerprint."""
         action = self.action
         if action.kind is ActionKind.continuous:
             # An unbounded dimension is bounded by what was seen: heads with a finite range need one.
@@ -305,6 +311,7 @@ class EpisodeStoreWriter:
             "fingerprint": content_fingerprint(digests, spec, policies),
         }
         (self._build.folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
+        return metadata["fingerprint"]
 
 
 @contextlib.contextmanager

@@ -205,7 +205,10 @@ def _fails(tmp_path, message, **changes):
 
 
 def test_names_that_cannot_be_opened(tmp_path, root):
-    _fails(tmp_path, rf"{NAME} is not in {root}: make it with `ringrl collect`, or set data.download=true")
+    _fails(
+        tmp_path,
+        rf"{NAME} is not in {root}: make it with `ringrl collect`, or fetch a public one by data.download=true",
+    )
     _fails(tmp_path, "data.name is empty", name="")
     _fails(tmp_path, "'no version' is not a Minari id", name="no version")
     _fails(tmp_path, "'ringrl/test' is not a Minari id", name="ringrl/test")

@@ -211,9 +211,19 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
 
 def test_a_store_that_another_process_finished_first_is_kept(tmp_path):
     with EpisodeStoreWriter(tmp_path / "store", 3, ACTION) as writer:
+        append(writer, steps=2, reward=0.5)
+        other = build(tmp_path / "store", (1.0,), (0,))
+        assert writer.finish().fingerprint == other.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_another_store_that_appeared_meanwhile_is_not_taken_for_ones_own(tmp_path):
+    with EpisodeStoreWriter(tmp_path / "store", 3, ACTION) as writer:
         append(writer)
         other = build(tmp_path / "store")
-        assert writer.finish().fingerprint == other.fingerprint
+        with pytest.raises(RingRLError, match="another store appeared meanwhile"):
+            writer.finish()
+    assert EpisodeStore.open(tmp_path / "store").fingerprint == other.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 

@@ -7,7 +7,8 @@ An episode ends where `terminals` or `timeouts` is set. What the files do beside
 - antmaze: rewards and `terminals` tell of the task's goal, while the ant walked on to goals of its own (`infos/goal`)
   until it was reset. An episode here begins at a reset or a new goal and ends at the first arrival, as D4RL's
   environment does, so that its return is 1 if it arrived and else 0; the rows between arrival and reset are left out
-  (metadata: `rows_left_out`).
+  (metadata: `rows_left_out`). D4RL took a row's reward from the row after it, which for the last row before a reset is
+  the next episode's start: an arrival there counts only where the ant is near the goal.
 - maze2d: an episode is the way to one goal; there is no reset between them and the environment never terminates.
 - antmaze and maze2d: the goal follows D4RL's numbers in an observation: `infos/goal`, else the task's own.
 - kitchen: no `timeouts`, `terminals` ends demonstrations (any length). See `kitchen_rewards` for the rewards; an
@@ -35,6 +36,7 @@ __all__ = ["build_from_d4rl", "task_of_file"]
 
 Block = dict[str, np.ndarray]  # columns by name
 Progress = Callable[[int, int], None]  # (done, total) rows
+ARRIVED_WITHIN = 3.0  # metres of the goal's middle, around which D4RL draws it
 LONGEST = 200_000  # rows without an end, beyond which the markers cannot be right
 _KITCHEN_ASKED = 4
 
@@ -132,7 +134,9 @@ def _time_limit(columns: D4RLColumns, task: D4RLTask) -> int | None:
 def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Found:
     ends, arrivals = rows["timeouts"], None
     if task.family is Family.antmaze:
-        arrivals = rows["terminals"]
+        assert task.goal is not None
+        far = np.linalg.norm(rows["observations"][:, :2] - np.asarray(task.goal, np.float32), axis=1) > ARRIVED_WITHIN
+        arrivals = rows["terminals"] & ~(ends & far)
     else:
         ends = ends | rows["terminals"]
     if GOAL in rows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.building import BuildFolder
+from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.reference_scores import reference_of_minari
 from ringrl.data.store import EpisodeStore
@@ -54,7 +54,7 @@ def check_minari_id(name: str) -> None:
         parse_dataset_id(name)
     except (ValueError, TypeError) as error:
         raise RingRLError(
-            f"data.name={name!r} is not a Minari id: write namespace/name-v0, the namespace of 2 letters or more."
+            f"{name!r} is not a Minari id: write namespace/name-v0, the namespace of 2 letters or more."
         ) from error
 
 
@@ -68,8 +68,8 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
     if not folder.parent.exists():
         if not download:
             raise RingRLError(
-                f"Minari set {name} is not in {root}: make it with `ringrl collect`, or set data.download=true "
-                "to fetch a public one."
+                f"Minari set {name} is not in {root}: make it with `ringrl collect`, or fetch a public one by "
+                "data.download=true (of `ringrl import`: download=true)."
             )
         try:
             _download(name, root)
@@ -86,6 +86,8 @@ def _download(name: str, root: Path) -> None:
     """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
     import minari
 
+    remove_leftovers(root / name)
+    missing = [parent for parent in (root / name).parents if not parent.exists()]
     build = BuildFolder(root / name)
     try:
         fetched = build.folder / "fetched"
@@ -104,9 +106,16 @@ def _download(name: str, root: Path) -> None:
                 os.rename(told, root / parent / told.name)
         os.rename(fetched / name / "data", build.folder / "data")
         shutil.rmtree(fetched)
-        build.place()
+        try:
+            build.place()
+        except OSError:
+            if not (root / name / "data" / "metadata.json").is_file():
+                raise  # else another process has fetched it meanwhile
     finally:
         build.remove()
+        for parent in missing:  # innermost first
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # fails unless it is empty
 
 
 def minari_key(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -41,7 +42,8 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, theirs), daemon=True)
-            process.start()
+            with _deaf_to_interrupts():  # inherited: Ctrl-C is this process's to answer
+                process.start()
             theirs.close()  # so that the death of the worker, its only holder, is seen as the end of the pipe
             processes[ours] = process
         yield processes
@@ -51,6 +53,18 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
             connection.close()
         for process in processes.values():
             process.join(_GRACE_SECONDS)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_order(processes: dict[Connection, BaseProcess], items: Iterator[tuple[int, Any]]) -> Iterator[Any]:
