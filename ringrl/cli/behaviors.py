@@ -9,12 +9,14 @@ from gymnasium.vector import VectorEnv
 
 from ringrl.cli.acting import acting_config, load_agent
 from ringrl.config import BehaviorKind, CollectCommand
+from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
 from ringrl.evaluation.rollout import check_vector_env
 from ringrl.online import ActorBehavior
 from ringrl.types import Context
 
+ACTOR_FILES = "actor_*.npz"
 Weighted = tuple[str, float, ringrl_envs.Behaviour]
 
 
@@ -37,7 +39,13 @@ def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weigh
 def _of_checkpoint(name: str, weight: float, checkpoint: str, environments: VectorEnv, seed: int) -> Iterator[Weighted]:
     """A trained agent; or a learner's actor, or all those of a folder with equal shares."""
     path = Path(checkpoint)
-    actors = [path] if path.suffix == ".npz" else sorted(path.glob("actor_*.npz"))
+    actors = [path] if path.suffix == ".npz" else sorted([*path.glob(ACTOR_FILES), *path.glob(f"actors/{ACTOR_FILES}")])
+    steps = [path.name, *(folder.name for where in (path, path / "checkpoints") for folder in where.glob("step_*"))]
+    if not actors and not any(step.startswith("step_") for step in steps):
+        raise RingRLError(
+            f"behavior.{name}.checkpoint={checkpoint}: neither actors ({ACTOR_FILES}) nor checkpoints are there: give "
+            "the run folder of a `ringrl collect behavior=sac`, or of a `ringrl train`."
+        )
     if not actors:
         yield name, weight, CheckpointBehavior(checkpoint, environments, seed)
     for actor in actors:

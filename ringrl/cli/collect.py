@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ringrl_envs
 from gymnasium.vector import VectorEnv
 
 import ringrl
-from ringrl.cli.behaviors import behaviors_of
-from ringrl.cli.collected import Sink, Tally, make_sink, target_of
+from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
+from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.environments import environment_faults, task_ids, vector_environment
@@ -23,8 +24,7 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import git_commit, write_atomically
 from ringrl.online import RewardKind, learn_online
 
-RECORD_FILE = "collect.json"  # beside the data: the command that made it
-DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed")
+DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed", "format")
 OF_A_LEARNER = ("steps", "sac")
 EPISODES_AT_ONCE = 256  # of a set that is written as it is collected
 REWARD_OF = {BehaviorKind.sac: RewardKind.environment, BehaviorKind.rnd: RewardKind.rnd}
@@ -33,6 +33,7 @@ SNAPSHOTS = 10  # actors that a learner leaves
 
 def run(command: CollectCommand, folder: Path) -> None:
     """Collect every episode, write the set whole or not at all, and say how to use it."""
+    command = with_reward(command)
     console, target = output(), target_of(command)
     if target.exists() and not command.overwrite:
         if not command.reuse:
@@ -46,13 +47,15 @@ def run(command: CollectCommand, folder: Path) -> None:
     env, began, tally = command.env, time.perf_counter(), Tally()
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)
+        references = reference_scores(command)
         sink = make_sink(command, environments)
         try:
-            if command.learner:
-                learn(command, command.learner, environments, sink, tally, folder)
-            else:
-                act(command, environments, tasks, sink, tally)
-            references = reference_scores(command)
+            (learn if command.learner else act)(command, environments, tasks, sink, tally, folder)
+            if not tally.episodes:
+                raise RingRLError(
+                    f"steps={command.steps} over num_environments={command.num_environments}: no episode ended; "
+                    "raise steps, or lower num_environments."
+                )
             target = sink.finish(**metadata_of(command, references))
         finally:
             sink.abort()
@@ -79,8 +82,11 @@ def run(command: CollectCommand, folder: Path) -> None:
     )
 
 
-def act(command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally) -> None:
+def act(
+    command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
+) -> None:
     """Episodes of a mix of behaviours; all at once, or some at a time where they are written as they come."""
+    del folder
     behaviors = behaviors_of(command, environments)
     total = command.episodes_per_task * len(tasks)
     at_once = min(total, EPISODES_AT_ONCE) if command.format is StorageFormat.exorl else total
@@ -91,7 +97,7 @@ def act(command: CollectCommand, environments: VectorEnv, tasks: list[int], sink
                 behaviors,
                 total_episodes=min(at_once, total - first),
                 task_ids=tasks,
-                seed=command.seed + first,
+                seed=_seed_of(command.seed, first),
                 on_progress=lambda _, done, before=first: advance(before + done, total),
                 record_physics=sink.physics,
             )
@@ -100,10 +106,18 @@ def act(command: CollectCommand, environments: VectorEnv, tasks: list[int], sink
                 tally.add(episode)
 
 
+def _seed_of(seed: int, first: int) -> int:
+    """Of the episodes from `first` on: another for every pair, so that no two sets share any."""
+    return int(np.random.SeedSequence([seed, first]).generate_state(1)[0]) if first else seed
+
+
 def learn(
-    command: CollectCommand, learner: BehaviorKind, environments: VectorEnv, sink: Sink, tally: Tally, folder: Path
+    command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
     """Every episode of a learner's own experience; its actors go into the run folder, stage by stage."""
+    actors = folder / "actors"
+    for stale in actors.glob(ACTOR_FILES):  # of another command in the same folder
+        stale.unlink()
 
     def keep(episode: Any) -> None:
         sink.add(episode)
@@ -112,14 +126,22 @@ def learn(
     with progress_bar("steps") as advance:
         learn_online(
             environments,
-            dataclasses.replace(command.sac, reward=REWARD_OF[learner]),
+            command.sac,
             steps=command.steps,
             seed=command.seed,
+            task_ids=tasks,
             on_episode=keep,
             progress=advance,
-            snapshots=folder / "actors",
+            snapshots=actors,
             snapshot_every=max(1, command.steps // SNAPSHOTS),
         )
+
+
+def with_reward(command: CollectCommand) -> CollectCommand:
+    """The command with the reward that its learner, if it has one, goes by."""
+    if command.learner is None:
+        return command
+    return dataclasses.replace(command, sac=dataclasses.replace(command.sac, reward=REWARD_OF[command.learner]))
 
 
 def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
@@ -158,7 +180,7 @@ def usage(command: CollectCommand) -> str:
 
 def reference_scores(command: CollectCommand) -> dict[str, dict[str, float | None]]:
     """Returns of the random policy and of the controller at its best, per split; empty when not asked for."""
-    if not command.reference_episodes:
+    if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no room for them
         return {}
     with environment_faults(command.env):
         return ringrl_envs.reference_scores(
@@ -174,8 +196,21 @@ def check_same_command(command: CollectCommand, target: Path) -> None:
         raise RingRLError(f"{target} was not made by `ringrl collect`, or not whole: set overwrite=true.") from None
     plain = as_plain(command)
     for name in (*DECIDES_CONTENTS, *(OF_A_LEARNER if command.learner else ())):
-        if recorded.get(name) != plain[name]:
+        key, theirs, ours = _first_difference(name, {"format": StorageFormat.arrow, **recorded}.get(name), plain[name])
+        if key:
             raise RingRLError(
-                f"{command.dataset} in {target} was collected with {name}={recorded.get(name)}, not {plain[name]}: "
+                f"{command.dataset} in {target} was collected with {key}={theirs}, not {ours}: "
                 "set overwrite=true, or another dataset."
             )
+
+
+def _first_difference(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
+    """Dotted key and values of the first leaf that differs; an empty key where none does."""
+    if theirs == ours:
+        return "", None, None
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for name in {**theirs, **ours}:
+            found = _first_difference(f"{key}.{name}", theirs.get(name), ours.get(name))
+            if found[0]:
+                return found
+    return key, theirs, ours

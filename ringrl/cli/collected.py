@@ -16,6 +16,7 @@ from ringrl.data.sources.minari import check_minari_id, minari_root
 from ringrl.errors import RingRLError
 from ringrl.online import OnlineEpisode
 
+RECORD_FILE = "collect.json"  # beside the data: the command that made it
 AnyEpisode = ringrl_envs.Episode | OnlineEpisode
 
 
@@ -23,6 +24,7 @@ class Tally:
     """Counts and returns of the episodes so far, over all and per policy."""
 
     def __init__(self) -> None:
+        self.episodes = 0
         self._returns: list[float] = []
         self._steps = 0
         self._by_policy: dict[str, list[float]] = collections.defaultdict(list)
@@ -30,6 +32,7 @@ class Tally:
     def add(self, episode: AnyEpisode) -> None:
         """Count one episode."""
         total = float(episode.rewards.sum())
+        self.episodes += 1
         self._returns.append(total)
         self._steps += len(episode.rewards)
         self._by_policy[episode.policy.split("(")[0]].append(total)
@@ -118,6 +121,12 @@ class ExorlSink:
     physics = True
 
     def __init__(self, command: CollectCommand, environments: Any) -> None:
+        domain = command.dataset.split("/")[0]
+        if not command.env.id.startswith(f"ringrl/dmc_{domain}_") or "task" in command.env.kwargs:
+            raise RingRLError(
+                f"format=exorl with dataset={command.dataset}: collect in an environment of that domain, such as "
+                f"env.id=ringrl/dmc_{domain}_..., whose task its id says; env.id={command.env.id} is not."
+            )
         del environments
         self.target, self._overwrite = target_of(command), command.overwrite
         try:
@@ -129,8 +138,7 @@ class ExorlSink:
 
     def add(self, episode: AnyEpisode) -> None:
         """Write one episode."""
-        if episode.physics is None:
-            raise RingRLError("format=exorl needs the simulator's state: collect in a ringrl/dmc_* environment.")
+        assert episode.physics is not None, "every environment of dm_control tells its state"
         ended = episode.terminated if isinstance(episode, OnlineEpisode) else bool(episode.terminations[-1])
         self._writer.append(episode.observations, episode.actions, episode.rewards, episode.physics, bool(ended))
 

@@ -10,6 +10,7 @@ import ringrl_envs
 from ringrl_envs.registry import find_spec
 
 import ringrl
+from ringrl.cli.collected import RECORD_FILE
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.data import report_violations, returns_figure
@@ -78,7 +79,7 @@ def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> Epis
         environment = ringrl_envs.dmc_id(command.task)
         relabeller = ringrl_envs.Relabeller(environment)
         low, high = relabeller.action_bounds()
-        limit = find_spec(environment).max_episode_steps
+        limit = collected_limit(folder) or find_spec(environment).max_episode_steps
     return build_from_exorl(
         folder,
         target,
@@ -107,6 +108,15 @@ BUILD: dict[ImportSource, Callable[[ImportCommand, Path, Progress], EpisodeStore
     ImportSource.exorl: from_exorl,
     ImportSource.minari: from_minari,
 }
+
+
+def collected_limit(folder: Path) -> int | None:
+    """The time limit that `ringrl collect format=exorl` was told, of a folder that it wrote."""
+    try:
+        told = json.loads((folder.parent / RECORD_FILE).read_text())
+        return int(told["env"]["kwargs"]["max_episode_steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def exorl_folder(path: str) -> Path:

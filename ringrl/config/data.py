@@ -51,7 +51,7 @@ class BehaviorConfig:
         if self.quality is not None and not 0.0 <= self.quality <= 1.0:
             raise RingRLError(f"behavior quality={self.quality} is not in [0, 1]; null draws it for every episode.")
         if (self.kind == BehaviorKind.checkpoint) != bool(self.checkpoint):
-            raise RingRLError("behavior checkpoint=RUN goes with kind=checkpoint, and kind=checkpoint with it.")
+            raise RingRLError("behavior.NAME.checkpoint=RUN goes with kind=checkpoint, and kind=checkpoint with it.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,11 @@ class ActorBehavior:
                 f"{self.actor.label} learnt {learnt.environment} with actions in {learnt.low}..{learnt.high}; "
                 f"those of {here.environment} are in {here.low}..{here.high}."
             )
+        if _family(learnt.environment) != _family(here.environment):
+            raise RingRLError(
+                f"{self.actor.label} learnt {learnt.environment}, this is {here.environment}: give actors that learnt "
+                "here."
+            )
         self._noise, self._count = noise, vector_env.num_envs
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
@@ -51,3 +56,8 @@ class ActorBehavior:
         if self._noise != 1.0:
             label = f"{label.removesuffix(')')}{', ' if label.endswith(')') else '('}noise={self._noise:g})"
         return [label] * self._count
+
+
+def _family(environment: str) -> str:
+    """What versions of an environment, and its variants of maze or task, have in common: Hopper of Hopper-v4."""
+    return environment.rpartition(":")[2].partition("-v")[0].partition("_")[0]

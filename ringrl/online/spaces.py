@@ -43,7 +43,10 @@ def spaces_of(vector_env: "VectorEnv") -> Spaces:
         raise RingRLError(f"{environment}: observations are {observation}; online learning needs a flat Box.")
     low, high = getattr(action, "low", None), getattr(action, "high", None)
     if low is None or high is None or low.ndim != 1 or not np.issubdtype(low.dtype, np.floating):
-        raise RingRLError(f"{environment}: actions are {action}; online learning needs a Box of one dimension.")
+        raise RingRLError(
+            f"{environment}: actions are {action}; a learner needs a Box of one dimension: collect with behavior=random "
+            "or graded."
+        )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise RingRLError(f"{environment}: actions {action} have no finite bounds; online learning needs them.")
     return Spaces(environment, shape[0], low.astype(np.float32), high.astype(np.float32))

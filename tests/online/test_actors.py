@@ -44,13 +44,15 @@ def actor() -> Actor:
     return Actor(kernels, biases, mean, std, spaces(), "sac(step=12000)")
 
 
-def environments(low: np.ndarray = LOW, high: np.ndarray = HIGH, size: int = 2, count: int = 3):
+def environments(
+    low: np.ndarray = LOW, high: np.ndarray = HIGH, size: int = 2, count: int = 3, name: str = "test/Point-v1"
+):
     """What of a vector environment a behaviour looks at."""
     return types.SimpleNamespace(
         single_observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32),
         single_action_space=gymnasium.spaces.Box(low, high, dtype=np.float32),
         num_envs=count,
-        spec=types.SimpleNamespace(id="test/Other-v0"),
+        spec=types.SimpleNamespace(id=name),
     )
 
 
@@ -226,9 +228,10 @@ def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp
 @pytest.mark.parametrize(
     ("other", "noise", "words"),
     [
-        ({"size": 3}, 1.0, r"observations 2, actions 1\); test/Other-v0 has 3 and 1"),
+        ({"size": 3}, 1.0, r"observations 2, actions 1\); test/Point-v1 has 3 and 1"),
         ({"low": np.full(2, -2, FLOAT), "high": np.full(2, 4, FLOAT)}, 1.0, "has 2 and 2"),
-        ({"high": np.array([1], FLOAT)}, 1.0, "those of test/Other-v0 are in"),
+        ({"high": np.array([1], FLOAT)}, 1.0, "those of test/Point-v1 are in"),
+        ({"name": "test/Other-v0"}, 1.0, "learnt test/Point-v0, this is test/Other-v0"),
         ({}, -1.0, "noise=-1"),
     ],
 )

@@ -50,7 +50,11 @@ class DmcEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.simulation.observation(), {}
 
     def step(self, action: np.ndarray):
-        """One control step; no task here ends an episode."""
+        """One control step; no task here ends an episode.
+
+        Raises:
+            ValueError: the simulation diverges.
+        """
         self.simulation.step(action)
         return self.simulation.observation(), self.simulation.reward(), False, False, {}
 

@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import numpy as np
+from dm_control.rl.control import PhysicsError
 from mujoco import mj_step1, mjtStage  # pyright: ignore[reportAttributeAccessIssue]
 
 LARGEST = 1e10  # beyond it mujoco puts its default state in place of the given one
@@ -43,9 +44,12 @@ class Simulation(abc.ABC):
         """Observation of the state, (O,) float32."""
 
     def step(self, action: np.ndarray) -> None:
-        """One control step."""
+        """One control step; raises ValueError where the simulation diverges."""
         self.hold(action)
-        self.physics.step(self.steps_per_action)
+        try:
+            self.physics.step(self.steps_per_action)
+        except PhysicsError as error:
+            raise ValueError(f"the simulation diverged ({error}): look for actions or states out of range.") from error
 
     def hold(self, action: np.ndarray) -> None:
         """Give the actuators the values that an action stands for."""
