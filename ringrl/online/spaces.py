@@ -44,8 +44,8 @@ def spaces_of(vector_env: "VectorEnv") -> Spaces:
     low, high = getattr(action, "low", None), getattr(action, "high", None)
     if low is None or high is None or low.ndim != 1 or not np.issubdtype(low.dtype, np.floating):
         raise RingRLError(
-            f"{environment}: actions are {action}; a learner needs a Box of one dimension: collect with behavior=random "
-            "or graded."
+            f"{environment}: actions are {action}; a learner needs a Box of one dimension: collect with "
+            "behavior=random or graded."
         )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise RingRLError(f"{environment}: actions {action} have no finite bounds; online learning needs them.")
