@@ -8,7 +8,7 @@ import pytest
 from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, default_target_return, fit_normalization
 from ringrl.data.columns import JoinedColumn
 from ringrl.data.config import ChainConfig, Context, Order
-from ringrl.data.joined import join_stores
+from ringrl.data.joined import in_environment, join_stores
 from ringrl.data.statistics import store_statistics
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, Chain
@@ -116,10 +116,10 @@ def test_fingerprints_follow_the_parts_and_their_order(three):
     assert join_stores(three).fingerprint == fingerprints[0]
 
 
-def write(path, size=3, action=ACTION, **metadata):
+def write(path, size=3, action=ACTION, reward=1.0, **metadata):
     with EpisodeStoreWriter(path, size, action, metadata=metadata) as writer:
         zeros = np.zeros((4, action.size)) if action.kind is ActionKind.continuous else np.zeros(4, int)
-        writer.append(np.zeros((4, size)), zeros, np.ones(4))
+        writer.append(np.zeros((4, size)), zeros, np.full(4, reward))
         return writer.finish()
 
 
@@ -132,6 +132,23 @@ def test_what_all_stores_say_alike_is_kept(tmp_path):
     assert {key: kept.get(key) for key in alike} == alike | {"ref_max_score": None}
     assert kept["task_names"] == ["medium", "b"]
     assert not set(alike) & set(join_stores([first, third]).metadata)  # scores are of an environment
+    short = write(tmp_path / "d", **alike, environment_spec={"kwargs": {}, "max_episode_steps": 3})
+    assert not set(alike) & set(join_stores([first, short]).metadata)  # and of its arguments
+
+
+def test_what_belongs_to_one_environment_is_found(tmp_path):
+    of_run = {"environment": "walker_run-v0", "ref_min_score": 0.0, "ref_max_score": 9.0}
+    of_stand = {"environment": "walker_stand-v0", "ref_min_score": 1.0, "ref_max_score": 8.0}
+    run, stand = write(tmp_path / "run", **of_run), write(tmp_path / "stand", reward=5.0, **of_stand)
+    joined = join_stores([run, stand])
+    assert default_target_return(joined) == (4 + 20) / 2
+    for store, said, target in ((run, of_run, 4), (stand, of_stand, 20)):
+        part = in_environment(joined, said["environment"])
+        assert default_target_return(part) == target
+        assert {key: part.metadata.get(key) for key in said} == said
+        assert part.num_episodes == store.num_episodes
+    assert in_environment(joined, "walker_walk-v0") is joined
+    assert in_environment(run, "walker_walk-v0") is run
 
 
 def test_bounds_are_the_union(tmp_path):

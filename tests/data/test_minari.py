@@ -431,3 +431,17 @@ def test_an_interrupted_build_leaves_no_store(tmp_path):
         open_dataset(DataConfig(name=NAME), tmp_path, progress=stop)
     assert list((tmp_path / "stores").iterdir()) == []
     assert open_set(tmp_path).num_episodes == 5
+
+
+def test_a_set_that_another_process_builds_meanwhile_is_opened(tmp_path, monkeypatch):
+    from ringrl.data import datasets
+
+    write(tmp_path)
+    build = datasets.build_from_minari
+
+    def beaten(*arguments):
+        build(*arguments)
+        return build(*arguments)  # the place is taken
+
+    monkeypatch.setattr(datasets, "build_from_minari", beaten)
+    assert open_set(tmp_path).num_episodes > 0
