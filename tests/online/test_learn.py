@@ -14,6 +14,8 @@ from ringrl.errors import RingRLError
 from ringrl.online import OnlineEpisode, Replay, RewardKind, SacConfig, Transitions, actor_of, learn_online, load_actor
 from ringrl.online.spaces import spaces_of
 
+pytestmark = pytest.mark.simulators
+
 LOW, HIGH, COUNT = -1.0, 3.0, 4
 
 
@@ -226,7 +228,6 @@ def test_a_configuration_that_makes_no_sense_is_refused(fields: dict[str, Any], 
         SacConfig(**fields)
 
 
-@pytest.mark.simulators
 def test_curiosity_covers_more_of_a_plane_than_chance() -> None:
     """Cells of a box that the learner visits, against as many episodes of random actions."""
 
@@ -257,7 +258,6 @@ def test_curiosity_covers_more_of_a_plane_than_chance() -> None:
     assert all((episode.rewards == 0.0).all() for episode in episodes), "the environment's rewards, not the bonus"
 
 
-@pytest.mark.simulators
 def test_pendulum_swings_up() -> None:
     import ringrl_envs
 
