@@ -80,8 +80,8 @@ def test_collections_write_what_data_files_read(collection: str) -> None:
 
 @pytest.mark.parametrize("behavior", choices("behavior"))
 def test_behaviors_build(behavior: str) -> None:
-    needed = ["++behavior.actors.checkpoint=RUN"] if behavior == "mixture" else []
-    assert compose("collect", f"behavior={behavior}", *needed).behavior
+    needed = {"mixture": ["++behavior.actors.checkpoint=RUN"], "checkpoint": ["++behavior.agent.checkpoint=RUN"]}
+    assert compose("collect", f"behavior={behavior}", *needed.get(behavior, [])).behavior
 
 
 def test_tuning_files_name_an_experiment_and_an_agent() -> None:
