@@ -11,6 +11,8 @@ from d4rl_files import write_d4rl_file
 from ringrl.data import EpisodeStore, EpisodeStoreWriter
 from ringrl.types import ActionKind, ActionSpec
 
+pytestmark = pytest.mark.simulators
+
 HOPPER = "hopper-medium-v2"
 
 

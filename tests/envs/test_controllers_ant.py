@@ -6,6 +6,8 @@ import ringrl_envs
 from ringrl_envs.controllers.ant_gait import upright, walk, yaw_of
 from ringrl_envs.controllers.ant_maze import GAIT
 
+pytestmark = pytest.mark.simulators
+
 UMAZE = "AntMaze_UMaze-v4"
 
 
@@ -76,7 +78,6 @@ def test_it_walks_towards_its_goal_and_begins_anew_at_reset():
     vector.close()
 
 
-@pytest.mark.simulators
 def test_quality_grades_success_in_the_maze():
     success = [
         np.mean([episode.rewards.any() for episode in episodes_at(kind, quality, 8)])

@@ -5,6 +5,8 @@ import pytest
 import ringrl_envs
 from ringrl_envs.controllers.kitchen import SITES_AND_PLACES, resolved_rates, turned
 
+pytestmark = pytest.mark.simulators
+
 KITCHEN = "FrankaKitchen-v1"
 LIMITS = np.tile([-1.0, 1.0], (7, 1))
 
@@ -40,7 +42,6 @@ def test_a_twist_turns_about_the_hands_own_direction():
     np.testing.assert_allclose(turned(np.eye(3), 0.7) @ [0.0, 1.0, 0.0], [0.0, 1.0, 0.0])
 
 
-@pytest.mark.simulators
 def test_every_scripted_task_gets_done_and_quality_grades_them():
     best, lengths = completed("scripted", 1.0, SITES_AND_PLACES, 1)
     assert best == [6.0]

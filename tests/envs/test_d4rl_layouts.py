@@ -14,6 +14,8 @@ from ringrl.data.reference_scores import REFERENCE_SCORES
 from ringrl.data.sources.d4rl import build_from_d4rl
 from ringrl.data.sources.d4rl_tasks import find_task
 
+pytestmark = pytest.mark.simulators
+
 TASKS = [find_task(name) for name in REFERENCE_SCORES]
 REAL = {  # a task of every environment but the mazes' variants
     "halfcheetah-medium-v2": "locomotion",

@@ -8,6 +8,8 @@ import pytest
 import ringrl_envs
 from ringrl_envs.dmc.catalogue import TASKS
 
+pytestmark = pytest.mark.simulators
+
 STEPS = 60
 CHEAP = ("cartpole_swingup", "walker_run")
 TASKS_TO_TRY = [

@@ -20,6 +20,8 @@ from ringrl.online.moments import standardize
 from ringrl.online.networks import gaussian
 from ringrl.online.sac import CLIP
 
+pytestmark = pytest.mark.simulators
+
 LOW, HIGH = np.array([-2.0], np.float32), np.array([4.0], np.float32)
 
 

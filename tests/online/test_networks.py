@@ -5,9 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ringrl.online.networks import gaussian, mlp, sample_action
 from ringrl.types import Array
+
+pytestmark = pytest.mark.simulators
 
 
 def constant_actor(mean: float, log_std: float) -> list[dict[str, Array]]:

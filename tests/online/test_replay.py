@@ -5,6 +5,8 @@ import pytest
 
 from ringrl.online import Replay, Transitions
 
+pytestmark = pytest.mark.simulators
+
 
 def steps(first: int, count: int) -> Transitions:
     """Steps numbered from `first` on, the number in every field."""

@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from ringrl.online import RewardKind, SacConfig
 from ringrl.online.moments import create_moments, standardize, update_moments
 from ringrl.online.rnd import RndState, create_rnd, rnd_step
+
+pytestmark = pytest.mark.simulators
 
 CONFIG = SacConfig(reward=RewardKind.rnd, rnd_width=32, rnd_features=8, rnd_learning_rate=1e-3)
 

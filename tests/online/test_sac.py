@@ -6,9 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from ringrl.online import SacConfig, SacState, Transitions, create_state, update
 from ringrl.online.sac import target_values, temperature_loss
+
+pytestmark = pytest.mark.simulators
 
 O, A, B = 2, 1, 32  # noqa: E741
 
