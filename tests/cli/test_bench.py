@@ -16,6 +16,7 @@ from ringrl.parallel import make_mesh
 SMALL = ("bench", "attention", "devices=[4]", "tokens=[128,256]", "heads=2", "head_size=8", "block_size=16")
 
 
+@pytest.mark.scale
 def test_it_measures_every_size(ringrl, tmp_path: Path) -> None:
     outcome = ringrl(*SMALL, "repeats=1", "published=false", "dense_up_to=128")
     assert outcome.code == 0, outcome.err

@@ -152,6 +152,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: P
     assert summary_of(run)["train"]["steps"] == step + 1
 
 
+@pytest.mark.simulators
 def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None:
     smallest = (f"data.name={DATASET}", "training.steps=1", "model.layers=1", "model.width=16", "model.heads=2")
     outcome = ringrl("train", "-m", "seed=0,1", "agent=at,dt", "+experiment=quickstart_smoke", *smallest)

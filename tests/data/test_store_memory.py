@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pytest
 
 from ringrl.data import EpisodeStoreWriter
 from ringrl.types import ActionKind, ActionSpec
@@ -13,6 +14,7 @@ from ringrl.types import ActionKind, ActionSpec
 STEPS, EPISODE_STEPS, OBSERVATION_SIZE = 1_000_000, 1000, 105  # 420 MB of observations, as AntMaze's
 
 
+@pytest.mark.simulators
 def test_a_million_steps_open_without_being_read_and_are_sampled_in_bounded_memory(tmp_path):
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(EPISODE_STEPS, OBSERVATION_SIZE)).astype(np.float32)

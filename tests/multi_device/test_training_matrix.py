@@ -140,8 +140,8 @@ GRID = [case for case in itertools.product(*CHOICES.values()) if case not in COV
     "cell",
     [
         (WHERE[4], "zigzag", "at", True, 2, "long"),
-        (WHERE[9], "striped", "dt", False, 1, "dropout"),
-        (WHERE[2], "contiguous", "at", False, 1, "plain"),
+        pytest.param((WHERE[9], "striped", "dt", False, 1, "dropout"), marks=pytest.mark.scale),
+        pytest.param((WHERE[2], "contiguous", "at", False, 1, "plain"), marks=pytest.mark.scale),
     ],
     ids=str,
 )

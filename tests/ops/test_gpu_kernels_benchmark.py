@@ -25,6 +25,7 @@ def test_it_needs_an_nvidia_gpu(
     assert captured.err == "gpu_kernels: needs an NVIDIA GPU (Ampere or later) with cuDNN; here is: cpu.\n"
 
 
+@pytest.mark.scale
 def test_the_ring_that_it_plays_is_right(benchmark: dict) -> None:
     found = benchmark["errors"](Kernel.xla, 64, 16)
     assert set(found) == {"contiguous", "striped", "zigzag"}

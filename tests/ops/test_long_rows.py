@@ -58,6 +58,7 @@ def both_passes(options: LocalOptions, arrays: list[jax.Array], queries: Labels,
     return Found(output[0, :, 0], logsumexp[0, :, 0], *(array[0, :, 0] for array in gradients))
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     ("queries", "keys", "blocks", "first_key"),
     [
