@@ -19,7 +19,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.ops.blocks import blockwise_sum
 from ringrl.ops.parts import inside_mesh
 from ringrl.ops.precision import accumulator_dtype
-from ringrl.parallel.gather import gather
+from ringrl.parallel.gather import any_probed, flattened, gather, settled
 from ringrl.parallel.sharding import parameter_specs
 from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
 
@@ -155,14 +155,18 @@ class SequenceAgent:
         self, parameters: Parameters, chain: Chain, key: jax.Array | None
     ) -> tuple[TokenModel, Float[Array, "B P M"]]:
         """The model, and its hidden states where actions are read."""
-        gather_layer = None
+        # Without a mesh there is nothing to gather; gradients are still rounded where a layer makes them.
+        gather_layer = settled if self._specs is None and any_probed(parameters) else None
         if self._specs is not None and inside_mesh():
             specs = dict(self._specs)
             layers = jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs["transformer"]["layers"])
             gather_layer = functools.partial(_gather_state, jax.tree.leaves(layers), self.compute_dtype)
             specs["transformer"] = {**specs["transformer"], "layers": jax.tree.map(lambda _: PartitionSpec(), layers)}
             parameters = gather(parameters, specs)
-        model = self._bind(parameters)
+        transformer = dict(parameters["transformer"])
+        layers = transformer.pop("layers")  # settled one by one, inside the scan
+        others = settled({**parameters, "transformer": transformer})
+        model = self._bind({**others, "transformer": {**others["transformer"], "layers": layers}})
         per_step = self.tokens_per_step
         hidden = model.transformer(
             model.embedding(chain),
@@ -182,5 +186,5 @@ class SequenceAgent:
 
 
 def _gather_state(specs: list[PartitionSpec], dtype: Any, state: nnx.State) -> nnx.State:
-    leaves, structure = jax.tree.flatten(state)
-    return jax.tree.unflatten(structure, gather(leaves, specs, dtype))
+    leaves, structure = flattened(state)
+    return settled(jax.tree.unflatten(structure, gather(leaves, specs, dtype)))

@@ -14,7 +14,7 @@ import enum
 import functools
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,8 @@ class Collective:
     group: int  # devices that take part together; of a permute, all
     senders: float  # the share of devices that send anything, below 1 in permutes alone
     times: int  # that it runs in one execution of the program
+    counted: bool = True  # False in a loop that does not say how often it runs, and counts as once
+    loop: str = ""  # the place of the outermost loop around it that is of one pass: passes may share what is inside
 
     @property
     def bytes_sent(self) -> float:
@@ -96,11 +98,11 @@ class Collective:
         return f"{self.times} x {self.kind} {self.name} of {arrays} among {self.group}, from {self.scope}"
 
 
-def collectives(text: str) -> list[Collective]:
+def collectives(text: str, *, uncounted: bool = False) -> list[Collective]:
     """Every collective of a compiled program (`compiled.as_text()`) that runs at all.
 
-    Of a conditional's branches each counts as taken. Raises RingRLError for a loop around collectives that does not
-    say how often it runs.
+    Of a conditional's branches each counts as taken. A loop around collectives that does not say how often it runs
+    counts as once with `uncounted`; else raises RingRLError.
     """
     computations = dict(read_computations(text.splitlines()))
     devices = _DEVICES.search(text.partition("\n")[0])
@@ -118,7 +120,20 @@ def collectives(text: str) -> list[Collective]:
             elif not step.opcode.endswith(("-done", "-update")):  # their start has called what they name
                 within = [one for called in step.called for one in inside(called)]
                 times = _trips(step, computations) if step.opcode == "while" and within else 1
-                found += [dataclasses.replace(one, times=one.times * times) for one in within]
+                if times is None and not uncounted:
+                    raise RingRLError(
+                        f"The loop {step.name} does not say how often it runs, so what it sends cannot be counted."
+                    )
+                place = _place(step) if step.opcode == "while" else ""
+                found += [
+                    dataclasses.replace(
+                        one,
+                        times=one.times * (times or 1),
+                        counted=one.counted and times is not None,
+                        loop=place if "jvp(" in place else one.loop,
+                    )
+                    for one in within
+                ]
         return tuple(found)
 
     return list(inside(_entry(text)))
@@ -141,14 +156,17 @@ def _collective(step: Instruction, kind: Kind, types: dict[str, tuple[ArrayType,
     results = _arrays(step.result)
     if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # what goes in stands first
         results = results[len(operands) : 2 * len(operands)]
-    scope = _SCOPE.search(step.rest)
     senders = 1.0
     if kind is Kind.permute:
         pairs = _PAIRS.search(step.rest)
         sent = [pair for pair in _PAIR.findall(pairs.group(1) if pairs else "") if pair[0] != pair[1]]
         senders = len(sent) / devices
-    name = scope.group(1) if scope else ""
-    return Collective(step.name, kind, name, operands, results, _group(step, devices), senders, 1)
+    return Collective(step.name, kind, _place(step), operands, results, _group(step, devices), senders, 1)
+
+
+def _place(step: Instruction) -> str:
+    found = _SCOPE.search(step.rest)
+    return found.group(1) if found else ""
 
 
 def _group(step: Instruction, devices: int) -> int:
@@ -170,8 +188,11 @@ def _arrays(result: str) -> tuple[ArrayType, ...]:
     )
 
 
-def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int:
-    """As the compiler notes it; else the one number that the loop's condition holds, up to which it counts from 0."""
+def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:
+    """As the compiler notes it; else the one number that the loop's condition holds, up to which it counts from 0.
+
+    None where there is no one such number.
+    """
     known = _TRIPS.search(loop.rest)
     if known:
         return int(known.group(1))
@@ -182,23 +203,27 @@ def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int
     below = any(step.opcode == "compare" and "direction=LT" in step.rest for step in steps)
     if len(bounds) == 1 and below and (bound := bounds.pop()).isdecimal():
         return int(bound)
-    raise RingRLError(f"The loop {loop.name} does not say how often it runs, so what it sends cannot be counted.")
+    return None
 
 
-def estimate(agent: SequenceAgent, chains: int, steps: int, pieces: int = 1) -> dict[Kind, float]:
+def estimate(
+    agent: SequenceAgent, chains: int, steps: int, pieces: int = 1, gradient_dtype: Any = jnp.float32
+) -> dict[Kind, float]:
     """On paper, the same as `bytes_sent` of the agent's training step: bytes, by one device in one step, by kind.
 
-    `chains` chains of `steps` steps over the agent's mesh, in `pieces` pieces (`training.gradient_accumulation`); of
-    the strategies, the three that spread a chain and `blockwise`. Attention: `_ring` and `_ulysses`; parameters and
-    their gradients: `_parameters`; norms and means: `_scalars`. A compiler may send less: round a ring of two, and in
-    one piece, XLA sends once what forward and backward pass send alike. Raises RingRLError for an agent without a mesh.
+    `chains` chains of `steps` steps over the agent's mesh, in `pieces` pieces (`training.gradient_accumulation`), with
+    gradients in `gradient_dtype` (`training.gradient_precision`); of the strategies, the three that spread a chain and
+    `blockwise`. Attention: `_ring` and `_ulysses`; parameters and their gradients: `_parameters`; norms and means:
+    `_scalars`. A compiler may send less: round a ring of two, and in one piece, XLA sends once what forward and
+    backward pass send alike; or more: XLA for CPUs adds bfloat16 up in float32. Raises RingRLError for an agent without
+    a mesh.
     """
     mesh = agent.mesh
     if mesh is None:
         raise RingRLError("An agent without a mesh sends nothing: give it one of ringrl.parallel.make_mesh.")
     part = chains * steps * agent.tokens_per_step / mesh.size  # tokens of a device
     exchanged, labels = _ulysses(agent, mesh, part)
-    gathered, scattered, reduced = _parameters(agent, mesh, pieces)
+    gathered, scattered, reduced = _parameters(agent, mesh, pieces, jnp.dtype(gradient_dtype).itemsize)
     return {
         Kind.permute: _ring(agent, mesh, part),
         Kind.all_gather: gathered + labels,
@@ -259,13 +284,15 @@ def _ulysses(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> tupl
     return exchanged, label_passes * part * 2 * _LABEL_BYTES * (exchange - 1)
 
 
-def _parameters(agent: SequenceAgent, mesh: jax.sharding.Mesh, pieces: int) -> tuple[float, float, float]:
+def _parameters(
+    agent: SequenceAgent, mesh: jax.sharding.Mesh, pieces: int, gradient: int
+) -> tuple[float, float, float]:
     """All-gathers of parameters, reduce-scatters and all-reduces of their gradients (`ringrl.parallel.gather`).
 
     Of a parameter of e elements in n parts (n - 1) / n e travel: those of layers forward and backward, in the dtype of
     the computation, in every piece; the others once, in float32, since XLA gathers before its loop over pieces what is
-    the same in all. Gradients once a piece, in float32. Over the m devices that hold the same part, gradients are
-    all-reduced, once: 2 (m - 1) / m of that part.
+    the same in all. Gradients once a piece, in `gradient` bytes an element. Over the m devices that hold the same part,
+    gradients are all-reduced, once: 2 (m - 1) / m of that part; of several pieces it is the sum, in float32.
     """
     gathered = scattered = reduced = 0.0
     narrow = jnp.dtype(agent.compute_dtype).itemsize
@@ -275,8 +302,8 @@ def _parameters(agent: SequenceAgent, mesh: jax.sharding.Mesh, pieces: int) -> t
         same = mesh.size // parts
         share = whole * (parts - 1) / parts
         gathered += share * (2 * pieces * narrow if "transformer/layers/" in placed.path else wide)
-        scattered += share * pieces * wide
-        reduced += _all_reduced(same) * placed.bytes_per_device
+        scattered += share * pieces * gradient
+        reduced += _all_reduced(same) * placed.bytes_per_device / wide * (gradient if pieces == 1 else wide)
     return gathered, scattered, reduced
 
 

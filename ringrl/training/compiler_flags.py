@@ -12,9 +12,12 @@ import jax
 Flags = dict[str, bool | int]
 
 _OLD_TPU: Flags = {"xla_enable_async_collective_permute": True}  # else a transfer is one instruction, and all wait
-_NVIDIA: Flags = {  # else one transfer at a time is under way, and gradients wait for keys and values
+_NVIDIA: Flags = {
+    # Else one transfer at a time is under way, and gradients wait for keys and values.
     "xla_gpu_experimental_parallel_collective_overlap_limit": 4,
     "xla_gpu_enable_latency_hiding_scheduler": True,
+    # All arrays of a hop in one transfer: positions and segments alone, small as they are, start when the work is done.
+    "xla_gpu_collective_permute_combine_threshold_bytes": 2**40,
 }
 _FLAGS = (("TPU v2", _OLD_TPU), ("TPU v3", _OLD_TPU), ("NVIDIA", _NVIDIA), ("Tesla", _NVIDIA))
 

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 
 
 class Precision(enum.StrEnum):
@@ -43,6 +43,7 @@ class TrainingConfig:
     batch_size: int = 32  # chains in an optimiser step
     gradient_accumulation: int = 1  # pieces the batch is split into
     precision: Precision = Precision.float32
+    gradient_precision: Precision = Precision.float32  # of gradients as devices add them up and keep them
     log_every: int = 10
     histogram_every: int = 0
     evaluate_every: int = 0  # the end of training always evaluates
@@ -55,6 +56,8 @@ class TrainingConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
+        for name in ("precision", "gradient_precision"):
+            object.__setattr__(self, name, choice(f"training.{name}", getattr(self, name), Precision))
         if self.steps < 1 or self.batch_size < 1 or self.gradient_accumulation < 1:
             raise RingRLError("training.steps, batch_size and gradient_accumulation must be at least 1.")
         if not self.save_every_minutes >= 0:

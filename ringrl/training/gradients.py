@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.gather import sum_gradients
+from ringrl.parallel.gather import probed, probes_of, sum_gradients
 from ringrl.parallel.sharding import BATCH, parameter_specs
 from ringrl.training.state import Agent
 from ringrl.types import Chain, Metrics, Parameters
@@ -20,26 +20,30 @@ LossAndGradients = tuple[jax.Array, Metrics, Parameters]
 
 
 def loss_and_gradients(
-    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int
+    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int, dtype: Any = None
 ) -> LossAndGradients:
     """Loss, metrics and gradients of the whole batch, computed piece by piece; global arrays in and out.
 
     An agent's loss is a mean over supervised steps, so each device's piece counts by its number of them and the sum
     equals the mean over the whole batch, however unevenly it is filled.
+
+    `dtype`, of gradients until they are used: layer by layer they are rounded to it, summed over devices in it, and
+    kept in it. The last thing done to them, the division by the supervised steps, makes them wide again, one by one in
+    whatever uses them. Sums over pieces are kept in the parameters' own dtype, which is also what None means.
     """
     mesh = agent.mesh
     if mesh is None:
-        if pieces == 1:
+        if pieces == 1 and dtype is None:
             (loss, metrics), gradients = jax.value_and_grad(agent.loss, has_aux=True)(params, batch, dropout_key)
             return loss, metrics, gradients
-        return _weigh(*_sums(agent, params, batch, dropout_key, pieces))
+        return _weigh(*_sums(agent, params, batch, dropout_key, pieces, dtype), params)
     specs = parameter_specs(params, mesh)
 
     def on_each_device(params: Parameters, batch: Chain, dropout_key: jax.Array) -> LossAndGradients:
         axes = tuple(axis for axis, size in mesh.shape.items() if size > 1)
-        weight, sums, gradients = _sums(agent, params, batch, dropout_key, pieces)
+        weight, sums, gradients = _sums(agent, params, batch, dropout_key, pieces, dtype)
         weight, sums = jax.lax.psum((weight, sums), axes) if axes else (weight, sums)
-        return _weigh(weight, sums, sum_gradients(gradients, specs, axes))
+        return _weigh(weight, sums, sum_gradients(gradients, specs, axes), params)
 
     sharded = jax.shard_map(
         on_each_device,
@@ -63,40 +67,40 @@ def split_batch(batch: Chain, pieces: int) -> Chain:
 
 
 def _sums(
-    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int
+    agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int, dtype: Any
 ) -> tuple[jax.Array, Metrics, Parameters]:
     """Supervised steps; metrics, the loss among them, and gradients, each times them and summed over pieces."""
 
-    def weighted_loss(params: Parameters, piece: Chain, key: jax.Array) -> tuple[jax.Array, Any]:
-        loss, metrics = agent.loss(params, piece, key)
+    def weighted_loss(by: Parameters, piece: Chain, key: jax.Array) -> tuple[jax.Array, Any]:
+        loss, metrics = agent.loss(by if dtype is None else probed(params, by), piece, key)
         metrics = dict(metrics)
         weight = jax.lax.stop_gradient(metrics.pop("supervised_steps").astype(loss.dtype))
         metrics = {name: value.astype(loss.dtype) * weight for name, value in {**metrics, "loss": loss}.items()}
         return metrics["loss"], (weight, metrics)
 
     gradient = jax.grad(weighted_loss, has_aux=True)
+    by = params if dtype is None else probes_of(params, dtype)
     if pieces == 1:
-        gradients, (weight, metrics) = gradient(params, batch, dropout_key)
+        gradients, (weight, metrics) = gradient(by, batch, dropout_key)
         return weight, metrics, gradients
 
     def add_piece(total: Any, indexed_piece: tuple[jax.Array, Chain]) -> tuple[Any, None]:
         index, piece = indexed_piece
-        gradients, found = gradient(params, piece, jax.random.fold_in(dropout_key, index))
-        return jax.tree.map(jnp.add, total, (gradients, found)), None
+        found = gradient(by, piece, jax.random.fold_in(dropout_key, index))
+        return jax.tree.map(lambda sum_, part: sum_ + part.astype(sum_.dtype), total, found), None
 
     split = split_batch(batch, pieces)
     first = jax.tree.map(lambda leaf: leaf[0], split)
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient, params, first, dropout_key)
-    )
+    _, others = jax.eval_shape(gradient, by, first, dropout_key)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (params, others))
     (gradients, (weight, metrics)), _ = jax.lax.scan(add_piece, nothing, (jnp.arange(pieces), split), length=pieces)
     return weight, metrics, gradients
 
 
-def _weigh(weight: jax.Array, sums: Metrics, gradients: Parameters) -> LossAndGradients:
-    """Means from sums over supervised steps."""
+def _weigh(weight: jax.Array, sums: Metrics, gradients: Parameters, params: Parameters) -> LossAndGradients:
+    """Means from sums over supervised steps; gradients of the parameters' dtypes."""
     scale = 1.0 / jnp.maximum(weight, 1.0)
     means = {name: value * scale for name, value in sums.items()}
     loss = means.pop("loss")
-    gradients = jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradients)
+    gradients = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype) * scale.astype(like.dtype), gradients, params)
     return loss, {**means, "supervised_steps": weight}, gradients

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.training.compiler_flags import compiler_flags
-from ringrl.training.config import TrainingConfig
+from ringrl.training.config import Precision, TrainingConfig
 from ringrl.training.gradients import loss_and_gradients
 from ringrl.training.optimizer import learning_rate_schedule, make_optimizer
 from ringrl.training.state import Agent, TrainState, state_shardings
@@ -32,10 +32,12 @@ def make_train_step(
     transform = optimizer if optimizer is not None else make_optimizer(training)
     schedule = learning_rate_schedule(training)
     pieces = training.gradient_accumulation
+    # None where they are as wide as the parameters anyway, whatever that is.
+    dtype = None if training.gradient_precision is Precision.float32 else jnp.dtype(training.gradient_precision.value)
 
     def train_step(state: TrainState, batch: Chain) -> tuple[TrainState, Metrics]:
         dropout_key = jax.random.fold_in(state.key, state.step)
-        loss, agent_metrics, gradients = loss_and_gradients(agent, state.params, batch, dropout_key, pieces)
+        loss, agent_metrics, gradients = loss_and_gradients(agent, state.params, batch, dropout_key, pieces, dtype)
         with jax.named_scope("optimizer"):
             return update(state, loss, agent_metrics, gradients)
 

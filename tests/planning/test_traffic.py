@@ -83,7 +83,17 @@ def test_a_loop_without_a_count_is_refused() -> None:
     line = "  %one = f32[8,4] all-reduce(%x), replica_groups={}\n"
     with pytest.raises(RingRLError, match="does not say how often"):
         collectives(program(line, "", "  %bound = s32[] parameter(0)\n"))
+    (found,) = collectives(program(line, "", "  %bound = s32[] parameter(0)\n"), uncounted=True)
+    assert (found.times, found.counted) == (1, False)
     assert collectives(program("", "", "  %bound = s32[] parameter(0)\n")) == [], "nothing is sent in it"
+
+
+@pytest.mark.parametrize("place", ["jit(f)/jvp()/while", "jit(f)/transpose(jvp())/while", "jit(f)/while"])
+def test_the_loop_of_a_pass_is_known(place: str) -> None:
+    """Compilers let passes share a body, whose own places are then those of one."""
+    line = "  %one = f32[8,4] all-reduce(%x), replica_groups={}\n"
+    found = only(program(line, f'{KNOWN}, metadata={{op_name="{place}"}}'))
+    assert (found.counted, found.loop) == (True, place if "jvp" in place else "")
 
 
 def test_no_program_is_refused() -> None:
