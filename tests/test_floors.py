@@ -21,7 +21,7 @@ ROOMS = {
     "training": {*BASE, "ops", "nn", "agents", "parallel"},
     "evaluation": {*BASE, "ops", "nn", "agents", "parallel", "envs"},
     "planning": {*BASE, "ops", "nn", "agents", "parallel", "training", "evaluation"},
-    "config": {*BASE, "ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation"},
+    "config": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")},
     "cli": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")}
     | {"config", "envs"},
     "envs": set(),

@@ -15,6 +15,7 @@ SUMMARIES = {
     "data": "list the data there are, or show what is in a set",
     "train": "train an agent on a data set, evaluating as it goes",
     "eval": "roll out n trials of a trained agent",
+    "plan": "compile the training step for a named cluster, without having it",
     "report": "gather runs into a table with intervals and a figure",
     "bench": "measure attention on this machine, beside others: ringrl bench attention",
 }

@@ -43,14 +43,21 @@ def normalise(command: str, arguments: Sequence[str]) -> list[str]:
     """What users type, as Hydra wants it.
 
     `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; a
-    key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`; and `bench
-    attention` for `bench benchmark=attention`.
+    key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
+    attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology.
     """
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
     texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
     texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in texts]
+    texts = [word for text in texts for word in _target(text)]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
+
+
+def _target(text: str) -> list[str]:
+    """`target=TOPOLOGY`, where a topology has a colon and a name has none."""
+    key, _, topology = text.partition("=")
+    return ["target=custom", f"target.topology='{topology}'"] if key == "target" and ":" in topology else [text]
 
 
 def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:

@@ -10,6 +10,7 @@ from ringrl.config.data import (
     Rewards,
     StorageFormat,
 )
+from ringrl.config.plan import PlanCommand, Search
 from ringrl.config.tools import BenchCommand, Benchmark, ReportCommand
 from ringrl.config.train import EnvConfig, EvalCommand, TrainCommand, Which
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "data": DataCommand,
     "report": ReportCommand,
     "bench": BenchCommand,
+    "plan": PlanCommand,
 }
 
 __all__ = [
@@ -35,8 +37,10 @@ __all__ = [
     "EvalCommand",
     "ImportCommand",
     "ImportSource",
+    "PlanCommand",
     "ReportCommand",
     "Rewards",
+    "Search",
     "StorageFormat",
     "TrainCommand",
     "Which",

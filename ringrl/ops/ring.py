@@ -55,6 +55,12 @@ def send_block(ring: Ring, block: KeyBlock) -> KeyBlock:
     return KeyBlock(ring.send(block.key), ring.send(block.value), Labels(labels[0], labels[1]))
 
 
+def send_gradients(ring: Ring, gradients: Any) -> Any:
+    """What earlier devices found for the keys and values that are one hop ahead."""
+    with jax.named_scope("gradients"):  # ringrl.planning.places knows them by this name
+        return ring.send(gradients)
+
+
 def wait(part: Any, arriving: Any) -> Any:
     """Both as they are, for use when what arrives has arrived and the part is computed.
 
@@ -138,7 +144,7 @@ def ring_backward(
 
     def hop(carry, _):
         block, query_gradient, gradients_behind = carry
-        arriving = send_block(ring, block), ring.send(gradients_behind)
+        arriving = send_block(ring, block), send_gradients(ring, gradients_behind)
         (query_part, key_parts), (next_block, gradients_arrived) = wait(differentiate(block), arriving)
         return (next_block, query_gradient + query_part, _add(gradients_arrived, key_parts)), None
 
@@ -150,7 +156,7 @@ def ring_backward(
             (query_part, gradients), next_block = wait(differentiate(block), next_block)  # nothing is behind it yet
             start = next_block, query_gradient + query_part, gradients
             (block, query_gradient, gradients), _ = jax.lax.scan(hop, start, length=ring.hops - 1)
-            gradients_arrived = ring.send(gradients)
+            gradients_arrived = send_gradients(ring, gradients)
         query_part, gradients = differentiate(block)
         if ring.hops:
             (query_part, gradients), gradients_arrived = wait((query_part, gradients), gradients_arrived)

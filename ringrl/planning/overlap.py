@@ -1,8 +1,9 @@
-"""What a schedule does while a ring's blocks travel: read from the text of a compiled, scheduled program.
+"""What a schedule does while arrays travel: read from the text of a compiled, scheduled program.
 
-A compiler that can let communication run beside computation splits a `collective-permute` into `-start` and `-done`,
-and its schedule, which is the order of the lines, puts work between them. Work that counts is matrix products: the
-ring's block loop. What stands between may overlap; whether it hides the transfer, no text can tell.
+A compiler that can let communication run beside computation splits a `collective-permute`, or another collective, into
+`-start` and `-done`, and its schedule, which is the order of the lines, puts work between them. Work that counts is
+matrix products: the ring's block loop. What stands between may overlap; whether it hides the transfer, no text can
+tell.
 """
 
 import dataclasses
@@ -19,18 +20,21 @@ _NAME, _SHAPE, _OPERATION = re.compile(r"%([\w.-]+)"), re.compile(r"\w+\[[\d,]*\
 _IS_SYNCHRONOUS = '"is_sync":true'  # a GPU's note on a start whose done follows at once
 _MATRIX_PRODUCTS = ("dot", "convolution", "ragged-dot")  # a TPU's programs write a convolution for each
 _MATRIX_LIBRARIES = re.compile(r'custom_call_target="(?:\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mosaic)')
+COLLECTIVES = ("collective-permute", "all-gather", "reduce-scatter", "all-to-all", "all-reduce")
 
 
 @dataclasses.dataclass(frozen=True)
-class Permute:
-    """A transfer to another device, and the matrix products that the schedule puts between its start and its done."""
+class Flight:
+    """A collective, and the matrix products that the schedule puts between its start and its done."""
 
-    name: str
+    name: str  # of what starts it
     computation: str  # the body of a loop, say
     operation: str  # where the program asked for it, as JAX names places
     shapes: tuple[str, ...]  # compilers may send several arrays at once
     synchronous: bool  # nothing else runs meanwhile
     across: tuple[str, ...]  # loops and other instructions that hold matrix products, in order
+    kind: str = COLLECTIVES[0]
+    wrapped: str = ""  # the name of the collective itself, where a general start holds it
 
     @property
     def exposed(self) -> bool:
@@ -69,29 +73,41 @@ class Instruction:
         return _NAME.findall(self.rest[:end])
 
 
+Permute = Flight  # of the first kind
+
+
 def permutes(text: str) -> list[Permute]:
     """Every permute of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
 
-    Raises RingRLError for a program that is not scheduled, the order of whose lines means nothing, and for a permute
+    Raises RingRLError where `flights` does.
+    """
+    return [flight for flight in flights(text) if flight.kind == COLLECTIVES[0]]
+
+
+def flights(text: str) -> list[Flight]:
+    """Every collective of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
+
+    Raises RingRLError for a program that is not scheduled, the order of whose lines means nothing, and for a collective
     whose done stands in another computation than its start.
     """
     if "is_scheduled=true" not in text.partition("\n")[0]:
         raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
     computations = dict(read_computations(text.splitlines()))
     heavy = _with_matrix_products(computations)
-    asynchronous = {
-        called
+    wrapped = {
+        called: inner
         for steps in computations.values()
         for step in steps
         if step.opcode == "async-start"
         for called in step.called
-        if any(inner.opcode == "collective-permute" for inner in computations[called])
+        for inner in computations[called]
+        if inner.opcode in COLLECTIVES
     }
     return [
-        permute
+        flight
         for name, steps in computations.items()
-        if name not in asynchronous  # what it wraps is counted where it is started
-        for permute in _permutes_of(name, steps, heavy, asynchronous)
+        if name not in wrapped  # what it wraps is counted where it is started
+        for flight in _flights_of(name, steps, heavy, wrapped)
     ]
 
 
@@ -135,33 +151,43 @@ def _is_heavy(step: Instruction, heavy: set[str]) -> bool:
     )
 
 
-def _permutes_of(
-    computation: str, steps: list[Instruction], heavy: set[str], asynchronous: set[str]
-) -> Iterator[Permute]:
+def _flights_of(
+    computation: str, steps: list[Instruction], heavy: set[str], wrapped: dict[str, Instruction]
+) -> Iterator[Flight]:
     work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
-    done_at = {name: place for place, step in enumerate(steps) if _is_done(step) for name in step.operands}
+    done_at: dict[str, int] = {}
+    for place in reversed(range(len(steps))):  # updates, between start and done, are done where their done is
+        step = steps[place]
+        if _is_done(step):
+            done_at |= dict.fromkeys(step.operands, place)
+        elif step.opcode.endswith("-update") and step.name in done_at:
+            done_at |= dict.fromkeys(step.operands, done_at[step.name])
     for place, step in enumerate(steps):
-        wrapped = step.opcode == "async-start" and not asynchronous.isdisjoint(step.called)
-        started = wrapped or step.opcode == "collective-permute-start"
-        if not (started or step.opcode == "collective-permute"):
+        inner = next((wrapped[called] for called in step.called if called in wrapped), None)
+        inner = inner if step.opcode == "async-start" else None
+        kind = (inner or step).opcode.removesuffix("-start")
+        if kind not in COLLECTIVES:
             continue
+        started = inner is not None or step.opcode != kind
         synchronous = not started or _IS_SYNCHRONOUS in step.rest
         done = done_at.get(step.name) if started else place
         if done is None:
             raise RingRLError(f"{step.name} starts in {computation} and is done elsewhere: no one order holds both.")
-        operation = _OPERATION.search(step.rest)
-        yield Permute(
+        operation = _OPERATION.search(step.rest) or (_OPERATION.search(inner.rest) if inner else None)
+        yield Flight(
             step.name,
             computation,
             operation.group(1) if operation else "",
             _sent(step),
             synchronous,
             () if synchronous else tuple(name for at, name in work if place < at < done),
+            kind,
+            inner.name if inner else "",
         )
 
 
 def _is_done(step: Instruction) -> bool:
-    return step.opcode in ("collective-permute-done", "async-done")
+    return step.opcode == "async-done" or step.opcode.removesuffix("-done") in COLLECTIVES
 
 
 def _sent(step: Instruction) -> tuple[str, ...]:

@@ -1,33 +1,18 @@
-"""The schedule that a target's own compiler emits for attention, found in a process of its own.
-
-A process of its own, because the compilers of absent devices are told so by environment variables that JAX reads when
-it starts, and because they lie in a folder (`make aot`) that no other program should find: where JAX sees `libtpu`,
-it looks for a TPU.
-"""
+"""The schedule that a target's own compiler emits for attention, found in a process of its own."""
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program, compile_attention
 from ringrl.planning.overlap import Permute, permutes
+from ringrl.planning.process import run_apart
 from ringrl.planning.topology import topology_mesh
 
-COMPILERS = Path(sys.prefix) / "aot"  # where `make aot` puts them
-_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a second process finds a lock file
-    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # no CUDA libraries here
-}
 _HOME = "/home/"  # the scope in which the ring sends gradients home
 
 
@@ -67,16 +52,7 @@ def schedule(request: Request) -> Schedule:
 
     Raises RingRLError for an unknown target and where its compiler is missing or refuses.
     """
-    paths = [str(COMPILERS), *sys.path]
-    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    asked = json.dumps(dataclasses.asdict(request))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "ringrl.planning.schedules", asked],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_apart("ringrl.planning.schedules", [json.dumps(dataclasses.asdict(request))])
     if done.returncode:
         raise RingRLError((done.stderr.strip().splitlines() or ["the compiler died"])[-1])
     found = json.loads(done.stdout.splitlines()[-1])

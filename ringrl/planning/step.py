@@ -46,9 +46,13 @@ def compile_step(
     Its text and memory can be read; `compiler_options` stand in the place of the trainer's own. Raises RingRLError
     where agent and mesh do not fit, JAX's ValueError where chains or steps do not divide among the devices.
     """
+    return lower_step(agent, training, chains, steps).compile(compiler_options=compiler_options)
+
+
+def lower_step(agent: SequenceAgent, training: TrainingConfig, chains: int, steps: int) -> Any:
+    """The same before it is compiled: JAX's `Lowered`, whose text is the program as traced."""
     step = make_train_step(agent, training)
-    lowered = step.lower(abstract_state(agent, training), abstract_batch(agent, chains, steps))
-    return lowered.compile(compiler_options=compiler_options)
+    return step.lower(abstract_state(agent, training), abstract_batch(agent, chains, steps))
 
 
 def abstract_state(agent: SequenceAgent, training: TrainingConfig) -> TrainState:

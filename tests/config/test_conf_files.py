@@ -7,6 +7,7 @@ import pytest
 
 from ringrl.cli.compose import command_from, conf_folder, register_schemas
 from ringrl.config import COMMANDS, CollectCommand, TrainCommand
+from ringrl.planning.targets import settle
 
 CONF = conf_folder()
 NEEDED = {
@@ -17,6 +18,7 @@ NEEDED = {
     "data": [],
     "report": [],
     "bench": [],
+    "plan": ["tokens=1048576"],
 }
 AGENTS = ("at", "dt", "bc", "bc10")
 
@@ -36,7 +38,7 @@ def compose(command: str, *overrides: str):
 
 def test_all_groups_are_covered() -> None:
     found = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    assert found == {*TRAIN_GROUPS, "collection", "behavior", "experiment", "tuning"}
+    assert found == {*TRAIN_GROUPS, "collection", "behavior", "experiment", "target", "tuning"}
 
 
 TRAIN_GROUPS = ("agent", "model", "attention", "data", "env", "training", "evaluation", "cluster")
@@ -55,6 +57,15 @@ def test_train_groups_build(group: str, choice: str) -> None:
         assert built.agent.name == choice
     if group == "data" and not needed:
         assert built.data.name
+
+
+@pytest.mark.parametrize("choice", [name for name in choices("target") if name != "custom"])
+def test_targets_build_and_have_all_figures(choice: str) -> None:
+    built = settle(compose("plan", f"target={choice}").target)
+    assert built.name == choice
+    assert built.devices > 0
+    assert min(built.memory, built.peak_flops, built.bandwidth) > 0
+    assert built.source
 
 
 @pytest.mark.parametrize("agent", AGENTS)

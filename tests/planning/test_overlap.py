@@ -10,7 +10,7 @@ import pytest
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
-from ringrl.planning.overlap import Permute, permutes
+from ringrl.planning.overlap import COLLECTIVES, Flight, flights, permutes
 from ringrl.planning.schedules import Request, Schedule, schedule
 
 HEADER = "HloModule jit_ring, is_scheduled=true, entry_computation_layout={(bf16[8,4]{1,0:T(8,128)})->bf16[8,4]{1,0}}\n"
@@ -58,14 +58,14 @@ def program(*steps: str) -> str:
     )
 
 
-def only(text: str) -> Permute:
+def only(text: str) -> Flight:
     (found,) = permutes(text)
     return found
 
 
 def test_across_the_block_loop() -> None:
     found = only(program(START, LIGHT_WORK, WORK, DONE))
-    assert found == Permute("start", "hop", "jit(f)/hop", ("bf16[8,4]",), False, ("while.9",))
+    assert found == Flight("start", "hop", "jit(f)/hop", ("bf16[8,4]",), False, ("while.9",))
     assert not found.exposed
     assert str(found).endswith("across while.9")
 
@@ -121,8 +121,21 @@ def test_a_transfer_wrapped_in_a_general_start() -> None:
     start = "  %start = ((bf16[8,4]{1,0}), bf16[8,4]{1,0}, s32[]) async-start(%keys), calls=%wrapped\n"
     done = "  %done = bf16[8,4]{1,0} async-done(%start), calls=%wrapped\n"
     found = only(program(start, WORK, done).replace(HEADER, HEADER + WRAPPED))
-    assert found.name == "start", "what it wraps is not counted again"
+    assert (found.name, found.wrapped) == ("start", "permute.3"), "what it wraps is not counted again"
     assert found.across == ("while.9",)
+    update = "  %update = ((bf16[8,4]{1,0}), bf16[8,4]{1,0}, s32[]) async-update(%start), calls=%wrapped\n"
+    late = update + WORK + done.replace("%start", "%update")
+    assert only(program(start, late).replace(HEADER, HEADER + WRAPPED)).across == ("while.9",)
+
+
+@pytest.mark.parametrize("kind", COLLECTIVES)
+def test_other_collectives(kind: str) -> None:
+    start, done = (line.replace("collective-permute", kind) for line in (START, DONE))
+    (found,) = flights(program(start, WORK, done))
+    assert (found.kind, found.across, found.synchronous) == (kind, ("while.9",), False)
+    (found,) = flights(program(f"  %all = bf16[8,4]{{1,0}} {kind}(%keys), replica_groups={{}}\n", WORK))
+    assert (found.kind, found.exposed, found.synchronous) == (kind, True, True)
+    assert bool(permutes(program(start, WORK, done))) == (kind == "collective-permute")
 
 
 def test_a_branch_with_products_counts() -> None:

@@ -9,7 +9,9 @@ from ringrl.planning.compile import Program
 from ringrl.planning.schedules import Request, schedule
 
 
-@pytest.mark.parametrize("name", ["", "h100", "cpu:8", "v4", "v4:", "v4:2x", "v4:2x2x2x2", "v4 2x2x2", "b300:8"])
+@pytest.mark.parametrize(
+    "name", ["", "h100", "cpu", "v4", "v4:", "v4:2x", "v4:2x2x2x2", "v4 2x2x2", "b300:8", "h100:0"]
+)
 def test_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(RingRLError, match="Unknown topology"):
         topology.topology_devices(name)
@@ -20,6 +22,18 @@ def test_a_missing_compiler_says_how_to_install_it(name: str, monkeypatch: pytes
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RingRLError, match="make aot"):
         topology.topology_devices(name)
+
+
+def test_cpu_devices_are_those_of_this_process() -> None:
+    assert topology.topology_devices("cpu:3") == jax.devices()[:3]
+    mesh = topology.topology_mesh("cpu:8", fsdp=2)
+    assert mesh.devices.shape == (1, 2, 4, 1)
+    assert {device.platform for device in mesh.devices.flat} == {"cpu"}
+
+
+def test_too_few_cpu_devices_are_said_how_to_get() -> None:
+    with pytest.raises(RingRLError, match="JAX_NUM_CPU_DEVICES=16"):
+        topology.topology_devices("cpu:16")
 
 
 @pytest.mark.parametrize(
@@ -45,13 +59,14 @@ def test_a_mesh_takes_every_device(
 
 
 @pytest.mark.aot
-@pytest.mark.parametrize("target", ["v9:2x2", "v4:3x3", "h100:0"])
-def test_what_a_compiler_does_not_know_is_refused(target: str) -> None:
+def test_what_a_compiler_does_not_know_is_refused() -> None:
     with pytest.raises(RingRLError, match="Unknown topology"):
-        schedule(Request(target))
+        schedule(Request("v4:3x3x3"))
 
 
 @pytest.mark.aot
-@pytest.mark.parametrize(("target", "devices"), [("v4-core:2x2x1", 8), ("a100:2x8", 16)])
+@pytest.mark.parametrize(
+    ("target", "devices"), [("v4-core:2x2x1", 8), ("tpu7x:2x2x1", 8), ("a100:2x8", 16), ("h200:1", 1), ("b200:8", 8)]
+)
 def test_devices_of_a_topology(target: str, devices: int) -> None:
     assert schedule(Request(target, Program.forward)).devices == devices

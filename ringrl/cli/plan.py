@@ -1,0 +1,178 @@
+"""`ringrl plan`: what fits on a cluster that need not be here, by that cluster's own compiler."""
+
+import dataclasses
+import datetime
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
+from rich.console import Console, RenderableType
+
+from ringrl.cli import plan_tables as tables
+from ringrl.cli.compose import as_plain
+from ringrl.cli.console import output, progress_bar, table_width
+from ringrl.cli.plan_facts import fact_lines, facts
+from ringrl.config import PlanCommand, Search
+from ringrl.data import data_root
+from ringrl.errors import RingRLError
+from ringrl.evaluation.figures import save_png
+from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.planning.figures import candidates_figure, plan_figure
+from ringrl.planning.memory import largest_context, predicted
+from ringrl.planning.meshes import whole_cluster
+from ringrl.planning.plan import TRAJECTORY_STEPS, Plan, Report
+from ringrl.planning.process import compile_plan, has_compiler
+from ringrl.planning.search import Candidate, Compile, search_blocks, search_context, search_strategies
+from ringrl.planning.targets import settle
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was planned in the end, what to print of it, and what of it to draw and to keep."""
+
+    plan: Plan
+    shown: Sequence[RenderableType]
+    figure: Figure
+    reports: tuple[Report, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+
+def run(command: PlanCommand, folder: Path) -> None:
+    """Plan, print, and leave plan.json and plan.png in `folder`."""
+    console = output()
+    plan, notes = plan_of(command)
+    title = f"{model_name() or f'{plan.model.layers} layers of {plan.model.width}'} on {plan.target.name}"
+    if not command.compile or not has_compiler(plan.target):
+        if command.search in (Search.blocks, Search.strategy):
+            raise RingRLError(f"search={command.search} compares what compilers say: {how_to_install(plan)}")
+        if command.compile:
+            notes.append(f"No compiler for {plan.target.topology}: by the formula alone. {how_to_install(plan)}")
+        outcome = by_formula(command, plan, title)
+    else:
+        cache = data_root() / "plans" if command.cache else None
+        compile = functools.partial(compile_plan, cache=cache, scratch=folder)
+        outcome = by_compiler(command, plan, compile, title)
+
+    printed = Console(width=table_width(console), highlight=False)
+    for line in notes:
+        console.print(line)
+    for item in outcome.shown:
+        (console if isinstance(item, str) else printed).print(item)
+    write_atomically(folder / "plan.json", json.dumps(record(command, outcome), indent=1) + "\n")
+    save_png(outcome.figure, folder / "plan.png")
+    console.print(f"run folder: {folder}")
+
+
+def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) -> Outcome:
+    """One plan, or a search, each compiled."""
+    with progress_bar("compilations") as advance:
+        if command.search in (Search.blocks, Search.strategy):
+            compare = search_blocks if command.search is Search.blocks else search_strategies
+            candidates = compare(plan, compile, advance=advance)
+            table = tables.candidates_table(str(command.search), candidates)
+            figure = candidates_figure(candidates, title=title)
+            return Outcome(plan, [table], figure, candidates=tuple(candidates))
+        if command.search is Search.context:
+            guess = largest_context(plan)
+            found = search_context(plan, compile, guess, bisect=command.bisect, advance=advance)
+            reports, shown = found.reports, [tables.search_table(plan, found)]
+            report, verdict = found.largest, tables.found_verdict(plan, found)
+        else:
+            advance(0, 1)
+            report = compile(plan)
+            reports, shown, verdict = (report,), [], tables.verdict(plan, report)
+    of_reports = [plan.of(report.tokens) for report in reports]
+    formula = {one.tokens: predicted(one).terms for one in of_reports}
+    figure = plan_figure(reports, title=title, predicted=formula)
+    if report is None:
+        return Outcome(of_reports[-1], [*shown, verdict], figure, tuple(reports))
+    plan = plan.of(report.tokens)
+    if report.memory is not None:
+        shown += [tables.memory_table(report), tables.buffers_table(report), tables.transfers_table(report)]
+    shown += [*fact_lines(plan, model_name()), verdict]
+    return Outcome(plan, shown, figure, tuple(reports))
+
+
+def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
+    """The closed form alone, at once; every line of memory says so."""
+    largest = largest_context(plan) if command.search is Search.context else None
+    if largest == 0:
+        shortest = plan.of(1)
+        raise RingRLError(
+            f"Not even the shortest chain fits: {tables.formula_verdict(shortest, predicted(shortest).total)}"
+        )
+    plan = plan if largest is None else plan.of(largest)
+    terms = predicted(plan).terms
+    neighbours = {
+        one.tokens: predicted(one).terms for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
+    }
+    shown = [
+        tables.formula_table(plan, terms),
+        *fact_lines(plan, model_name(), by_formula=True),
+        tables.formula_verdict(plan, predicted(plan).total, largest),
+    ]
+    return Outcome(plan, shown, plan_figure((), title=f"{title}, by the formula", predicted=neighbours))
+
+
+def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
+    """The plan that a command asks for, and what had to be rounded or chosen for it, in lines.
+
+    Raises RingRLError for an unknown target and a mesh that does not make it up.
+    """
+    target, mesh, training, notes = settle(command.target), command.mesh, command.training, []
+    if all(size == 1 for size in mesh.sizes.values()) and target.devices > 1:
+        mesh = whole_cluster(command.attention.strategy, command.model.width, target.devices)
+    plan = Plan(
+        target=target,
+        tokens=command.tokens,
+        agent=command.agent,
+        model=command.model,
+        attention=command.attention,
+        mesh=mesh,
+        training=training,
+        data=command.shape,
+    )
+    groups = plan.sizes["data"] * plan.sizes["fsdp"] * training.gradient_accumulation
+    if training.batch_size % groups:
+        chains = training.batch_size + -training.batch_size % groups
+        notes.append(
+            f"training.batch_size={training.batch_size} is planned as {chains}: a chain for each group of devices."
+        )
+        plan = dataclasses.replace(plan, training=dataclasses.replace(training, batch_size=chains))
+    if command.trajectories:
+        plan = dataclasses.replace(plan, tokens=command.trajectories * TRAJECTORY_STEPS * plan.tokens_per_step)
+    rounded = plan.of(plan.tokens)
+    if rounded.tokens != plan.tokens:
+        notes.append(f"{plan.tokens:,} tokens are planned as {rounded.tokens:,}, a multiple of {plan.multiple:,}.")
+    return rounded, notes
+
+
+def model_name() -> str:
+    """Of conf/model; empty where single keys of the model were changed, so that it is no longer that one."""
+    hydra = HydraConfig.get()
+    changed = any(word.lstrip("+~").startswith("model.") for word in hydra.overrides.task)
+    return "" if changed else str(hydra.runtime.choices.get("model", ""))
+
+
+def how_to_install(plan: Plan) -> str:
+    """In a sentence."""
+    extra = "tpu" if plan.target.platform == "tpu" else "cuda"
+    return f"`make aot` installs compilers for TPUs and NVIDIA GPUs (elsewhere: pip install 'ringrl[{extra}]')."
+
+
+def record(command: PlanCommand, outcome: Outcome) -> dict[str, Any]:
+    """plan.json: what was asked, what compilers and formula say, and of which version."""
+    return {
+        "config": as_plain(command),
+        "plan": json.loads(outcome.plan.to_json()),
+        "facts": facts(outcome.plan, model_name()),
+        "formula": {**predicted(outcome.plan).terms, "total": predicted(outcome.plan).total},
+        "reports": [dataclasses.asdict(report) for report in outcome.reports],
+        "candidates": [dataclasses.asdict(candidate) for candidate in outcome.candidates],
+        "date": datetime.date.today().isoformat(),
+        "git_commit": git_commit(),
+    }

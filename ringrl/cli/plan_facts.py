@@ -1,0 +1,69 @@
+"""What is known of a plan without compiling it: FLOPs, the shortest chain a hop may hide in, the paper beside it."""
+
+import dataclasses
+import math
+from typing import Any
+
+from ringrl.cli.plan_tables import paper_line
+from ringrl.ops.config import Layout
+from ringrl.planning.figures import context_name
+from ringrl.planning.paper import paper_context
+from ringrl.planning.plan import Plan
+from ringrl.planning.roofline import meets, plan_minimum
+from ringrl.planning.work import step_work
+
+
+def facts(plan: Plan, model_name: str) -> dict[str, Any]:
+    """Numbers for plan.json."""
+    work, minimum = step_work(plan), plan_minimum(plan)
+    return {
+        "tokens": plan.tokens,
+        "tokens_per_device": plan.tokens_per_device,
+        "trajectories_of_1000_steps": plan.trajectories,
+        "paper_tokens": paper_context(plan.target.name, model_name),
+        "flops": {
+            "needed": work.needed,
+            "computed": work.computed,
+            "attention_needed": work.attention,
+            "attention_computed": work.attention_computed,
+            "attention_of_the_busiest_device": work.busiest_attention,
+            "attention_of_the_critical_path": work.critical_attention,
+        },
+        "minimal_block": minimum.block,
+        "minimal_sequence_of_a_device": minimum.sequence,
+        "meets_minimal_block": meets(plan),
+    }
+
+
+def fact_lines(plan: Plan, model_name: str, *, by_formula: bool = False) -> list[str]:
+    """The same in sentences; FLOPs and minima are arithmetic, whoever said what the memory is."""
+    work, minimum, part = step_work(plan), plan_minimum(plan), plan.tokens // plan.sequence_devices
+    lines = [
+        f"{context_name(plan.tokens)} tokens are {plan.trajectories:,.5g} trajectories of 1,000 steps "
+        f"({plan.tokens_per_step} tokens a step), {part:,} tokens a device.",
+        f"FLOPs of a step: {work.needed:.3g} needed, {work.computed:.3g} computed; attention is "
+        f"{work.attention / work.needed:.0%} of those needed, and of the attention computed "
+        f"{work.useful_attention:.0%} is needed (causal); the critical path is balanced to {work.balance:.0%}.",
+    ]
+    if (better := _better_layout(plan, work.balance)) is not None:
+        lines.append(better)
+    if minimum.block:
+        judged = "is" if minimum.is_met(part) else "is NOT"
+        six = "is" if minimum.is_met_as_the_paper_counts(part) else "is NOT"
+        lines.append(
+            f"For a hop to take no longer than the attention beside it: {math.ceil(minimum.block):,} tokens a device, "
+            f"which {judged} met; the paper's six blocks, {math.ceil(minimum.sequence):,} tokens, {six} met."
+        )
+    beside = paper_line(plan, plan.tokens, model_name, by_formula=by_formula)
+    return [*lines, beside] if beside else lines
+
+
+def _better_layout(plan: Plan, balance: float) -> str | None:
+    """Advice, where another layout leaves the ring's devices waiting less."""
+    if not plan.attention.strategy.is_sharded or plan.attention.layout is Layout.zigzag:
+        return None
+    zigzag = dataclasses.replace(plan, attention=dataclasses.replace(plan.attention, layout=Layout.zigzag))
+    balanced = step_work(zigzag.of(plan.tokens)).balance
+    if balanced < balance + 0.05:
+        return None
+    return f"With attention.layout=zigzag it would be balanced to {balanced:.0%}: devices wait less for each other."

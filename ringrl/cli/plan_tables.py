@@ -1,0 +1,171 @@
+"""What `ringrl plan` says on a terminal, and no more than its compilers said: never a speed, or what a run would do."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from ringrl.planning.figures import GIB, context_name, kinds, wanted, wanted_gib
+from ringrl.planning.paper import paper_context
+from ringrl.planning.plan import Plan, Report
+from ringrl.planning.search import MAX_TOKENS, Candidate, Found
+
+BY_FORMULA = "by the formula"
+
+
+def verdict(plan: Plan, report: Report, refused: Report | None = None) -> str:
+    """One sentence: what was accepted, and `refused` where that was asked too, by which compiler for which topology."""
+    topology, compiler = plan.target.topology, _compiler(plan, report)
+    tokens, schedule = f"{context_name(report.tokens)} tokens", hops(report)
+    if report.memory is None:
+        said = report.refusal.rstrip(".") or "it did not say why"
+        return f"Refused at {tokens} by {compiler} for {topology}: {said}."
+    size = _of(report)
+    if plan.target.platform == "tpu" and report.accepted:
+        beyond = "" if refused is None else f", refused at {context_name(refused.tokens)},"
+        said = f"Accepted at {tokens}{beyond} by {compiler} for {topology}: {size} a device"
+    else:
+        judged = "within" if report.accepted else "over"
+        said = f"The compiler ({compiler} for {topology}) reports {size} a device at {tokens}, {judged} the limit"
+        more = None if refused is None else wanted(refused)
+        if report.accepted and refused is not None and more is not None:
+            said += f", and {more / GIB:.2f} GiB at {context_name(refused.tokens)}, over it"
+    return f"{said}; the schedule puts {schedule} across compute." if schedule else f"{said}."
+
+
+def found_verdict(plan: Plan, found: Found) -> str:
+    """The same of a search, whatever its end."""
+    if found.largest is not None:
+        said = verdict(plan.of(found.largest.tokens), found.largest, found.refused)
+        if found.refused is None:
+            said += f" Nothing longer was asked: positions are int32, so a chain has at most {MAX_TOKENS:,} tokens."
+        return said
+    assert found.refused is not None  # a search that accepts nothing has been refused something
+    shortest = plan.of(found.refused.tokens)
+    return f"Not even the shortest chain fits. {verdict(shortest, found.refused)}"
+
+
+def formula_verdict(plan: Plan, total: float, largest: int | None = None) -> str:
+    """One sentence where no compiler is installed: nothing but arithmetic."""
+    limit = plan.target.memory
+    judged = "within" if total <= limit else "over"
+    size = f"{total / GIB:.2f} of {limit / GIB:.2f} GiB a device"
+    tokens = f"{context_name(plan.tokens)} tokens"
+    said = f"{size} at {tokens} on {plan.target.topology}, {judged} the limit, {BY_FORMULA}; no compiler was asked"
+    if largest is None:
+        return f"{said}."
+    longest = f"the longest chain is {context_name(largest)} tokens" if largest else "no chain fits"
+    return f"{said}; {longest}, {BY_FORMULA}."
+
+
+def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = False) -> str | None:
+    """A context beside the paper's for the same cluster and model; None where the paper has none."""
+    paper = paper_context(plan.target.name, model_name)
+    if paper is None:
+        return None
+    source = f" {BY_FORMULA}" if by_formula else ""
+    mine = f"{context_name(tokens)} in {plan.training.precision}{source}"
+    return f"The paper's Table 3 has {context_name(paper)} here, in full precision; {mine} is {tokens / paper:g} times."
+
+
+def hops(report: Report) -> str:
+    """`62 of 62 hops`: of those of the ring with something to compute meanwhile, how many lie across it; or nothing."""
+    due = [one for one in report.transfers if one.kind == "collective-permute" and one.due]
+    across = sum(one.times for one in due if one.across)
+    return f"{across:,} of {sum(one.times for one in due):,} hops" if due else ""
+
+
+def memory_table(report: Report) -> Table:
+    """A row a kind of memory, of one device; empty where the compiler refused before it knew."""
+    table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
+    if report.memory is None:
+        return table
+    for kind, size in kinds(report.memory).items():
+        table.add_row(kind, f"{size / GIB:.2f}", _share(size, report.limit))
+    table.add_row("together", f"{report.memory.total / GIB:.2f}", _share(report.memory.total, report.limit))
+    if report.memory.host:
+        table.add_row("of the host", f"{report.memory.host / GIB:.2f}", "")
+    return table
+
+
+def formula_table(plan: Plan, terms: Mapping[str, float]) -> Table:
+    """A row a term of the formula, bytes of one device, and their sum; each says that it is the formula's."""
+    table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
+    for term, size in [*terms.items(), ("together", sum(terms.values()))]:
+        table.add_row(Text(f"{term}, {BY_FORMULA}"), f"{size / GIB:.2f}", _share(size, plan.target.memory))
+    return table
+
+
+def buffers_table(report: Report) -> Table:
+    """A row a large temporary; alike ones together."""
+    table = _table(left=("largest buffers", "shape"), right=("number", "GiB"))
+    for buffer in report.buffers:
+        together = f"{buffer.count * buffer.bytes / GIB:.3f}"
+        table.add_row(Text(buffer.source), Text(buffer.shape), f"{buffer.count:,}", together)
+    return table
+
+
+def transfers_table(report: Report) -> Table:
+    """A row a kind of collective and place; `across` is a dash where nothing is left to compute meanwhile."""
+    table = _table(left=("transfers", "from"), right=("times a step", "GiB sent a step", "across compute"))
+    for one in report.transfers:
+        across = "—" if not one.due else "yes" if one.across else "no"
+        table.add_row(one.kind, Text(one.source), f"{one.times:,}", f"{one.bytes / GIB:.3f}", across)
+    return table
+
+
+def search_table(plan: Plan, found: Found) -> Table:
+    """A row a context that was asked for, the shortest first."""
+    table = _table(left=(), right=("tokens", "trajectories", "GiB", "of the limit"))
+    table.add_column("compiler", justify="left")
+    for report in sorted(found.reports, key=lambda report: report.tokens):
+        total = wanted(report)
+        trajectories = f"{plan.of(report.tokens).trajectories:,.5g}"
+        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        table.add_row(context_name(report.tokens), trajectories, *sizes, outcome(report))
+    return table
+
+
+def candidates_table(what: str, candidates: Sequence[Candidate]) -> Table:
+    """A row a choice; one that was not compiled says why."""
+    table = _table(left=(what,), right=("GiB", "of the limit", "across compute"))
+    table.add_column("compiler", justify="left", overflow="fold")
+    for candidate in candidates:
+        if (report := candidate.report) is None:
+            table.add_row(candidate.name, "", "", "", Text(f"not asked: {candidate.reason}"))
+            continue
+        total = wanted(report)
+        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        table.add_row(candidate.name, *sizes, hops(report) or "—", outcome(report))
+    return table
+
+
+def outcome(report: Report) -> str:
+    """In a word or three."""
+    if report.accepted:
+        return "accepted"
+    return "refused" if report.memory is None else "over the limit"
+
+
+def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in left:
+        table.add_column(name, justify="left", overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _of(report: Report) -> str:
+    limit = f" of {report.limit / GIB:.2f}" if report.limit else ""
+    return f"{wanted_gib(report)}{limit} GiB"
+
+
+def _share(size: float, limit: float) -> str:
+    return f"{size / limit:.0%}" if limit else ""
+
+
+def _compiler(plan: Plan, report: Report) -> str:
+    """Names and versions: the target's own compiler first."""
+    ordered = sorted(report.compilers.items(), key=lambda item: item[0] == "jax")
+    return " with ".join(f"{name} {version}" for name, version in ordered) or f"the {plan.target.platform} compiler"

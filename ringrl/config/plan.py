@@ -1,0 +1,64 @@
+"""What `ringrl plan` is told."""
+
+import dataclasses
+import enum
+
+from ringrl.agents.config import AgentConfig, AgentName
+from ringrl.config.checks import check_mesh, check_name
+from ringrl.errors import RingRLError
+from ringrl.nn.config import ModelConfig
+from ringrl.ops.config import AttentionConfig
+from ringrl.parallel.mesh import MeshConfig
+from ringrl.planning.plan import DataShape
+from ringrl.planning.targets import Target
+from ringrl.training.config import TrainingConfig
+
+MOST_TOKENS = 2**31 - 1  # positions are int32
+
+
+class Search(enum.StrEnum):
+    """What is varied."""
+
+    none = "none"  # nothing: one plan, of tokens or trajectories
+    context = "context"  # the chain's length, to the largest that fits
+    blocks = "blocks"  # attention's blocks
+    strategy = "strategy"  # how attention goes over the devices
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanCommand:
+    """`ringrl plan`: the training step of `ringrl train` for a cluster that need not be here."""
+
+    name: str = "plan"
+    target: Target = dataclasses.field(default_factory=Target)
+    tokens: int = 0  # of one chain
+    trajectories: int = 0  # in its place: of 1,000 steps
+    search: Search = Search.none
+    bisect: bool = False  # of search=context, to 1/8 of a power of two
+    compile: bool = True  # false: the closed form alone, at once
+    cache: bool = True  # what compilers said of a program is kept, beside the data
+    debug: bool = False
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # all at 1: all devices, as the strategy has it
+    shape: DataShape = dataclasses.field(default_factory=DataShape)  # of the data
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_mesh(self.attention, self.mesh)
+        if self.agent.name is not AgentName.at:
+            raise RingRLError(
+                f"agent.name={self.agent.name}: its contexts are short and fit anywhere; plan for agent.name=at."
+            )
+        if self.tokens < 0 or self.trajectories < 0 or (self.tokens and self.trajectories):
+            raise RingRLError("plan: give tokens=N or trajectories=N (of 1,000 steps), one of them.")
+        if self.tokens > MOST_TOKENS:
+            raise RingRLError(f"tokens={self.tokens}: positions are 32-bit, so {MOST_TOKENS} are the most.")
+        if self.search is not Search.context and not (self.tokens or self.trajectories):
+            raise RingRLError(
+                "plan: give tokens=N or trajectories=N (of 1,000 steps), or search=context to find the most."
+            )
+        if self.bisect and self.search is not Search.context:
+            raise RingRLError("bisect=true goes with search=context.")

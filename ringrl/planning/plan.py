@@ -1,0 +1,228 @@
+"""A plan: a training step and the cluster it is for; and what the cluster's compiler said of it. Both are JSON."""
+
+import dataclasses
+import json
+from typing import Any
+
+from ringrl.agents import AgentConfig
+from ringrl.errors import RingRLError
+from ringrl.nn import ModelConfig
+from ringrl.ops import AttentionConfig, Layout
+from ringrl.parallel.mesh import AXES, MeshConfig
+from ringrl.planning.targets import Target
+from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
+from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
+
+TRAJECTORY_STEPS = 1000  # of the papers' trajectories, and of most environments
+
+
+@dataclasses.dataclass(frozen=True)
+class DataShape:
+    """Of a step of the data; the defaults are a walker's."""
+
+    observation_size: int = 24
+    action_size: int = 6  # or the number of discrete actions
+    discrete: bool = False
+    max_episode_steps: int = TRAJECTORY_STEPS
+
+    @property
+    def spec(self) -> DataSpec:
+        """As agents are told."""
+        size = self.action_size
+        if self.discrete:
+            return DataSpec(self.observation_size, ActionSpec(ActionKind.discrete, size), self.max_episode_steps)
+        action = ActionSpec(ActionKind.continuous, size, (-1.0,) * size, (1.0,) * size)
+        return DataSpec(self.observation_size, action, self.max_episode_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One optimiser step of `ringrl train`, on chains of `tokens` tokens, over the devices of a target."""
+
+    target: Target
+    tokens: int  # of one chain
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(ring=-1))
+    training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(batch_size=1))
+    data: DataShape = dataclasses.field(default_factory=DataShape)
+    context: Context = Context.chain
+    compiler_options: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # on top of the trainer's own
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices along each axis of the mesh, -1 settled; raises RingRLError where they do not make up the target."""
+        return settled(self.mesh, self.target)
+
+    @property
+    def chains(self) -> int:
+        """Of the whole batch."""
+        return self.training.batch_size
+
+    @property
+    def sequence_devices(self) -> int:
+        """That share a chain."""
+        sizes = self.sizes
+        return sizes["ring"] * sizes["head"] if self.attention.strategy.is_sharded else 1
+
+    @property
+    def tokens_per_device(self) -> int:
+        """Of all chains that a device has a part of."""
+        sizes = self.sizes
+        return self.tokens // self.sequence_devices * self.chains // (sizes["data"] * sizes["fsdp"])
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of the environment's steps."""
+        return self.agent.token_layout.count("|") + 1 if self.agent.token_layout else self.agent.tokens_per_step
+
+    @property
+    def trajectories(self) -> float:
+        """Of 1,000 steps, in a chain."""
+        return self.tokens / self.tokens_per_step / TRAJECTORY_STEPS
+
+    @property
+    def multiple(self) -> int:
+        """What the tokens of a chain are a multiple of, so that the layout deals them evenly."""
+        halves = 2 if self.attention.strategy.is_sharded and self.attention.layout is Layout.zigzag else 1
+        return self.sequence_devices * halves * self.tokens_per_step
+
+    def of(self, tokens: int) -> "Plan":
+        """The same with chains of at least `tokens` tokens, rounded up to what the layout deals evenly."""
+        return dataclasses.replace(self, tokens=tokens + -tokens % self.multiple)
+
+    def to_json(self) -> str:
+        """Text that `plan_from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one device, as the compiler reports them."""
+
+    arguments: int  # parameters, optimiser state and the batch
+    outputs: int
+    aliased: int  # outputs that take an argument's place
+    temporaries: int
+    code: int = 0
+    host: int = 0  # in the host's memory, for this device
+
+    @property
+    def total(self) -> int:
+        """On the device, at the most."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """A large temporary of the compiled program."""
+
+    bytes: int
+    shape: str  # as the compiler writes it: bf16[32,1,8192,4096]
+    source: str  # where the program asked for it, as JAX names places
+    count: int = 1  # alike
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Collectives of one kind from one place of the program."""
+
+    kind: str  # as compilers name it: collective-permute
+    source: str
+    shapes: tuple[str, ...]
+    times: int  # in one step
+    bytes: float  # that one device sends in one step, all times together
+    across: bool  # whether the schedule puts each across matrix products
+    due: bool = True  # False where nothing is left to compute meanwhile: the homeward trip of gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the compiler said."""
+
+    tokens: int
+    accepted: bool
+    refusal: str = ""  # the compiler's own line
+    memory: Memory | None = None  # None where it was refused before that was known
+    limit: int = 0  # bytes of a device that a program may use
+    buffers: tuple[Buffer, ...] = ()  # the largest first
+    transfers: tuple[Transfer, ...] = ()
+    device_kind: str = ""
+    devices: int = 0
+    compilers: dict[str, str] = dataclasses.field(default_factory=dict)  # versions by package
+    flags: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # those that the trainer sets
+    program: str = ""  # a digest of program, target and compilers
+    seconds: float = 0.0  # of tracing and compiling
+    peak_host_bytes: int = 0  # of the compiling process
+    cached: bool = False
+
+    @property
+    def exposed(self) -> tuple[Transfer, ...]:
+        """Hops of the ring that are scheduled across nothing though there is something."""
+        permutes = (transfer for transfer in self.transfers if transfer.kind == "collective-permute")
+        return tuple(transfer for transfer in permutes if transfer.due and not transfer.across)
+
+    def to_json(self) -> str:
+        """Text that `report_from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def settled(mesh: MeshConfig, target: Target) -> dict[str, int]:
+    """Devices along each axis, which together are all of the target; raises RingRLError where they cannot be."""
+    sizes = mesh.sizes
+    named = 1
+    for size in sizes.values():
+        named *= max(size, 1)
+    wanted = " x ".join(f"mesh.{axis}={size}" for axis, size in sizes.items() if size != 1) or "mesh of one device"
+    open_axes = [axis for axis in AXES if sizes[axis] == -1]
+    if open_axes and target.devices % named == 0:
+        return {**sizes, open_axes[0]: target.devices // named}
+    if open_axes:
+        fitting = min(
+            (n for n in range(1, target.devices + 1) if target.devices % n == 0), key=lambda n: abs(n - named)
+        )
+        raise RingRLError(
+            f"{wanted}: {named} does not divide the {target.devices} devices of {target.topology}; {fitting} would."
+        )
+    if named != target.devices:
+        raise RingRLError(
+            f"{wanted} takes {named} devices and {target.topology} has {target.devices}: "
+            "set one axis to -1 (mesh.ring=-1 with attention=ring, else mesh.fsdp=-1)."
+        )
+    return sizes
+
+
+def plan_from_json(text: str) -> Plan:
+    """What `Plan.to_json` wrote."""
+    found = json.loads(text)
+    training = found["training"]
+    optimizer = training["optimizer"]
+    optimizer["schedule"] = Schedule(optimizer["schedule"])
+    training |= {"optimizer": OptimizerConfig(**optimizer), "precision": Precision(training["precision"])}
+    return Plan(
+        target=Target(**found["target"]),
+        tokens=found["tokens"],
+        agent=AgentConfig(**found["agent"]),
+        model=ModelConfig(**found["model"]),
+        attention=AttentionConfig(**found["attention"]),
+        mesh=MeshConfig(**found["mesh"]),
+        training=TrainingConfig(**training),
+        data=DataShape(**found["data"]),
+        context=Context(found["context"]),
+        compiler_options=found["compiler_options"],
+    )
+
+
+def report_from_json(text: str) -> Report:
+    """What `Report.to_json` wrote."""
+    found: dict[str, Any] = json.loads(text)
+    memory = found["memory"]
+    return Report(
+        **{
+            **found,
+            "memory": None if memory is None else Memory(**memory),
+            "buffers": tuple(Buffer(**one) for one in found["buffers"]),
+            "transfers": tuple(Transfer(**{**one, "shapes": tuple(one["shapes"])}) for one in found["transfers"]),
+        }
+    )

@@ -1,0 +1,206 @@
+"""Clusters to plan for: what a device of each kind has, by its maker's word, and how many a topology's name counts.
+
+A figure is one JAX device's, which is half a chip on some TPUs: its peak, its memory and its links are half the chip's.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+from typing import NamedTuple
+
+from ringrl.errors import RingRLError
+
+GIB = 2**30
+_GPU_SHARE = 0.95  # the rest is for the driver, its libraries (NCCL, cuBLAS, cuDNN) and fragments
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceKind:
+    """What is known of one device as JAX presents it; 0 where nothing is."""
+
+    platform: str  # tpu, cuda, cpu
+    example: str  # a topology of this kind
+    memory: int  # bytes that a program may use
+    peak_flops: float  # FLOP/s in bfloat16, dense
+    bandwidth: float  # bytes/s that it sends, one direction, over all links to its neighbours: what the paper counts
+    source: str
+    link_bandwidth: float = 0.0  # bytes/s over one link, one direction: what a hop along one axis of a torus has
+    network_bandwidth: float = 0.0  # bytes/s to another machine, one direction, where that is another network
+    device_memory: int = 0  # bytes, used or not
+    per_chip: int = 1  # devices
+    axes: tuple[int, ...] = (1,)  # how many numbers a topology's name may have
+
+
+def _gpu(kind: str, device_memory: int, peak: float, nvlink: float, network: float, source: str) -> DeviceKind:
+    return DeviceKind(
+        "cuda",
+        f"{kind}:8",
+        int(_GPU_SHARE * device_memory),
+        peak,
+        nvlink,
+        f"{source}; memory: 95 % of what the driver reports, the rest is for driver, NCCL and fragments",
+        link_bandwidth=nvlink,  # a switch: all links serve any one neighbour
+        network_bandwidth=network,
+        device_memory=device_memory,
+        axes=(1, 2, 3),
+    )
+
+
+def _tpu(
+    example: str,
+    usable_gib: float,
+    device_gb: int,
+    peak: float,
+    bandwidth: float,
+    link: float,
+    source: str,
+    per_chip: int = 1,
+) -> DeviceKind:
+    return DeviceKind(
+        "tpu",
+        example,
+        int(usable_gib * GIB),
+        peak,
+        bandwidth,
+        f"{source}; memory: what libtpu 0.0.52 lets a program have",
+        link_bandwidth=link,
+        device_memory=device_gb * GIB,
+        per_chip=per_chip,
+        axes=(example.partition(":")[2].count("x") + 1,),
+    )
+
+
+_PAPER = "Ring Attention paper (arXiv 2310.01889), Table 2"
+_HALF = "chip's figures halved, two devices a chip"
+_DOCUMENTATION = "Google Cloud TPU documentation (bidirectional interconnect halved)"
+DEVICE_KINDS = {
+    "a100": _gpu("a100", 85_000_000_000, 312e12, 300e9, 12.5e9, _PAPER),
+    "h100": _gpu(
+        "h100",
+        84_942_979_072,
+        989e12,
+        450e9,
+        50e9,
+        "NVIDIA H100 data sheet, SXM, without sparsity (NVLink 900 GB/s both ways); InfiniBand 400 Gb/s a GPU",
+    ),
+    "h200": _gpu(
+        "h200",
+        150_120_000_000,
+        989e12,
+        450e9,
+        50e9,
+        "NVIDIA H200 data sheet, SXM, without sparsity (NVLink 900 GB/s both ways); InfiniBand 400 Gb/s a GPU",
+    ),
+    "b200": _gpu(
+        "b200",
+        191_500_000_000,
+        2250e12,
+        900e9,
+        50e9,
+        "NVIDIA HGX B200 data sheet, without sparsity (NVLink 1.8 TB/s both ways); InfiniBand 400 Gb/s a GPU",
+    ),
+    "v2": _tpu("v2:2x2", 7.48, 8, 23e12, 124e9, 31e9, f"Jouppi et al. 2020, CACM 63(7), {_HALF}", per_chip=2),
+    "v3": _tpu("v3:2x2", 15.48, 16, 61.5e12, 56e9, 41e9, f"{_PAPER}, {_HALF}", per_chip=2),
+    "v4": _tpu("v4:2x2x2", 30.75, 32, 275e12, 268e9, 50e9, _PAPER),
+    "v4-core": _tpu("v4-core:2x2x1", 15.25, 16, 137.5e12, 134e9, 25e9, f"{_PAPER}, {_HALF}", per_chip=2),
+    "v5e": _tpu("v5e:4x4", 15.75, 16, 196e12, 186e9, 50e9, _PAPER),
+    "v5p": _tpu("v5p:2x2x2", 95.73, 95, 459e12, 600e9, 100e9, _DOCUMENTATION),
+    "v6e": _tpu("v6e:4x4", 31.24, 32, 918e12, 400e9, 100e9, _DOCUMENTATION),
+    "tpu7x": _tpu("tpu7x:2x2x1", 94.74, 96, 1153.5e12, 300e9, 50e9, f"{_DOCUMENTATION}, {_HALF}", per_chip=2),
+    "cpu": DeviceKind("cpu", "cpu:8", 0, 0.0, 0.0, "this machine; memory: all of it, shared evenly"),
+}
+_NAME = re.compile(r"(?P<kind>[a-z\d]+(?:-core)?):(?P<shape>\d+(?:x\d+){0,2})")
+
+
+class Topology(NamedTuple):
+    """A topology's name, read."""
+
+    kind: str  # of DEVICE_KINDS
+    shape: tuple[int, ...]  # chips along each axis of a TPU; slices, machines and GPUs of each
+
+    @property
+    def devices(self) -> int:
+        """As JAX presents them."""
+        return math.prod(self.shape) * DEVICE_KINDS[self.kind].per_chip
+
+    @property
+    def machines(self) -> int:
+        """That another network joins: of GPUs alone, a TPU's interconnect is one."""
+        return math.prod(self.shape[:-1]) if DEVICE_KINDS[self.kind].platform == "cuda" else 1
+
+
+def read_topology(name: str) -> Topology:
+    """`v4:8x8x8`, `v4-core:2x2x1`, `a100:4x8` (machines x GPUs), `cpu:8`.
+
+    Raises RingRLError, which names the nearest kinds, for what is none.
+    """
+    found = _NAME.fullmatch(name)
+    kind = name.partition(":")[0]
+    if kind not in DEVICE_KINDS:
+        near = difflib.get_close_matches(kind.lower(), DEVICE_KINDS, n=3, cutoff=0.4) or list(DEVICE_KINDS)
+        examples = ", ".join(DEVICE_KINDS[other].example for other in near)
+        raise RingRLError(
+            f"Unknown topology {name!r}: no kind of device is called {kind!r}; use for example {examples}."
+        )
+    known = DEVICE_KINDS[kind]
+    shape = tuple(int(size) for size in found["shape"].split("x")) if found else ()
+    if len(shape) not in known.axes or 0 in shape:
+        what = {"tpu": "chips along each axis", "cuda": "machines x GPUs", "cpu": "devices"}[known.platform]
+        raise RingRLError(f"Unknown topology {name!r}: after {kind}: come {what}, for example {known.example}.")
+    return Topology(kind, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A cluster, and the config section `target`; zeros are its kind's figures (`settle`)."""
+
+    name: str = ""  # of conf/target, or the topology
+    topology: str = ""  # v4:8x8x8, a100:1x8 (machines x GPUs), cpu:8 (virtual CPU devices of this machine)
+    memory: int = 0  # bytes of a device that a program may use
+    peak_flops: float = 0.0  # FLOP/s of a device in bfloat16
+    bandwidth: float = 0.0  # bytes/s that a device sends to its neighbour in the ring, one direction
+    source: str = ""  # where these figures come from
+
+    @property
+    def devices(self) -> int:
+        """As JAX presents them: chips, but two a chip on v2, v3, v4-core and tpu7x; GPUs of all machines."""
+        return read_topology(self.topology).devices
+
+    @property
+    def kind(self) -> DeviceKind:
+        """Facts about its devices."""
+        return DEVICE_KINDS[read_topology(self.topology).kind]
+
+    @property
+    def platform(self) -> str:
+        """Whose compiler it takes: tpu, cuda or cpu."""
+        return self.kind.platform
+
+
+def settle(target: Target) -> Target:
+    """With its kind's figures in place of zeros; between machines, their network's bandwidth.
+
+    Peak and bandwidth of a CPU stay 0: unknown. Raises RingRLError for a topology that is unknown or missing, and for
+    figures below 0.
+    """
+    if not target.topology:
+        raise RingRLError("target.topology is empty: name one, for example target.topology=v4:8x8x8, or target=a100x8.")
+    topology = read_topology(target.topology)
+    for key in ("memory", "peak_flops", "bandwidth"):
+        if getattr(target, key) < 0:
+            raise RingRLError(f"target.{key}={getattr(target, key)}: use a positive number, or 0 for the kind's own.")
+    kind = DEVICE_KINDS[topology.kind]
+    return dataclasses.replace(
+        target,
+        name=target.name or target.topology,
+        memory=target.memory or kind.memory or _machine_memory() // topology.devices,
+        peak_flops=target.peak_flops or kind.peak_flops,
+        bandwidth=target.bandwidth or (kind.network_bandwidth if topology.machines > 1 else kind.bandwidth),
+        source=target.source or kind.source,
+    )
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
