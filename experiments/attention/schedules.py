@@ -22,7 +22,8 @@ import jax
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
 from ringrl.planning.overlap import Permute
-from ringrl.planning.schedules import COMPILERS, Request, schedule
+from ringrl.planning.process import COMPILERS
+from ringrl.planning.schedules import Request, schedule
 
 RESULTS = Path(__file__).parent / "results" / "schedules.json"
 SIZES = AttentionSizes(tokens=4096, heads=32, key_heads=32, head_size=128, block_size=1024, layers=4)

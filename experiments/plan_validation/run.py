@@ -1,0 +1,159 @@
+"""Planned bytes against those that a real step takes, on this machine's devices.
+
+Each case runs in a process of its own: it compiles the step, notes what the process holds, makes the state and a batch,
+runs two steps, and compares the peak with what the compiler had said, times the devices. On a CPU, whose devices are
+virtual and share one memory, the peak is the process's (Linux's VmHWM, reset before the first step); on a GPU it is
+the allocator's own. On a GPU also the limit: the plan just under the device's memory has to run, and the one just over
+it to fail (`--limit`).
+
+Writes results/plan_validation.json and prints a table; `--smoke`: one small case, and writes nothing.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import datetime
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ringrl.nn import ModelConfig
+from ringrl.ops import AttentionConfig
+from ringrl.parallel import make_mesh
+from ringrl.planning.step import abstract_batch, abstract_state, compile_step, synthetic_agent
+from ringrl.training.config import TrainingConfig
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import common
+
+RESULTS = Path(__file__).parent / "results"
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A step."""
+
+    devices: int
+    remat: str
+    width: int = 1024
+    layers: int = 4
+    tokens: int = 2048
+
+
+CASES = [Case(devices, remat) for devices in (1, 8) for remat in ("layer", "attention", "none")]
+SMOKE = Case(2, "layer", width=64, layers=2, tokens=512)
+
+
+def run_case(case: Case) -> dict[str, Any]:
+    """In this process: bytes of all devices together, planned and measured."""
+    model = ModelConfig(
+        layers=case.layers,
+        width=case.width,
+        heads=case.width // 64,
+        remat=case.remat,
+        unroll_layers=False,
+        feedforward_block_size=512,
+    )
+    strategy, mesh = ("ring", make_mesh(ring=case.devices)) if case.devices > 1 else ("blockwise", None)
+    attention = AttentionConfig(strategy, query_block_size=512, key_block_size=512)
+    agent, training = synthetic_agent(model, attention, mesh, loss_block_size=512), TrainingConfig(batch_size=1)
+    compiled = compile_step(agent, training, 1, case.tokens)
+    stats = compiled.memory_analysis()
+    planned = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    planned += stats.temp_size_in_bytes
+    state_like, batch_like = abstract_state(agent, training), abstract_batch(agent, 1, case.tokens)
+    zeros = jax.jit(
+        lambda: jax.tree.map(lambda leaf: _zeros(leaf), (state_like, batch_like)),
+        out_shardings=None if mesh is None else jax.tree.map(lambda leaf: leaf.sharding, (state_like, batch_like)),
+    )
+    make = zeros.lower().compile()
+    before = _held()
+    state, batch = make()
+    jax.block_until_ready((state, batch))
+    _forget_peak()
+    for _ in range(2):
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+    measured = _peak() - before
+    return {**dataclasses.asdict(case), "planned_bytes": planned * case.devices, "measured_bytes": measured}
+
+
+def _zeros(leaf: Any) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def _held() -> int:
+    """Bytes in use now, after what can be given back was."""
+    gc.collect()
+    if (stats := jax.local_devices()[0].memory_stats()) is not None:
+        return stats["bytes_in_use"]
+    ctypes.CDLL(None).malloc_trim(0)
+    return _status("VmRSS")
+
+
+def _forget_peak() -> None:
+    if jax.local_devices()[0].memory_stats() is None:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    if (stats := jax.local_devices()[0].memory_stats()) is not None:
+        return stats["peak_bytes_in_use"]
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def apart(case: Case) -> dict[str, Any]:
+    """The same in a process of its own, which starts with nothing held."""
+    command = [sys.executable, __file__, "--case", json.dumps(dataclasses.asdict(case))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """In Markdown, MiB of all devices together."""
+    lines = ["| devices | remat | planned, MiB | measured, MiB | measured / planned |", "|---:|---|---:|---:|---:|"]
+    for row in rows:
+        planned, measured = row["planned_bytes"], row["measured_bytes"]
+        sizes = f"{planned / MIB:,.0f} | {measured / MIB:,.0f} | {measured / planned:.3f}"
+        lines.append(f"| {row['devices']} | {row['remat']} | {sizes} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Every case, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--case", help="one case, as JSON, in this process")
+    options = parser.parse_args()
+    if options.case:
+        case = Case(**json.loads(options.case))
+        jax.config.update("jax_num_cpu_devices", case.devices)
+        print(json.dumps(run_case(case)))
+        return
+    rows = [apart(case) for case in ([SMOKE] if options.smoke else CASES)]
+    print(table(rows))
+    if options.smoke:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    about = {"experiment": "plan_validation", "date": datetime.date.today().isoformat(), "machine": common.machine()}
+    (RESULTS / "plan_validation.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
