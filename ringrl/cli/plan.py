@@ -61,7 +61,10 @@ def run(command: PlanCommand, folder: Path) -> None:
     for line in notes:
         console.print(line)
     for item in outcome.shown:
-        (console if isinstance(item, str) else printed).print(item)
+        if isinstance(item, str):
+            console.print(item)
+        else:
+            printed.print(item, "", sep="\n")
     write_atomically(folder / "plan.json", json.dumps(record(command, outcome), indent=1) + "\n")
     save_png(outcome.figure, folder / "plan.png")
     console.print(f"run folder: {folder}")
@@ -92,7 +95,8 @@ def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) 
         return Outcome(of_reports[-1], [*shown, verdict], figure, tuple(reports))
     plan = plan.of(report.tokens)
     if report.memory is not None:
-        shown += [tables.memory_table(report), tables.buffers_table(report), tables.transfers_table(report)]
+        shown += [tables.memory_table(report), tables.buffers_table(report)]
+        shown += [tables.transfers_table(report)] if report.transfers else []
     shown += [*fact_lines(plan, model_name()), verdict]
     return Outcome(plan, shown, figure, tuple(reports))
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
+from jax.experimental import mesh_utils
 
 from ringrl.errors import RingRLError
 
@@ -56,9 +58,20 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
             f"mesh {wanted} needs {named} devices and there are {available}: make the mesh smaller, or on a CPU set "
             f"JAX_NUM_CPU_DEVICES={named} to try it with that many virtual devices."
         )
-    devices = jax.devices()[: math.prod(sizes)]
+    return arranged(tuple(sizes), jax.devices()[: math.prod(sizes)])
+
+
+def arranged(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    """The devices as a mesh of AXES, neighbours next to each other where their network has axes of its own.
+
+    JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them.
+    """
     kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
+    try:
+        return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices)
+    except NotImplementedError:
+        split = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return jax.sharding.Mesh(split, AXES, axis_types=kinds)
 
 
 def _nearest(available: int, named: int) -> int:

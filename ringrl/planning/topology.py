@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.mesh import AXES
+from ringrl.parallel.mesh import AXES, arranged
 from ringrl.planning.targets import DEVICE_KINDS, Topology, read_topology
 
 
@@ -68,10 +68,10 @@ def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, he
     if math.prod(sizes) != len(devices):
         wanted = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
         raise RingRLError(f"{name} has {len(devices)} devices, and {wanted} makes {math.prod(sizes)}.")
-    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
     if "-core:" in name:  # JAX orders no chip's halves
+        kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
         return jax.sharding.Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=kinds)
-    return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices)
+    return arranged(sizes, devices)
 
 
 def topology_devices(name: str) -> Sequence[Any]:

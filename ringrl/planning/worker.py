@@ -7,6 +7,7 @@ process, whose last line says it.
 import dataclasses
 import hashlib
 import importlib.metadata
+import inspect
 import resource
 import sys
 import time
@@ -19,11 +20,10 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
-from ringrl.planning.buffers import largest_buffers
+from ringrl.planning import array_types, buffers, liveness, overlap, places, traffic, transfers
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
 from ringrl.planning.step import lower_step
 from ringrl.planning.topology import topology_mesh
-from ringrl.planning.transfers import transfers
 from ringrl.training.compiler_flags import compiler_flags
 
 REFUSALS = ("RESOURCE_EXHAUSTED", "exceeds available", "Ran out of memory")
@@ -61,7 +61,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     device = _device(agent)
     compilers = _compilers(plan.target.platform)
     flags = {**compiler_flags(agent.mesh), **plan.compiler_options}
-    program = _digest(lowered.as_text(), plan.target.topology, str(device), str(compilers), str(flags))
+    program = _digest(lowered.as_text(), plan.target.topology, str(device), str(compilers), str(flags), _readers())
     stored = None if cache is None else cache / f"{program}.json"
     if stored is not None and (known := _read(stored)) is not None:
         # Limits are the target's, which a user may set, and no part of the program.
@@ -86,8 +86,8 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
             report,
             flags=flags,
             memory=_memory(compiled.memory_analysis()),
-            buffers=largest_buffers(compiled),
-            transfers=transfers(compiled.as_text()),
+            buffers=buffers.largest_buffers(compiled),
+            transfers=transfers.transfers(compiled.as_text()),
         )
     report = dataclasses.replace(
         report,
@@ -160,6 +160,12 @@ def _digest(*texts: str) -> str:
         digest.update(text.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def _readers() -> str:
+    """The modules that read compiled programs: what older ones made of one is not kept for newer ones."""
+    modules = (buffers, liveness, overlap, places, array_types, traffic, transfers)
+    return "".join(inspect.getsource(module) for module in modules)
 
 
 def _read(path: Path) -> Report | None:

@@ -16,6 +16,7 @@ from ringrl.planning.plan import Plan, Report
 from ringrl.planning.targets import Target, settle
 from ringrl.training.config import TrainingConfig
 
+QUICK = {"xla_backend_optimization_level": 0}
 PLAN = Plan(
     settle(Target(topology="cpu:2")),
     128,
@@ -23,6 +24,7 @@ PLAN = Plan(
     ModelConfig(layers=1, width=16, heads=2, remat="layer", unroll_layers=False),
     AttentionConfig("ring", query_block_size=32, key_block_size=32),
     training=TrainingConfig(batch_size=1),
+    compiler_options=QUICK,
 )
 
 
@@ -41,7 +43,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str) -> None:
 def test_the_report_is_the_compilers(first: tuple[Report, Path]) -> None:
     report, cache = first
     agent = worker.planned_agent(PLAN)
-    stats = worker.lower_step(agent, PLAN.training, 1, 128).compile().memory_analysis()
+    stats = worker.lower_step(agent, PLAN.training, 1, 128).compile(compiler_options=QUICK).memory_analysis()
     assert report.accepted
     assert report.memory is not None
     assert report.memory.temporaries == stats.temp_size_in_bytes
@@ -96,12 +98,12 @@ def test_a_product_that_cannot_be_tried_goes_to_the_library(monkeypatch: pytest.
         asked.append(compiler_options)
         if len(asked) == 1:
             raise jax.errors.JaxRuntimeError("INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot")
-        return compile(self)
+        return compile(self, compiler_options=QUICK)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", untried)
     report = worker.compile_here(PLAN)
     assert report.accepted
-    assert report.flags == {"xla_gpu_enable_triton_gemm": False} == asked[1]
+    assert report.flags == {**QUICK, "xla_gpu_enable_triton_gemm": False} == asked[1]
 
 
 def test_a_crash_says_the_last_words_and_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ringrl.training.compiler_flags import compiler_flags, describe_flags
 PERMUTES = "xla_enable_async_collective_permute"
 LIMIT = "xla_gpu_experimental_parallel_collective_overlap_limit"
 COMBINE = "xla_gpu_collective_permute_combine_threshold_bytes"
+MEMORY = "xla_gpu_memory_limit_slop_factor"
 SCHEDULER = "xla_gpu_enable_latency_hiding_scheduler"
 
 
@@ -27,8 +28,8 @@ def mesh_of(kind: str, devices: int = 8):
         ("TPU v3", {PERMUTES}),
         ("TPU v4", set()),
         ("TPU v5 lite", set()),
-        ("NVIDIA H100 80GB HBM3", {LIMIT, SCHEDULER, COMBINE}),
-        ("Tesla V100-SXM2-32GB", {LIMIT, SCHEDULER, COMBINE}),
+        ("NVIDIA H100 80GB HBM3", {LIMIT, SCHEDULER, COMBINE, MEMORY}),
+        ("Tesla V100-SXM2-32GB", {LIMIT, SCHEDULER, COMBINE, MEMORY}),
         ("AMD Instinct MI300X", set()),
         ("cpu", set()),
     ],
@@ -42,7 +43,7 @@ def test_flags_of_a_device_kind(kind: str, names: set[str]) -> None:
 @pytest.mark.parametrize("name", ["XLA_FLAGS", "LIBTPU_INIT_ARGS"])
 def test_what_the_user_says_holds(name: str) -> None:
     said = {name: f"--xla_dump_to=/tmp/x  --{SCHEDULER}=false"}
-    assert set(compiler_flags(mesh_of("NVIDIA H100"), said)) == {LIMIT, COMBINE}
+    assert set(compiler_flags(mesh_of("NVIDIA H100"), said)) == {LIMIT, COMBINE, MEMORY}
     assert set(compiler_flags(mesh_of("TPU v3"), {name: f"--{PERMUTES}"})) == set()
 
 
