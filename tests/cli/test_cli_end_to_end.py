@@ -132,6 +132,7 @@ def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -
     assert "No checkpoint in" in ringrl("eval", f"checkpoint={parts}").error
 
 
+@pytest.mark.simulators
 def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ringrl.cli", *TRAIN, "training.steps=1000000", "training.save_every=1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -171,6 +171,7 @@ def test_nothing_fits_a_device_too_small() -> None:
     assert largest_context(dataclasses.replace(plan, target=dataclasses.replace(plan.target, memory=2**20))) == 0
 
 
+@pytest.mark.scale
 def test_the_cpu_compiler_agrees() -> None:
     plan = plan_of("cpu:1", 2**14, TINY, strategy="blockwise", block=512, precision="float32")
     agent = make_agent(plan.agent, plan.model, plan.attention, plan.data.spec, context=Context.chain)

@@ -34,6 +34,7 @@ def hops(found: tuple[Transfer, ...]) -> list[Transfer]:
     return [one for one in found if one.kind == "collective-permute"]
 
 
+@pytest.mark.scale
 def test_on_this_machine() -> None:
     attention = AttentionConfig(Strategy.ring, query_block_size=64, key_block_size=64)
     sizes: dict[str, Any] = {"layers": 2, "width": 64, "heads": 2, "feedforward_block_size": 64, "remat": Remat.layer}

@@ -40,6 +40,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str) -> None:
     monkeypatch.setattr(process, "run_apart", lambda *words: done)
 
 
+@pytest.mark.scale
 def test_the_report_is_the_compilers(first: tuple[Report, Path]) -> None:
     report, cache = first
     agent = worker.planned_agent(PLAN)
@@ -53,12 +54,14 @@ def test_the_report_is_the_compilers(first: tuple[Report, Path]) -> None:
     assert [path.stem for path in cache.iterdir()] == [report.program]
 
 
+@pytest.mark.scale
 def test_the_same_program_is_not_compiled_twice(first: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     report, cache = first
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled again"))
     assert worker.compile_here(PLAN, cache) == dataclasses.replace(report, cached=True)
 
 
+@pytest.mark.scale
 def test_a_limit_of_the_users_judges_what_is_known(first: tuple[Report, Path]) -> None:
     report, cache = first
     assert report.memory is not None
@@ -75,6 +78,7 @@ def test_what_is_kept_and_damaged_counts_as_nothing(tmp_path: Path, content: str
     assert worker._read(tmp_path / "kept.json") is None
 
 
+@pytest.mark.scale
 def test_a_refusal_is_a_result_and_another_fault_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     line = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm."
 
@@ -91,6 +95,7 @@ def test_a_refusal_is_a_result_and_another_fault_is_not(monkeypatch: pytest.Monk
         worker.compile_here(PLAN)
 
 
+@pytest.mark.scale
 def test_a_product_that_cannot_be_tried_goes_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     compile, asked = jax.stages.Lowered.compile, []
 
