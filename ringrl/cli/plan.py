@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ringrl.data import data_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.ops.sharded import AXES_OF
+from ringrl.ops.ulysses import check_heads
 from ringrl.planning.figures import candidates_figure, plan_figure
 from ringrl.planning.memory import largest_context, predicted
 from ringrl.planning.meshes import whole_cluster
@@ -125,7 +128,7 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
 def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
     """The plan that a command asks for, and what had to be rounded or chosen for it, in lines.
 
-    Raises RingRLError for an unknown target and a mesh that does not make it up.
+    Raises RingRLError for an unknown target, a mesh that does not make it up, and heads that do not split.
     """
     target, mesh, training, notes = settle(command.target), command.mesh, command.training, []
     if all(size == 1 for size in mesh.sizes.values()) and target.devices > 1:
@@ -140,6 +143,8 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
         training=training,
         data=command.shape,
     )
+    _, exchange = AXES_OF.get(command.attention.strategy, ((), ()))
+    check_heads(command.model.heads, math.prod(plan.sizes[axis] for axis in exchange))
     groups = plan.sizes["data"] * plan.sizes["fsdp"] * training.gradient_accumulation
     if training.batch_size % groups:
         chains = training.batch_size + -training.batch_size % groups

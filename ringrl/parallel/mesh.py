@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -61,7 +62,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
     return arranged(tuple(sizes), jax.devices()[: math.prod(sizes)])
 
 
-def arranged(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
     """The devices as a mesh of AXES, neighbours next to each other where their network has axes of its own.
 
     JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them.

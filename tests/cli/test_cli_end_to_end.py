@@ -102,6 +102,7 @@ def test_the_main_job(ringrl, collected: Path, tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}, "nothing is written outside the run folders"
 
 
+@pytest.mark.simulators
 def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -> None:
     short = (*TRAIN, "training.optimizer.schedule=constant", "evaluation.trials=1")
     assert ringrl(*short, "name=whole", "training.steps=4").code == 0

@@ -59,6 +59,8 @@ def test_defaults_survive(command: type) -> None:
         given = {"dataset": "a-v0", "env": {"id": "x"}, "behavior": {"one": {"kind": "random"}}}
     if command is COMMANDS["import"]:
         given = {"name": "a", "source": "d4rl", "path": "a.hdf5"}
+    if command is COMMANDS["plan"]:
+        given = {"tokens": 8}
     config = OmegaConf.merge(OmegaConf.structured(schema(command)), given)
     assert build(command, OmegaConf.to_container(config, enum_to_str=True)) == build(command, given)
 

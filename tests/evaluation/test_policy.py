@@ -54,10 +54,10 @@ def play(policies, *, steps, environments=3, seed=0, check):
     ("tokens_per_step", "action", "capacity"),
     [
         (1, CONTINUOUS, 40),
-        (1, DISCRETE, 12),
-        (2, CONTINUOUS, 12),
+        pytest.param(1, DISCRETE, 12, marks=pytest.mark.scale),
+        pytest.param(2, CONTINUOUS, 12, marks=pytest.mark.scale),
         (2, DISCRETE, 40),
-        (4, DISCRETE, 12),
+        pytest.param(4, DISCRETE, 12, marks=pytest.mark.scale),
         (4, CONTINUOUS, 40),
     ],
 )

@@ -139,7 +139,7 @@ GRID = [case for case in itertools.product(*CHOICES.values()) if case not in COV
 @pytest.mark.parametrize(
     "cell",
     [
-        (WHERE[4], "zigzag", "at", True, 2, "long"),
+        pytest.param((WHERE[4], "zigzag", "at", True, 2, "long"), marks=pytest.mark.scale),
         pytest.param((WHERE[9], "striped", "dt", False, 1, "dropout"), marks=pytest.mark.scale),
         pytest.param((WHERE[2], "contiguous", "at", False, 1, "plain"), marks=pytest.mark.scale),
     ],
