@@ -53,12 +53,12 @@ def play(policies, *, steps, environments=3, seed=0, check):
 @pytest.mark.parametrize(
     ("tokens_per_step", "action", "capacity"),
     [
-        (1, CONTINUOUS, 40),
+        pytest.param(1, CONTINUOUS, 40, marks=pytest.mark.scale),
         pytest.param(1, DISCRETE, 12, marks=pytest.mark.scale),
         pytest.param(2, CONTINUOUS, 12, marks=pytest.mark.scale),
         (2, DISCRETE, 40),
         pytest.param(4, DISCRETE, 12, marks=pytest.mark.scale),
-        (4, CONTINUOUS, 40),
+        pytest.param(4, CONTINUOUS, 40, marks=pytest.mark.scale),
     ],
 )
 def test_cached_acting_equals_the_full_forward_pass(tokens_per_step, action, capacity, monkeypatch):

@@ -74,7 +74,7 @@ def gradients(name: str, narrow: bool, pieces: int, remat: str = "layer"):
 @pytest.mark.parametrize(
     ("name", "pieces", "remat"),
     [
-        ("one", 1, "layer"),
+        pytest.param("one", 1, "layer", marks=pytest.mark.scale),
         pytest.param("ring", 1, "layer", marks=pytest.mark.scale),
         pytest.param("one", 2, "none", marks=pytest.mark.scale),
         pytest.param("ring", 1, "none", marks=pytest.mark.scale),
