@@ -7,8 +7,8 @@ from rich.text import Text
 
 from ringrl.planning.figures import GIB, context_name, kinds, wanted, wanted_gib
 from ringrl.planning.paper import paper_context
-from ringrl.planning.plan import Plan, Report
-from ringrl.planning.search import MAX_TOKENS, Candidate, Found
+from ringrl.planning.plan import MAX_TOKENS, Plan, Report
+from ringrl.planning.search import Candidate, Found
 
 BY_FORMULA = "by the formula"
 

@@ -9,11 +9,9 @@ from ringrl.errors import RingRLError
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.plan import DataShape
+from ringrl.planning.plan import MAX_TOKENS, DataShape
 from ringrl.planning.targets import Target
 from ringrl.training.config import TrainingConfig
-
-MOST_TOKENS = 2**31 - 1  # positions are int32
 
 
 class Search(enum.StrEnum):
@@ -54,8 +52,8 @@ class PlanCommand:
             )
         if self.tokens < 0 or self.trajectories < 0 or (self.tokens and self.trajectories):
             raise RingRLError("plan: give tokens=N or trajectories=N (of 1,000 steps), one of them.")
-        if self.tokens > MOST_TOKENS:
-            raise RingRLError(f"tokens={self.tokens}: positions are 32-bit, so {MOST_TOKENS} are the most.")
+        if self.tokens > MAX_TOKENS:
+            raise RingRLError(f"tokens={self.tokens}: positions are 32-bit, so {MAX_TOKENS} are the most.")
         if self.search is not Search.context and not (self.tokens or self.trajectories):
             raise RingRLError(
                 "plan: give tokens=N or trajectories=N (of 1,000 steps), or search=context to find the most."

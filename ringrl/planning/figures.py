@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from ringrl.evaluation.figures import FAINT, GRID, INK, PALETTE, new_figure, tidy
 from ringrl.planning.plan import Memory, Report
 from ringrl.planning.search import Candidate
+from ringrl.planning.targets import GIB
 
-GIB = 2**30
 COLORS = {
     "arguments": PALETTE[0],
     "temporaries": PALETTE[5],

@@ -17,11 +17,10 @@ from ringrl.nn.config import Feedforward, Remat
 from ringrl.ops.config import Strategy
 from ringrl.planning.moments import WIDE, Sizes, sizes_of, while_attention, while_feedforward
 from ringrl.planning.parameters import ParameterCounts, feedforward_width, numbers_of_step
-from ringrl.planning.plan import Plan
+from ringrl.planning.plan import MAX_TOKENS, Plan
 from ringrl.training.config import Precision
 
 _FEWEST_TOKENS = 256  # of a device
-_MOST_TOKENS = 2**31  # positions are 32-bit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def largest_context(plan: Plan) -> int:
     """
     tokens = 2 ** math.ceil(math.log2(_FEWEST_TOKENS * plan.sequence_devices))
     found = 0
-    while tokens <= _MOST_TOKENS // 2:
+    while tokens <= MAX_TOKENS // 2 + 1:
         longer = plan.of(tokens)
         if longer.tokens > found:
             if predicted(longer).total > plan.target.memory:

@@ -13,6 +13,7 @@ from ringrl.planning.targets import Target
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
 
+MAX_TOKENS = 2**31 - 1  # of a chain: positions are int32
 TRAJECTORY_STEPS = 1000  # of the papers' trajectories, and of most environments
 
 

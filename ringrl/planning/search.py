@@ -11,9 +11,8 @@ from ringrl.ops import AttentionConfig
 from ringrl.ops.config import Strategy
 from ringrl.ops.ulysses import check_heads
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.plan import Plan, Report
+from ringrl.planning.plan import MAX_TOKENS, Plan, Report
 
-MAX_TOKENS = 2**31 - 1  # of a chain: positions are int32
 BLOCK_SIZES = (256, 512, 1024, 2048, 4096)
 BISECTIONS = 3  # of the span between a context and its double: to an eighth of it
 
