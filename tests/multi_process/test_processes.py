@@ -138,15 +138,17 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(start, tm
     words = ("train", *COMMON, "mesh.ring=-1", "hydra.run.dir=run", "resume=auto")
     stopped = start(2, *words, *LONG)
     until(lambda: any((tmp_path / "run" / "checkpoints").glob("step_*")), stopped)
+    survivor = 1 - victim
+    assert stopped.started[survivor].poll() is None, stopped.said()
     stopped.started[victim].kill()
     began = time.monotonic()
-    survivor = 1 - victim
     code = stopped.started[survivor].wait(60)
     assert time.monotonic() - began < 60
     said = stopped.logs[survivor].read_text()
-    # Which is heard first: the broken connection, or JAX's own service, which aborts the process (134).
-    assert code == 75 or code == -signal.SIGABRT, said
-    assert "another process of this run has ended" in said or "another task died" in said
+    # Heard first is the broken connection (75, and a line of ours), or JAX's service or Gloo abort the process (134), in
+    # words of their own: its two devices fall out of step with each other as they meet the dead one.
+    assert code in (75, -signal.SIGABRT), said
+    assert code != 75 or "another process of this run has ended" in said
     saved = int(max((tmp_path / "run" / "checkpoints").glob("step_*")).name.removeprefix("step_"))
 
     again = start(2, *words, *LONG[1:], f"training.steps={saved + 5}")
