@@ -98,7 +98,6 @@ def row(name: str, plan: Plan, report: Report) -> dict[str, Any]:
     """What became of it. FLOPs are a device's and a chain's, so that a batch of chains compares with one chain."""
     work = step_work(plan)
     per_chain = plan.chains * plan.target.devices
-    due = [one for one in report.transfers if one.kind == "collective-permute" and one.due]
     return {
         "variant": name,
         "tokens": plan.tokens,
@@ -108,8 +107,8 @@ def row(name: str, plan: Plan, report: Report) -> dict[str, Any]:
         "memory": None if report.memory is None else dataclasses.asdict(report.memory),
         "total_bytes": None if report.memory is None else report.memory.total,
         "limit_bytes": report.limit,
-        "hops": sum(one.times for one in due),
-        "hops_across_compute": sum(one.times for one in due if one.across),
+        "hops": sum(hop.times for hop in report.hops),
+        "hops_across_compute": sum(hop.times for hop in report.hops if hop.across),
         "flops_computed": work.computed / per_chain,
         "flops_critical_path": work.critical_path / plan.chains,
         "compilers": report.compilers,

@@ -133,9 +133,8 @@ def kept(report: Report) -> dict[str, Any]:
     fields = dataclasses.asdict(report)
     fields["buffers"] = fields["buffers"][:LARGEST_BUFFERS]
     del fields["transfers"], fields["cached"]
-    due = [one for one in report.transfers if one.kind == "collective-permute" and one.due]
-    fields["hops"] = sum(one.times for one in due)
-    fields["hops_across_compute"] = sum(one.times for one in due if one.across)
+    fields["hops"] = sum(hop.times for hop in report.hops)
+    fields["hops_across_compute"] = sum(hop.times for hop in report.hops if hop.across)
     return fields
 
 

@@ -70,9 +70,8 @@ def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = F
 
 def hops(report: Report) -> str:
     """`62 of 62 hops`: of those of the ring with something to compute meanwhile, how many lie across it; or nothing."""
-    due = [one for one in report.transfers if one.kind == "collective-permute" and one.due]
-    across = sum(one.times for one in due if one.across)
-    return f"{across:,} of {sum(one.times for one in due):,} hops" if due else ""
+    across = sum(hop.times for hop in report.hops if hop.across)
+    return f"{across:,} of {sum(hop.times for hop in report.hops):,} hops" if report.hops else ""
 
 
 def memory_table(report: Report) -> Table:

@@ -11,6 +11,8 @@ _NOISE = re.compile(
 _PUT_PIECE = re.compile(r"attention/while/body/closed_call/jit\(dynamic_update_index_in_dim\)/dynamic_update_slice$")
 _STACKED = re.compile(r"jvp\(\)\)?/while/body/(?:jit\(dynamic_update_index_in_dim\)/)?dynamic_update_slice$")
 _READ_BACK = re.compile(r"jit\(dynamic_index_in_dim\)/\w+$")
+OF_RING = "ring: "
+GOING_HOME = f"{OF_RING}gradients home"
 KEPT = "kept of every layer for the backward pass"
 GATHERED = "parameters gathered for a layer"
 _SIGNS = (  # in this order
@@ -34,13 +36,13 @@ def travels(kind: str, place: str, loop: str, float_arrays: int) -> str:
     """
     which = direction(place if not loop or "transpose(" in loop else loop)
     if "/home/" in place:
-        return "ring: gradients home"
+        return GOING_HOME
     if "/hop/" in place:
         if "/gradients/" in place and float_arrays <= 2:
-            return f"ring: gradients, {which}"
+            return f"{OF_RING}gradients, {which}"
         if which == "backward" and float_arrays > 2:
-            return f"ring: keys, values and their gradients, {which}"
-        return f"ring: keys and values, {which}"
+            return f"{OF_RING}keys, values and their gradients, {which}"
+        return f"{OF_RING}keys and values, {which}"
     if kind == "all-to-all":
         return f"heads exchanged, {which}"
     owner = "a layer" if in_a_layer(place) else "embedding and output"

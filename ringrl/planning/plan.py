@@ -9,6 +9,7 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout
 from ringrl.parallel.mesh import AXES, MeshConfig
+from ringrl.planning.places import OF_RING
 from ringrl.planning.targets import Target
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
@@ -159,10 +160,15 @@ class Report:
     cached: bool = False
 
     @property
-    def exposed(self) -> tuple[Transfer, ...]:
-        """Hops of the ring that are scheduled across nothing though there is something."""
+    def hops(self) -> tuple[Transfer, ...]:
+        """Those of the ring that have something to compute meanwhile; compilers make permutes of other collectives."""
         permutes = (transfer for transfer in self.transfers if transfer.kind == "collective-permute")
-        return tuple(transfer for transfer in permutes if transfer.due and not transfer.across)
+        return tuple(transfer for transfer in permutes if transfer.source.startswith(OF_RING) and transfer.due)
+
+    @property
+    def exposed(self) -> tuple[Transfer, ...]:
+        """Hops that are scheduled across nothing."""
+        return tuple(hop for hop in self.hops if not hop.across)
 
     def to_json(self) -> str:
         """Text that `report_from_json` reads."""

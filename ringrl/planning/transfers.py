@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable
 
 from ringrl.planning.overlap import Flight, flights
-from ringrl.planning.places import travels
+from ringrl.planning.places import GOING_HOME, travels
 from ringrl.planning.plan import Transfer
 from ringrl.planning.traffic import ArrayType, Collective, collectives
 
@@ -33,7 +33,7 @@ def transfers(text: str) -> tuple[Transfer, ...]:
             times=sum(one.times for one in alike),
             bytes=sum(one.bytes_sent for one in alike),
             across=across,
-            due=not source.startswith("ring: gradients home"),
+            due=not source.startswith(GOING_HOME),
         )
         for (kind, source, across), alike in joined.items()
     )

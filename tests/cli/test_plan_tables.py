@@ -19,9 +19,9 @@ TPU = Plan(Target("tpu_v4_1024", "v4:8x8x8", 30 * GIB), 4 * K, attention=Attenti
 GPU = dataclasses.replace(TPU, target=Target("a100x8", "a100:8", 75 * GIB))
 MEMORY = Memory(arguments=4 * GIB, outputs=3 * GIB, aliased=2 * GIB, temporaries=12 * GIB, host=5 * GIB)
 TRANSFERS = (
-    Transfer("collective-permute", "layers/attention[1]", ("bf16[1]",), 60, 3.0 * GIB, across=True),
-    Transfer("collective-permute", "layers/positions", ("s32[1]",), 4, 1.0, across=False),
-    Transfer("collective-permute", "home", ("f32[1]",), 2, 1.0, across=False, due=False),
+    Transfer("collective-permute", "ring: layers/attention[1]", ("bf16[1]",), 60, 3.0 * GIB, across=True),
+    Transfer("collective-permute", "ring: layers/positions", ("s32[1]",), 4, 1.0, across=False),
+    Transfer("collective-permute", "ring: home", ("f32[1]",), 2, 1.0, across=False, due=False),
     Transfer("all-gather", "parameters", ("f32[1]",), 7, 1.0, across=False),
 )
 

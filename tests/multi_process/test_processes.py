@@ -145,8 +145,8 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(start, tm
     code = stopped.started[survivor].wait(60)
     assert time.monotonic() - began < 60
     said = stopped.logs[survivor].read_text()
-    # Heard first is the broken connection (75, and a line of ours), or JAX's service or Gloo abort the process (134), in
-    # words of their own: its two devices fall out of step with each other as they meet the dead one.
+    # Heard first is the broken connection (75, and a line of ours); or JAX's service or Gloo abort the process (134) in
+    # words of their own, Gloo because its two devices fall out of step with each other.
     assert code in (75, -signal.SIGABRT), said
     assert code != 75 or "another process of this run has ended" in said
     saved = int(max((tmp_path / "run" / "checkpoints").glob("step_*")).name.removeprefix("step_"))

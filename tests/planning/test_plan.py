@@ -79,12 +79,15 @@ def test_a_report_comes_back_as_it_was_written():
 
 
 def test_hops_that_lie_across_nothing_are_exposed_unless_nothing_is_left_to_compute():
-    def transfer(kind, across, due=True):
-        return Transfer(kind, "", (), 1, 1.0, across, due)
+    def transfer(kind, across, due=True, source="ring: keys and values, forward"):
+        return Transfer(kind, source, (), 1, 1.0, across, due)
 
     hidden, bare = transfer("collective-permute", True), transfer("collective-permute", False)
     home, gathered = transfer("collective-permute", False, due=False), transfer("all-gather", False)
-    assert Report(8, True, transfers=(hidden, bare, home, gathered)).exposed == (bare,)
+    no_hop = transfer("collective-permute", False, source="gradients of parameters of a layer")
+    report = Report(8, True, transfers=(hidden, bare, home, gathered, no_hop))
+    assert report.hops == (hidden, bare)
+    assert report.exposed == (bare,)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""The order in which a ring goes through the chips of a torus: from neighbour to neighbour, and home.
+
+JAX lays an axis of a mesh over a TPU's chips row by row, and from the end of a row to the start of the next it jumps.
+All hops of a ring begin together, so it is as slow as that jump; and where links do not wrap around (a v5e slice), the
+compiler makes of such a hop an instruction for which everything waits.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Place = tuple[int, ...]
+
+
+def neighbourly(devices: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """A mesh's devices, dealt anew along `axes`, which are one ring (the last the fastest), so that each hop is a link.
+
+    As they were where the hardware tells no places, where every hop is a link already, and where no such way is known:
+    along a single line, which wraps around or not, and where the devices of a ring make up no box.
+    """
+    ring_size = math.prod(devices.shape[axis] for axis in axes)
+    if ring_size < 3:
+        return devices
+    others = [axis for axis in range(devices.ndim) if axis not in axes]
+    moved = devices.transpose(*others, *axes)
+    rings = moved.reshape(-1, ring_size)
+    order = _order([_place(device) for device in rings[0]])
+    if order is None:
+        return devices
+    dealt = rings[:, order]
+    if not all(_closed([_place(device) for device in ring]) for ring in dealt):
+        return devices
+    return dealt.reshape(moved.shape).transpose(*np.argsort([*others, *axes]))
+
+
+def _order(places: list[Place | None]) -> list[int] | None:
+    """Which device comes when; None where they should stay."""
+    known = [place for place in places if place is not None]
+    if len(known) < len(places) or _closed(places):
+        return None
+    low, high = (tuple(extreme(column) for column in zip(*known, strict=True)) for extreme in (min, max))
+    index = {place: number for number, place in enumerate(known)}
+    sizes = tuple(top - bottom + 1 for bottom, top in zip(low, high, strict=True))
+    way = closed_walk(sizes)
+    if way is None or len(index) != len(known) or math.prod(sizes) != len(known):
+        return None
+    return [index[tuple(bottom + step for bottom, step in zip(low, place, strict=True))] for place in way]
+
+
+def closed_walk(sizes: Sequence[int]) -> list[Place] | None:
+    """Every place of a box once, each a neighbour of the one before, the last of the first.
+
+    None for a line, and where all sizes are odd, for then there is none.
+    """
+    even = next((axis for axis, size in enumerate(sizes) if size % 2 == 0), None)
+    if even is None or sum(size > 1 for size in sizes) < 2:
+        return None
+    rest = [axis for axis in range(len(sizes)) if axis != even]
+    line = _snake([sizes[axis] for axis in rest])
+
+    def place(row: int, column: int) -> Place:
+        found = dict(zip(rest, line[column], strict=True)) | {even: row}
+        return tuple(found[axis] for axis in range(len(sizes)))
+
+    # To and fro through all columns but the first, which is the way home.
+    rows, columns = sizes[even], len(line)
+    there = [(row, column) for row in range(rows) for column in _turning(range(1, columns), row)]
+    return [place(*at) for at in [*there, *((row, 0) for row in reversed(range(rows)))]]
+
+
+def _snake(sizes: Sequence[int]) -> list[Place]:
+    """Every place of a box once, each a neighbour of the one before."""
+    if not sizes:
+        return [()]
+    line = _snake(sizes[1:])
+    return [(row, *place) for row in range(sizes[0]) for place in _turning(line, row)]
+
+
+def _turning(line: Sequence[Any], row: int) -> Sequence[Any]:
+    return line if row % 2 == 0 else line[::-1]
+
+
+def _place(device: Any) -> Place | None:
+    """A TPU's: its chip's in the torus, and its core's in the chip."""
+    coordinates = getattr(device, "coords", None)
+    if coordinates is None:
+        return None
+    return (getattr(device, "slice_index", 0) or 0, *coordinates, getattr(device, "core_on_chip", 0) or 0)
+
+
+def _closed(places: list[Place | None]) -> bool:
+    """Whether each hop, the last to the first too, is between neighbours."""
+    pairs = zip(places, [*places[1:], places[0]], strict=True)
+    return all(
+        one is not None and other is not None and sum(abs(a - b) for a, b in zip(one, other, strict=True)) == 1
+        for one, other in pairs
+    )

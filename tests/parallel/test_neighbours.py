@@ -1,0 +1,136 @@
+"""The way of a ring through a torus: every chip once, each hop a link, or as JAX laid it."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from ringrl.parallel import mesh
+from ringrl.parallel.mesh import AXES, arranged
+from ringrl.parallel.neighbours import closed_walk, neighbourly
+from ringrl.planning.schedules import Request, schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What the order depends on."""
+
+    coords: tuple[int, ...]
+    core_on_chip: int = 0
+    slice_index: int = 0
+
+
+def grid(*sizes: int, cores: int = 1) -> np.ndarray:
+    """Chips of a slice, row by row."""
+    chips = [Chip(place, core) for place in itertools.product(*map(range, sizes)) for core in range(cores)]
+    found = np.empty(len(chips), object)
+    found[:] = chips
+    return found
+
+
+def steps(places) -> set[int]:
+    """Links that each hop crosses, home included."""
+    places = [(*chip.coords, chip.core_on_chip) for chip in places]
+    pairs = zip(places, places[1:] + places[:1], strict=True)
+    return {sum(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairs}
+
+
+@pytest.mark.parametrize("sizes", list(itertools.product(range(1, 6), repeat=3)), ids=str)
+def test_a_box_has_a_closed_walk_unless_it_is_a_line_or_odd(sizes: tuple[int, ...]) -> None:
+    way = closed_walk(sizes)
+    if math.prod(sizes) % 2 or sum(size > 1 for size in sizes) < 2:
+        assert way is None
+        return
+    assert way is not None
+    assert sorted(way) == sorted(itertools.product(*map(range, sizes)))
+    assert steps([Chip(place) for place in way]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("chips", "shape"),
+    [
+        (grid(8, 8, 1), (1, 1, 64, 1)),  # a slice of v5e
+        (grid(8, 8, 1), (1, 1, 32, 2)),  # keys go round through both axes
+        (grid(4, 4, 8), (1, 1, 128, 1)),
+        (grid(4, 4, 1, cores=2), (1, 1, 32, 1)),  # v3
+        (grid(2, 4, 4), (1, 2, 16, 1)),  # two rings
+        (grid(2, 2, 4, 4), (2, 2, 4, 4)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
+)
+def test_each_hop_is_a_link(chips: np.ndarray, shape: tuple[int, ...]) -> None:
+    laid = chips.reshape(shape)
+    dealt = neighbourly(laid, (2, 3))
+    assert dealt.shape == shape
+    for before, after in zip(
+        laid.reshape(-1, shape[2] * shape[3]), dealt.reshape(-1, shape[2] * shape[3]), strict=True
+    ):
+        assert set(before) == set(after)
+        assert steps(after) == {1}
+
+
+def test_of_a_hybrid_each_head_has_a_ring_of_its_own() -> None:
+    laid = grid(2, 4, 4).reshape(1, 2, 16, 1).swapaxes(1, 3)
+    assert steps(laid[0, 0, :, 0]) != {1}
+    dealt = neighbourly(laid, (2,))
+    for head in range(2):
+        assert set(dealt[0, 0, :, head]) == set(laid[0, 0, :, head])
+        assert steps(dealt[0, 0, :, head]) == {1}
+    between = zip(dealt[0, 0, :, 0], dealt[0, 0, :, 1], strict=True)
+    assert all(steps([one, other]) == {1} for one, other in between)  # where heads are exchanged, as JAX laid them
+
+
+@pytest.mark.parametrize(
+    "laid",
+    [
+        grid(16, 1, 1).reshape(1, 1, 16, 1),  # a line
+        grid(3, 3, 1).reshape(1, 1, 9, 1),  # no closed walk
+        grid(2, 1, 1).reshape(1, 1, 2, 1),
+        grid(4, 4, 1)[:10].reshape(1, 1, 10, 1),  # no box
+        grid(4, 4, 1).reshape(1, 16, 1, 1),  # no ring
+        np.array([Chip((0, 0, 0))] * 8).reshape(1, 1, 8, 1),
+        np.array([object() for _ in range(8)]).reshape(1, 1, 8, 1),  # a CPU or a GPU
+    ],
+    ids=["line", "odd", "pair", "part", "no ring", "one place", "no places"],
+)
+def test_what_has_no_such_way_stays_as_it_was(laid: np.ndarray) -> None:
+    assert neighbourly(laid, (2, 3)) is laid
+
+
+def test_a_ring_of_neighbours_stays_as_it_was() -> None:
+    once = neighbourly(grid(4, 4, 1).reshape(1, 1, 16, 1), (2, 3))
+    assert neighbourly(once, (2, 3)) is once
+
+
+def test_two_slices_of_equal_coordinates_stay_as_they_were() -> None:
+    two = [dataclasses.replace(chip, slice_index=2 * index) for index in range(2) for chip in grid(4, 4, 1)]
+    laid = np.array(two).reshape(1, 1, 32, 1)
+    assert neighbourly(laid, (2, 3)) is laid
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("target", ["v5e:8x8"])
+def test_on_a_slice_without_wraparound_transfers_travel_meanwhile(target: str) -> None:
+    found = schedule(Request(target))
+    assert found.hops
+    assert not [str(hop) for hop in found.hops if hop.exposed]
+
+
+def test_jax_is_asked_again_where_a_torus_has_to_be_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuses(*arguments, **options):
+        raise NotImplementedError("no whole axes")
+
+    def split(sizes, devices, *, allow_split_physical_axes):
+        asked.append(allow_split_physical_axes)
+        return np.array(devices).reshape(sizes)
+
+    monkeypatch.setattr(mesh.jax, "make_mesh", refuses)
+    monkeypatch.setattr(mesh.mesh_utils, "create_device_mesh", split)
+    found = arranged((1, 1, 4, 2), jax.devices()[:8])
+    assert asked == [True]
+    assert dict(found.shape) == dict(zip(AXES, (1, 1, 4, 2), strict=True))
