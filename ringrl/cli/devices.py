@@ -1,7 +1,6 @@
 """The devices of a run: its mesh, what lies where on it, and parameters taken from it."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ from ringrl.agents import SequenceAgent
 from ringrl.cli.console import output, table_width
 from ringrl.errors import RingRLError
 from ringrl.ops import AttentionConfig
-from ringrl.ops.sharded import AXES_OF
 from ringrl.parallel import MeshConfig, make_mesh
 from ringrl.parallel.sharding import bytes_per_device, explain
 from ringrl.training.compiler_flags import compiler_flags, describe_flags
@@ -27,14 +25,12 @@ _logger = logging.getLogger(__name__)
 def mesh_of(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
     """The mesh of a run; None for one device. Raises RingRLError as `make_mesh`, and where a process would be idle."""
     spread = any(size != 1 for size in config.sizes.values())
-    if not (spread or attention.strategy.is_sharded or jax.process_count() > 1):
-        return None
-    return full_mesh(config, AXES_OF[attention.strategy][0] if attention.strategy.is_sharded else ())
+    return full_mesh(config) if spread or attention.strategy.is_sharded or jax.process_count() > 1 else None
 
 
-def full_mesh(config: MeshConfig, ring_axes: Sequence[str] = ()) -> jax.sharding.Mesh:
+def full_mesh(config: MeshConfig) -> jax.sharding.Mesh:
     """The mesh that a config names; raises RingRLError as `make_mesh`, and where it leaves out some process."""
-    mesh = make_mesh(**config.sizes, ring_axes=ring_axes)
+    mesh = make_mesh(**config.sizes)
     if jax.process_count() > 1 and mesh.size != jax.device_count():
         raise RingRLError(
             f"{jax.process_count()} processes have {jax.device_count()} devices and the mesh takes {mesh.size}: set "

@@ -10,7 +10,6 @@ from jax.experimental import mesh_utils
 
 from ringrl.errors import RingRLError
 from ringrl.parallel.neighbours import neighbourly
-from ringrl.types import SEQUENCE_AXES
 
 AXES = ("data", "fsdp", "ring", "head")
 
@@ -39,12 +38,9 @@ class MeshConfig:
         return {axis: getattr(self, axis) for axis in AXES}
 
 
-def make_mesh(
-    data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1, *, ring_axes: Sequence[str] = SEQUENCE_AXES
-) -> jax.sharding.Mesh:
+def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:
     """A mesh of axes data, fsdp, ring, head over this run's devices; the first ones where it needs fewer.
 
-    Keys go round through `ring_axes`: both where attention.strategy=ring, `ring` alone in a hybrid.
     Raises RingRLError where there are too few devices, or -1 does not come out even, naming sizes that work.
     """
     config = MeshConfig(data, fsdp, ring, head)
@@ -64,24 +60,21 @@ def make_mesh(
             f"mesh {wanted} needs {named} devices and there are {available}: make the mesh smaller, or on a CPU set "
             f"JAX_NUM_CPU_DEVICES={named} to try it with that many virtual devices."
         )
-    return arranged(tuple(sizes), jax.devices()[: math.prod(sizes)], ring_axes)
+    return arranged(tuple(sizes), jax.devices()[: math.prod(sizes)])
 
 
-def arranged(
-    sizes: tuple[int, ...], devices: Sequence[Any], ring_axes: Sequence[str] = SEQUENCE_AXES
-) -> jax.sharding.Mesh:
+def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
     """The devices as a mesh of AXES, neighbours next to each other where their network has axes of its own.
 
-    JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them. Then the ring goes from neighbour to
-    neighbour (`ringrl.parallel.neighbours`).
+    JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them. Along its part of the torus the ring
+    then goes from neighbour to neighbour.
     """
     kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
     try:
         laid = jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices).devices
     except NotImplementedError:
         laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    dealt = neighbourly(laid, [AXES.index(axis) for axis in ring_axes])
-    return jax.sharding.Mesh(dealt, AXES, axis_types=kinds)
+    return jax.sharding.Mesh(neighbourly(laid, AXES.index("ring")), AXES, axis_types=kinds)
 
 
 def _nearest(available: int, named: int) -> int:

@@ -14,31 +14,21 @@ import numpy as np
 Place = tuple[int, ...]
 
 
-def neighbourly(devices: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """A mesh's devices, dealt anew along `axes`, which are one ring (the last the fastest), so that each hop is a link.
+def neighbourly(devices: np.ndarray, axis: int) -> np.ndarray:
+    """A mesh's devices, dealt anew along `axis`, which is a ring, so that each of its hops is a link.
 
     As they were where the hardware tells no places, where every hop is a link already, and where no such way is known:
-    along a single line, which wraps around or not, and where the devices of a ring make up no box.
+    along a single line, which wraps around or not, and where the devices of a ring make up no box of one slice.
     """
-    ring_size = math.prod(devices.shape[axis] for axis in axes)
-    if ring_size < 3:
-        return devices
-    others = [axis for axis in range(devices.ndim) if axis not in axes]
-    moved = devices.transpose(*others, *axes)
-    rings = moved.reshape(-1, ring_size)
-    order = _order([_place(device) for device in rings[0]])
-    if order is None:
-        return devices
-    dealt = rings[:, order]
-    if not all(_closed([_place(device) for device in ring]) for ring in dealt):
-        return devices
-    return dealt.reshape(moved.shape).transpose(*np.argsort([*others, *axes]))
+    rings = np.moveaxis(devices, axis, -1)
+    order = _order([_place(device) for device in rings[(0,) * (devices.ndim - 1)]])
+    return devices if order is None else np.take(devices, order, axis)
 
 
 def _order(places: list[Place | None]) -> list[int] | None:
     """Which device comes when; None where they should stay."""
     known = [place for place in places if place is not None]
-    if len(known) < len(places) or _closed(places):
+    if len(known) < len(places) or len(places) < 3 or _closed(known):
         return None
     low, high = (tuple(extreme(column) for column in zip(*known, strict=True)) for extreme in (min, max))
     index = {place: number for number, place in enumerate(known)}
@@ -87,13 +77,10 @@ def _place(device: Any) -> Place | None:
     coordinates = getattr(device, "coords", None)
     if coordinates is None:
         return None
-    return (getattr(device, "slice_index", 0) or 0, *coordinates, getattr(device, "core_on_chip", 0) or 0)
+    return (*coordinates, getattr(device, "core_on_chip", 0) or 0)
 
 
-def _closed(places: list[Place | None]) -> bool:
+def _closed(places: list[Place]) -> bool:
     """Whether each hop, the last to the first too, is between neighbours."""
     pairs = zip(places, [*places[1:], places[0]], strict=True)
-    return all(
-        one is not None and other is not None and sum(abs(a - b) for a, b in zip(one, other, strict=True)) == 1
-        for one, other in pairs
-    )
+    return all(sum(abs(a - b) for a, b in zip(one, other, strict=True)) == 1 for one, other in pairs)

@@ -18,7 +18,6 @@ from jax.experimental import topologies
 from ringrl.errors import RingRLError
 from ringrl.parallel.mesh import AXES, arranged
 from ringrl.planning.targets import DEVICE_KINDS, Topology, read_topology
-from ringrl.types import SEQUENCE_AXES
 
 
 class Gpu(NamedTuple):
@@ -57,18 +56,9 @@ device_description_str: "{gpu.description}"
 """
 
 
-def topology_mesh(
-    name: str,
-    *,
-    data: int = 1,
-    fsdp: int = 1,
-    ring: int = -1,
-    head: int = 1,
-    ring_axes: Sequence[str] = SEQUENCE_AXES,
-) -> jax.sharding.Mesh:
+def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, head: int = 1) -> jax.sharding.Mesh:
     """A mesh of axes data, fsdp, ring, head over the devices of a named topology; ring=-1 takes those that are left.
 
-    `ring_axes` are those of `ringrl.parallel.make_mesh`.
     Raises RingRLError where `topology_devices` does, and for sizes that do not come out.
     """
     devices = topology_devices(name)
@@ -81,7 +71,7 @@ def topology_mesh(
     if "-core:" in name:  # JAX orders no chip's halves
         kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
         return jax.sharding.Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=kinds)
-    return arranged(sizes, devices, ring_axes)
+    return arranged(sizes, devices)
 
 
 def topology_devices(name: str) -> Sequence[Any]:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
-from ringrl.ops.sharded import AXES_OF
 from ringrl.planning import array_types, buffers, liveness, overlap, places, traffic, transfers
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
 from ringrl.planning.step import lower_step
@@ -38,7 +37,6 @@ def planned_agent(plan: Plan) -> SequenceAgent:
     A single device that is not this machine's needs a mesh of one to be named.
     """
     here = plan.target.platform == "cpu"
-    ring_axes = AXES_OF[plan.attention.strategy][0] if plan.attention.strategy.is_sharded else ()
     alone = here and plan.target.devices == 1 and not plan.attention.strategy.is_sharded
     return make_agent(
         plan.agent,
@@ -47,7 +45,7 @@ def planned_agent(plan: Plan) -> SequenceAgent:
         plan.data.spec,
         context=plan.context,
         compute_dtype=jnp.dtype(plan.training.precision.value),
-        mesh=None if alone else topology_mesh(plan.target.topology, **plan.sizes, ring_axes=ring_axes),
+        mesh=None if alone else topology_mesh(plan.target.topology, **plan.sizes),
     )
 
 
