@@ -13,7 +13,6 @@ from ringrl.parallel.mesh import AXES, arranged
 from ringrl.parallel.neighbours import closed_walk, neighbourly
 from ringrl.planning.schedules import Request, schedule
 
-
 RING = AXES.index("ring")
 
 
