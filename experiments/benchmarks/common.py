@@ -20,6 +20,7 @@ from ringrl.agents import AgentConfig, SequenceAgent, make_agent
 from ringrl.cli.compose import conf_folder
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
+from ringrl.planning.targets import Target, settle
 from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,6 +60,11 @@ def goal(value: float, bound: float, *, at_least: bool) -> dict[str, Any]:
 def model_config(name: str) -> ModelConfig:
     """The sizes of conf/model/NAME.yaml."""
     return ModelConfig(**yaml.safe_load((conf_folder() / "model" / f"{name}.yaml").read_text()))
+
+
+def target(name: str) -> Target:
+    """The cluster of conf/target/NAME.yaml."""
+    return settle(Target(**yaml.safe_load((conf_folder() / "target" / f"{name}.yaml").read_text())))
 
 
 def agent_with_parameters(model: ModelConfig, attention: AttentionConfig) -> tuple[SequenceAgent, Any]:

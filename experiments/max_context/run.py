@@ -48,13 +48,7 @@ import common
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "max_context.json"
-TOPOLOGIES = {
-    "a100x8": "a100:8",
-    "a100x32": "a100:4x8",
-    "tpu_v3_512": "v3:16x16",
-    "tpu_v4_1024": "v4:8x8x8",
-    "tpu_v5e_256": "v5e:16x16",
-}
+CLUSTERS = tuple(TABLE_3)
 METHODS = ("ring", "blockwise", "memory_efficient", "vanilla")
 AGENT = "at_350m"
 BLOCK, SMALL_BLOCK = 1024, 512  # of attention and feed-forward; of the loss
@@ -83,7 +77,7 @@ class Cell:
     def plan(self) -> Plan:
         """Of no tokens yet."""
         ring, blocks = self.method == "ring", self.method in ("ring", "blockwise")
-        target = settle(Target(self.cluster, TOPOLOGIES[self.cluster]))
+        target = common.target(self.cluster)
         model = common.model_config(self.model)
         strategy = {"ring": "ring", "vanilla": "dense"}.get(self.method, "blockwise")
         attention = AttentionConfig(strategy, kernel="xla", query_block_size=BLOCK, key_block_size=BLOCK)
@@ -167,7 +161,7 @@ def agent_table(rows: dict[str, dict[str, Any]]) -> str:
     """Trajectories of 1,000 steps of four tokens, by cluster and precision."""
     precisions = tuple(Precision)
     lines = [f"| cluster | {' | '.join(precisions)} |", "|---|" + "---:|" * len(precisions)]
-    for cluster in TOPOLOGIES:
+    for cluster in CLUSTERS:
         found = [rows.get(Cell(cluster, AGENT, "ring", precision).key) for precision in precisions]
         texts = [
             ""
@@ -210,7 +204,7 @@ def main() -> None:
     for name, choices in (
         ("methods", METHODS),
         ("precisions", tuple(map(str, Precision))),
-        ("clusters", tuple(TOPOLOGIES)),
+        ("clusters", CLUSTERS),
         ("models", models),
     ):
         parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
@@ -219,7 +213,7 @@ def main() -> None:
     options = parser.parse_args()
     matplotlib.use("agg")
     if options.smoke:
-        plan = dataclasses.replace(Cell("a100x8", "tiny", "ring", "float32").plan(), target=settle(Target("", "cpu:2")))
+        plan = dataclasses.replace(Cell("a100x8", "tiny", "ring", "float32").plan(), target=settle(Target("", "cpu:8")))
         report = compile_plan(plan.of(4096))
         print(json.dumps(kept(report), indent=1))
         return

@@ -11,6 +11,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.ops.config import Strategy
 from ringrl.ops.ulysses import check_heads
 from ringrl.parallel.mesh import MeshConfig
+from ringrl.planning.meshes import whole_cluster
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
 
 BLOCK_SIZES = (256, 512, 1024, 2048, 4096)
@@ -131,21 +132,26 @@ def _strategies(plan: Plan) -> Iterator[Candidate]:
     whole = dataclasses.replace(plan.training, batch_size=plan.chains + -plan.chains % chains)
     name = "blockwise" if whole == plan.training else f"blockwise, {whole.batch_size} chains"
     alone = dataclasses.replace(plan, training=whole)
-    yield _strategy(alone, name, Strategy.blockwise, MeshConfig(data=data, fsdp=devices))
+
+    def mesh_of(strategy: Strategy) -> MeshConfig:
+        mesh = whole_cluster(strategy, plan.model.width, devices)
+        return dataclasses.replace(mesh, data=data * mesh.data)
+
+    yield _strategy(alone, name, Strategy.blockwise, mesh_of(Strategy.blockwise))
     if devices == 1:
         return
-    yield _strategy(plan, "ring", Strategy.ring, MeshConfig(data=data, ring=devices))
+    yield _strategy(plan, "ring", Strategy.ring, mesh_of(Strategy.ring))
     for head in (n for n in range(2, devices) if devices % n == 0):
         mesh = MeshConfig(data=data, ring=devices // head, head=head)
         yield _strategy(plan, f"hybrid, head={head} ring={mesh.ring}", Strategy.hybrid, mesh)
-    yield _strategy(plan, "ulysses", Strategy.ulysses, MeshConfig(data=data, head=devices))
+    yield _strategy(plan, "ulysses", Strategy.ulysses, mesh_of(Strategy.ulysses))
 
 
 def _strategy(plan: Plan, name: str, strategy: Strategy, mesh: MeshConfig) -> Candidate:
     attention: AttentionConfig = dataclasses.replace(plan.attention, strategy=strategy)
     chosen = dataclasses.replace(plan, attention=attention, mesh=mesh)
     try:
-        check_heads(plan.model.heads, mesh.head)
+        check_heads(plan.model.heads, 1 if strategy is Strategy.ring else mesh.head)
         return Candidate(name, chosen.of(plan.tokens))
     except RingRLError as error:
         return Candidate(name, chosen, reason=str(error))

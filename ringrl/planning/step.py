@@ -9,14 +9,14 @@ from ringrl.agents import AgentConfig, SequenceAgent, make_agent
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.sharding import batch_sharding
+from ringrl.planning.plan import DataShape
 from ringrl.training.config import TrainingConfig
 from ringrl.training.optimizer import make_optimizer
 from ringrl.training.state import TrainState, state_shapes, state_shardings
 from ringrl.training.step import make_train_step
-from ringrl.types import ActionKind, ActionSpec, Chain, Context, DataSpec
+from ringrl.types import ActionKind, Chain, Context, DataSpec
 
-# Of a walker's size: 24 observations and 6 continuous actions, in episodes of up to 1,000 steps.
-SYNTHETIC = DataSpec(24, ActionSpec(ActionKind.continuous, 6, (-1.0,) * 6, (1.0,) * 6), 1000)
+_SPEC = DataShape().spec
 
 
 def synthetic_agent(
@@ -27,7 +27,7 @@ def synthetic_agent(
     compute_dtype: Any = jnp.float32,
     loss_block_size: int = 0,
     tokens_per_step: int = 1,
-    spec: DataSpec = SYNTHETIC,
+    spec: DataSpec = _SPEC,
 ) -> SequenceAgent:
     """An Agentic Transformer of these sizes, for data that need not exist."""
     config = AgentConfig(tokens_per_step=tokens_per_step, loss_block_size=loss_block_size)

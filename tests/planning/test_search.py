@@ -158,6 +158,13 @@ def test_strategies_keep_the_replicas_and_round_the_chain_to_each_layout():
     assert found["ring"].tokens == 1004
 
 
+def test_parameters_are_split_where_the_devices_do_not_divide_the_width():
+    odd = dataclasses.replace(RING, model=dataclasses.replace(RING.model, width=12, heads=1))
+    found = {one.name: one.plan.sizes for one in search_strategies(odd, up_to(2**40))}
+    assert found["ring"] == {"data": 1, "fsdp": 1, "ring": 4, "head": 2}
+    assert found["blockwise, 8 chains"] == {"data": 2, "fsdp": 4, "ring": 1, "head": 1}
+
+
 def test_one_device_has_nobody_to_exchange_with():
     plan = dataclasses.replace(RING, target=Target(topology="h200:1"))
     assert [one.name for one in search_strategies(plan, up_to(2**40))] == ["blockwise"]
