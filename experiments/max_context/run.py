@@ -174,6 +174,22 @@ def agent_table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def hops_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Of the ring's hops at the longest chain, those that the schedule puts across compute."""
+    precisions = tuple(Precision)
+    lines = [f"| cluster | model | {' | '.join(precisions)} |", "|---|---|" + "---:|" * len(precisions)]
+    for cluster, models in TABLE_3.items():
+        for model in [*models, AGENT]:
+            found = [rows.get(Cell(cluster, model, "ring", precision).key) for precision in precisions]
+            lines.append(f"| {cluster} | {model} | {' | '.join(map(_hops, found))} |")
+    return "\n".join(lines)
+
+
+def _hops(row: dict[str, Any] | None) -> str:
+    longest = [report for report in row["reports"] if report["tokens"] == row["accepted"]] if row else []
+    return "".join(f"{report['hops_across_compute']:,} of {report['hops']:,}" for report in longest)
+
+
 def draw(rows: dict[str, dict[str, Any]]) -> Figure:
     """The ring's contexts: a group a cluster and model; the paper's, float32 and bfloat16 beside each other."""
     names = [(cluster, model) for cluster, models in TABLE_3.items() for model in models]
@@ -233,7 +249,7 @@ def main() -> None:
     rows = read()["cells"]
     for precision in map(str, Precision):
         print(f"\n{precision}\n{table(rows, precision)}")
-    print(f"\nAgentic Transformer, 350M\n{agent_table(rows)}")
+    print(f"\nAgentic Transformer, 350M\n{agent_table(rows)}\n\nHops across compute\n{hops_table(rows)}")
     save_png(draw(rows), RESULTS / "max_context.png")
 
 
