@@ -57,7 +57,8 @@ def normalise(command: str, arguments: Sequence[str]) -> list[str]:
 def _target(text: str) -> list[str]:
     """`target=TOPOLOGY`, where a topology has a colon and a name has none."""
     key, _, topology = text.partition("=")
-    return ["target=custom", f"target.topology='{topology}'"] if key == "target" and ":" in topology else [text]
+    quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several are a sweep
+    return ["target=custom", f"target.topology={quoted}"] if key == "target" and ":" in topology else [text]
 
 
 def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:

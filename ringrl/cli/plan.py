@@ -27,10 +27,10 @@ from ringrl.ops.ulysses import check_heads
 from ringrl.planning.figures import candidates_figure, plan_figure
 from ringrl.planning.memory import largest_context, predicted
 from ringrl.planning.meshes import whole_cluster
-from ringrl.planning.plan import TRAJECTORY_STEPS, Plan, Report
+from ringrl.planning.plan import MAX_TOKENS, TRAJECTORY_STEPS, Plan, Report
 from ringrl.planning.process import compile_plan, has_compiler
 from ringrl.planning.search import Candidate, Compile, search_blocks, search_context, search_strategies
-from ringrl.planning.targets import settle
+from ringrl.planning.targets import Target, settle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,8 @@ def run(command: PlanCommand, folder: Path) -> None:
     title = f"{model_name() or f'{plan.model.layers} layers of {plan.model.width}'} on {plan.target.name}"
     if not command.compile or not has_compiler(plan.target):
         if command.search in (Search.blocks, Search.strategy):
-            raise RingRLError(f"search={command.search} compares what compilers say: {how_to_install(plan)}")
+            remedy = how_to_install(plan) if command.compile else "leave compile=false out."
+            raise RingRLError(f"search={command.search} compares what compilers say: {remedy}")
         if command.compile:
             notes.append(f"No compiler for {plan.target.topology}: by the formula alone. {how_to_install(plan)}")
         outcome = by_formula(command, plan, title)
@@ -100,7 +101,7 @@ def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) 
     if report.memory is not None:
         shown += [tables.memory_table(report), tables.buffers_table(report)]
         shown += [tables.transfers_table(report)] if report.transfers else []
-    shown += [*fact_lines(plan, model_name()), verdict]
+    shown += [*fact_lines(plan, model_name() if report.accepted else ""), verdict]
     return Outcome(plan, shown, figure, tuple(reports))
 
 
@@ -115,14 +116,17 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
     plan = plan if largest is None else plan.of(largest)
     terms = predicted(plan).terms
     neighbours = {
-        one.tokens: predicted(one).terms for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
+        one.tokens: predicted(one).terms
+        for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
+        if one.tokens <= MAX_TOKENS
     }
+    figure = plan_figure((), title=f"{title}, by the formula", predicted=neighbours, limit=plan.target.memory)
     shown = [
         tables.formula_table(plan, terms),
-        *fact_lines(plan, model_name(), by_formula=True),
+        *fact_lines(plan, model_name() if predicted(plan).total <= plan.target.memory else "", by_formula=True),
         tables.formula_verdict(plan, predicted(plan).total, largest),
     ]
-    return Outcome(plan, shown, plan_figure((), title=f"{title}, by the formula", predicted=neighbours))
+    return Outcome(plan, shown, figure)
 
 
 def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
@@ -130,7 +134,7 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
 
     Raises RingRLError for an unknown target, a mesh that does not make it up, and heads that do not split.
     """
-    target, mesh, training, notes = settle(command.target), command.mesh, command.training, []
+    target, mesh, training, notes = settle(target_of(command)), command.mesh, command.training, []
     if all(size == 1 for size in mesh.sizes.values()) and target.devices > 1:
         mesh = whole_cluster(command.attention.strategy, command.model.width, target.devices)
     plan = Plan(
@@ -157,6 +161,12 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
     rounded = plan.of(plan.tokens)
     if rounded.tokens != plan.tokens:
         notes.append(f"{plan.tokens:,} tokens are planned as {rounded.tokens:,}, a multiple of {plan.multiple:,}.")
+    if rounded.tokens > MAX_TOKENS:
+        most = MAX_TOKENS - MAX_TOKENS % plan.multiple
+        raise RingRLError(
+            f"A chain of {rounded.tokens:,} tokens: positions are 32-bit, so {most:,} tokens, "
+            f"{plan.of(most).trajectories:,.0f} trajectories, are the most."
+        )
     return rounded, notes
 
 
@@ -165,6 +175,13 @@ def model_name() -> str:
     hydra = HydraConfig.get()
     changed = any(word.lstrip("+~").startswith("model.") for word in hydra.overrides.task)
     return "" if changed else str(hydra.runtime.choices.get("model", ""))
+
+
+def target_of(command: PlanCommand) -> Target:
+    """The target, without its name where single keys of it were changed, so that it is no longer that cluster."""
+    keys = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    changed = any(key.startswith("target.") for key in keys) and "target.name" not in keys
+    return dataclasses.replace(command.target, name="") if changed else command.target
 
 
 def how_to_install(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ringrl.ops.config import Strategy
 from ringrl.planning.figures import GIB, context_name, kinds, wanted, wanted_gib
 from ringrl.planning.paper import paper_context
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
@@ -38,7 +39,7 @@ def found_verdict(plan: Plan, found: Found) -> str:
     if found.largest is not None:
         said = verdict(plan.of(found.largest.tokens), found.largest, found.refused)
         if found.refused is None:
-            said += f" Nothing longer was asked: positions are int32, so a chain has at most {MAX_TOKENS:,} tokens."
+            said += f" No longer power of two was asked: positions are int32, and {MAX_TOKENS:,} tokens the most."
         return said
     assert found.refused is not None  # a search that accepts nothing has been refused something
     shortest = plan.of(found.refused.tokens)
@@ -59,9 +60,9 @@ def formula_verdict(plan: Plan, total: float, largest: int | None = None) -> str
 
 
 def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = False) -> str | None:
-    """A context beside the paper's for the same cluster and model; None where the paper has none."""
+    """A context of the ring beside the paper's for the same cluster and model; None where the paper has none."""
     paper = paper_context(plan.target.name, model_name)
-    if paper is None:
+    if paper is None or plan.attention.strategy is not Strategy.ring:
         return None
     source = f" {BY_FORMULA}" if by_formula else ""
     mine = f"{context_name(tokens)} in {plan.training.precision}{source}"

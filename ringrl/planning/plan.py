@@ -27,6 +27,11 @@ class DataShape:
     discrete: bool = False
     max_episode_steps: int = TRAJECTORY_STEPS
 
+    def __post_init__(self) -> None:
+        for name in ("observation_size", "action_size", "max_episode_steps"):
+            if getattr(self, name) < 1:
+                raise RingRLError(f"shape.{name}={getattr(self, name)}: use at least 1.")
+
     @property
     def spec(self) -> DataSpec:
         """As agents are told."""
@@ -154,6 +159,7 @@ class Report:
     devices: int = 0
     compilers: dict[str, str] = dataclasses.field(default_factory=dict)  # versions by package
     flags: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # those that the trainer sets
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)  # the user's own flags, by variable
     program: str = ""  # a digest of program, target and compilers
     seconds: float = 0.0  # of tracing and compiling
     peak_host_bytes: int = 0  # of the compiling process

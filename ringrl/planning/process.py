@@ -18,6 +18,7 @@ from ringrl.errors import RingRLError
 from ringrl.planning.plan import Plan, Report, report_from_json
 from ringrl.planning.targets import Target
 
+COMPLAINT = 3  # the worker's exit code where RingRL itself says in a line what is wrong with a plan
 COMPILERS = Path(sys.prefix) / "aot"  # where `make aot` puts them
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -49,7 +50,7 @@ def compile_plan(plan: Plan, *, cache: Path | None = None, scratch: Path | None 
         if done.returncode == 0 and told.is_file():
             return report_from_json(told.read_text())
         last = _last_words(done.stderr)
-        if done.returncode == 1 and "Traceback" not in done.stderr:
+        if done.returncode == COMPLAINT:
             raise RingRLError(last)
         again = ""
         if scratch is not None:

@@ -6,8 +6,9 @@ nominal bandwidths: a necessary condition, no proof that anything is hidden.
 """
 
 import dataclasses
+import math
 
-from ringrl.ops.config import Strategy
+from ringrl.ops.config import Layout, Strategy
 from ringrl.planning.plan import Plan
 from ringrl.planning.targets import Target, settle
 from ringrl.training.config import Precision
@@ -50,22 +51,34 @@ def minimal_tokens(
 def plan_minimum(plan: Plan, *, attended: float = 1.0) -> Minimum:
     """The same for a plan: tokens of a chain on one device; 0 where no ring goes round.
 
-    In float32 numbers are twice as wide, and the peak is still bfloat16's: more than is needed, if anything. Of hybrid
-    attention the devices that exchange heads attend together from all their tokens.
+    As the paper counts: every link of a device, and hops of the forward pass. In float32 numbers are twice as wide, and
+    the peak is still bfloat16's: more than is needed, if anything. Of hybrid attention the devices that exchange heads
+    attend together from all their tokens, and repeat keys where there are fewer heads of them than devices.
     """
     sizes, model, strategy = plan.sizes, plan.model, plan.attention.strategy
     ring = {Strategy.ring: sizes["ring"] * sizes["head"], Strategy.hybrid: sizes["ring"]}.get(strategy, 1)
     if ring == 1:
         return Minimum(0.0, 0.0)
+    key_heads, exchange = model.key_value_heads or model.heads, sizes["head"] if strategy is Strategy.hybrid else 1
     minimum = minimal_tokens(
         settle(plan.target),
         heads=model.heads,
-        key_heads=model.key_value_heads or model.heads,
+        key_heads=math.lcm(key_heads, exchange),
         number_bytes=4 if plan.training.precision is Precision.float32 else 2,
         attended=attended,
     )
-    together = sizes["head"] if strategy is Strategy.hybrid else 1
-    return Minimum(minimum.block / together, minimum.sequence / together)
+    return Minimum(minimum.block / exchange, minimum.sequence / exchange)
+
+
+def hop_minimum(plan: Plan) -> Minimum:
+    """The same for what RingRL's ring does: a hop goes over one link, and a causal mask dealt evenly spares half.
+
+    Of the forward pass. Backward, gradients travel along in float32, 3 times the bytes in bfloat16 and 2 in float32,
+    beside 2.5 times the FLOPs.
+    """
+    target = settle(plan.target)
+    narrow = dataclasses.replace(plan, target=dataclasses.replace(target, bandwidth=target.hop_bandwidth))
+    return plan_minimum(narrow, attended=1.0 if plan.attention.layout is Layout.contiguous else 0.5)
 
 
 def meets(plan: Plan, *, attended: float = 1.0) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ringrl.errors import RingRLError
 
 GIB = 2**30
+MAX_DEVICES = 18_432  # of the largest TPU slices
 _GPU_SHARE = 0.95  # the rest is for the driver, its libraries (NCCL, cuBLAS, cuDNN) and fragments
 
 
@@ -149,7 +150,10 @@ def read_topology(name: str) -> Topology:
     if len(shape) not in known.axes or 0 in shape:
         what = {"tpu": "chips along each axis", "cuda": "machines x GPUs", "cpu": "devices"}[known.platform]
         raise RingRLError(f"Unknown topology {name!r}: after {kind}: come {what}, for example {known.example}.")
-    return Topology(kind, shape)
+    topology = Topology(kind, shape)
+    if topology.devices > MAX_DEVICES:
+        raise RingRLError(f"{name} has {topology.devices:,} devices: at most {MAX_DEVICES:,} can be planned for.")
+    return topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Target:
     topology: str = ""  # v4:8x8x8, a100:1x8 (machines x GPUs), cpu:8 (virtual CPU devices of this machine)
     memory: int = 0  # bytes of a device that a program may use
     peak_flops: float = 0.0  # FLOP/s of a device in bfloat16
-    bandwidth: float = 0.0  # bytes/s that a device sends to its neighbour in the ring, one direction
+    bandwidth: float = 0.0  # bytes/s that a device sends, one direction, over all its links
     source: str = ""  # where these figures come from
 
     @property
@@ -172,6 +176,11 @@ class Target:
     def kind(self) -> DeviceKind:
         """Facts about its devices."""
         return DEVICE_KINDS[read_topology(self.topology).kind]
+
+    @property
+    def hop_bandwidth(self) -> float:
+        """Bytes/s of one hop: in a TPU's torus one link's, else all that a device sends."""
+        return self.kind.link_bandwidth if self.bandwidth == self.kind.bandwidth else self.bandwidth
 
     @property
     def platform(self) -> str:
@@ -189,8 +198,9 @@ def settle(target: Target) -> Target:
         raise RingRLError("target.topology is empty: name one, for example target.topology=v4:8x8x8, or target=a100x8.")
     topology = read_topology(target.topology)
     for key in ("memory", "peak_flops", "bandwidth"):
-        if getattr(target, key) < 0:
-            raise RingRLError(f"target.{key}={getattr(target, key)}: use a positive number, or 0 for the kind's own.")
+        value = getattr(target, key)
+        if not (math.isfinite(value) and (value == 0 or value >= 1)):
+            raise RingRLError(f"target.{key}={value}: use a number of at least 1, or 0 for the kind's own.")
     kind = DEVICE_KINDS[topology.kind]
     return dataclasses.replace(
         target,

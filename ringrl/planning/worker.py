@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
+import os
 import resource
 import sys
 import time
@@ -20,13 +21,15 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
-from ringrl.planning import array_types, buffers, liveness, overlap, places, traffic, transfers
+from ringrl.planning import array_types, buffers, liveness, overlap, places, topology, traffic, transfers
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
+from ringrl.planning.process import COMPLAINT
 from ringrl.planning.step import lower_step
 from ringrl.planning.topology import topology_mesh
 from ringrl.training.compiler_flags import compiler_flags
 
 REFUSALS = ("RESOURCE_EXHAUSTED", "exceeds available", "Ran out of memory")
+FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _UNTRIED = "Couldn't find output tile sizes"
 PACKAGES = {"tpu": ("libtpu",), "cuda": ("jax-cuda13-pjrt", "jax-cuda12-pjrt"), "cpu": ("jaxlib",)}
 
@@ -56,12 +59,14 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     for a refusal.
     """
     began = time.perf_counter()
+    compilers = _compilers(plan.target.platform)
     agent = planned_agent(plan)
     lowered = lower_step(agent, plan.training, plan.chains, plan.tokens // plan.tokens_per_step)
     device = _device(agent)
-    compilers = _compilers(plan.target.platform)
     flags = {**compiler_flags(agent.mesh), **plan.compiler_options}
-    program = _digest(lowered.as_text(), plan.target.topology, str(device), str(compilers), str(flags), _readers())
+    environment = {name: os.environ[name] for name in FLAG_VARIABLES if os.environ.get(name)}
+    asked = (lowered.as_text(), _order(agent), plan.target.topology, str(device), str(compilers), str(flags))
+    program = _digest(*asked, str(environment), _code())
     stored = None if cache is None else cache / f"{program}.json"
     if stored is not None and (known := _read(stored)) is not None:
         # Limits are the target's, which a user may set, and no part of the program.
@@ -73,6 +78,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
         devices=plan.target.devices,
         compilers=compilers,
         flags=flags,
+        environment=environment,
         program=program,
     )
     try:
@@ -162,9 +168,14 @@ def _digest(*texts: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _readers() -> str:
-    """The modules that read compiled programs: what older ones made of one is not kept for newer ones."""
-    modules = (buffers, liveness, overlap, places, array_types, traffic, transfers)
+def _order(agent: SequenceAgent) -> str:
+    """Of the mesh's devices: a program's text has its axes alone."""
+    return "" if agent.mesh is None else str([device.id for device in agent.mesh.devices.flat])
+
+
+def _code() -> str:
+    """The modules that describe devices and read programs: what older ones made of one is not kept for newer ones."""
+    modules = (buffers, liveness, overlap, places, array_types, topology, traffic, transfers)
     return "".join(inspect.getsource(module) for module in modules)
 
 
@@ -190,7 +201,8 @@ def main() -> None:
     try:
         report = compile_here(plan, cache[0] if cache else None)
     except RingRLError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(COMPLAINT)
     write_atomically(report_path, report.to_json())
 
 

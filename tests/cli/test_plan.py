@@ -72,11 +72,17 @@ def test_without_a_compiler_the_formula_answers(ringrl, monkeypatch: pytest.Monk
         (("target=a100x8",), "search=context"),
         (("target=a100x8", "tokens=8", "trajectories=1"), "one of them"),
         (("target=a100x8", "tokens=3000000000"), "32-bit"),
+        (("target=a100x8", "tokens=2147483647"), "32-bit"),
+        (("target=a100x8", "trajectories=100000000000"), "2,147,483,"),
         (("target=a100x8", "tokens=8", "bisect=true"), "search=context"),
+        (("target=a100x8", "tokens=8", "target.peak_flops=nan"), "target.peak_flops=nan"),
+        (("target=a100x8", "tokens=8", "target.bandwidth=1e-310"), "at least 1"),
+        (("target=cpu:99999999999", "tokens=8"), "at most 18,432"),
+        (("target=a100x8", "tokens=8", "shape.action_size=0"), "shape.action_size=0"),
         (("target=a100x8", "tokens=8", "target.memory=-1"), "target.memory=-1"),
         (("target=a100x8", "search=depth"), "expected one of"),
         (("target=a100x8", "tokens=8", "agent.name=dt"), "agent.name=at"),
-        (("target=a100x8", "tokens=8", "compile=false", "search=blocks"), "compares what compilers say"),
+        (("target=a100x8", "tokens=8", "compile=false", "search=blocks"), "leave compile=false out"),
     ],
 )
 def test_faults_are_one_line(ringrl, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -94,3 +100,20 @@ def test_tokens_are_rounded_to_what_the_layout_deals(ringrl, tmp_path: Path) -> 
     assert "1,000,001 tokens are planned as 1,000,064, a multiple of 64" in outcome.out
     trajectories = ringrl(*words, "trajectories=128", f"hydra.run.dir={tmp_path / 'other'}")
     assert "500K tokens are 128 trajectories of 1,000 steps" in trajectories.out
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        ((), True),
+        (("target.topology=v4:2x2x2",), False),  # no longer the paper's cluster
+        (("target.name=tpu_v4_1024", "target.topology=v4:8x8x8"), True),
+        (("attention=blockwise", "attention.layout=contiguous"), False),
+        (("tokens=268435456",), False),  # nothing to be proud of: it does not fit
+    ],
+)
+def test_the_papers_context_stands_beside_a_ring_of_its_cluster(ringrl, words, beside: bool, tmp_path: Path) -> None:
+    command = ("plan", "model=7b", "target=tpu_v4_1024", "compile=false", f"hydra.run.dir={tmp_path / 'run'}")
+    outcome = ringrl(*command, *(() if any("tokens" in word for word in words) else ("tokens=1048576",)), *words)
+    assert outcome.code == 0, outcome.err
+    assert ("The paper's Table 3 has 8,192K here" in outcome.out) == beside

@@ -62,6 +62,22 @@ def test_the_same_program_is_not_compiled_twice(first: tuple[Report, Path], monk
 
 
 @pytest.mark.scale
+@pytest.mark.parametrize("change", ["order", "flags"])
+def test_another_order_of_devices_or_other_flags_are_compiled_again(
+    first: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    report, cache = first
+    if change == "flags":
+        monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_latency_hiding_scheduler=false")
+    else:
+        monkeypatch.setattr(worker, "_order", lambda agent: "[1, 0]")
+    other = worker.compile_here(PLAN, cache)
+    assert not other.cached
+    assert other.program != report.program
+    assert bool(other.environment) == (change == "flags")
+
+
+@pytest.mark.scale
 def test_a_limit_of_the_users_judges_what_is_known(first: tuple[Report, Path]) -> None:
     report, cache = first
     assert report.memory is not None
@@ -123,7 +139,7 @@ def test_a_crash_says_the_last_words_and_how_to_repeat_it(monkeypatch: pytest.Mo
 
 
 def test_a_fault_of_the_users_comes_back_as_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, 1, "a warning\nattention: 3 heads do not divide\n")
+    answer(monkeypatch, process.COMPLAINT, "a warning\nattention: 3 heads do not divide\n")
     with pytest.raises(RingRLError, match=r"^attention: 3 heads do not divide$"):
         process.compile_plan(PLAN)
 

@@ -63,6 +63,16 @@ def test_a_plan_meets_it_or_not() -> None:
     assert not roofline.meets(plan_of("ring", 8 * 1040, "float32", ring=8))
 
 
+def test_a_hop_goes_over_one_link_and_a_mask_dealt_evenly_spares_half() -> None:
+    plan = dataclasses.replace(plan_of("ring", 8 * 2**14, ring=8), target=Target(topology="v4:2x2x2"))
+    contiguous = dataclasses.replace(plan, attention=AttentionConfig("ring", "contiguous"))
+    zigzag = dataclasses.replace(plan, attention=AttentionConfig("ring", "zigzag"))
+    assert roofline.hop_minimum(contiguous).block == pytest.approx(275e12 / 50e9)
+    assert roofline.hop_minimum(zigzag).block == pytest.approx(2 * 275e12 / 50e9)
+    network = dataclasses.replace(zigzag, target=Target(topology="a100:2x4"))
+    assert roofline.hop_minimum(network).block == pytest.approx(2 * 312e12 / 12.5e9)
+
+
 def test_heads_exchanged_attend_together() -> None:
     ring, hybrid = (roofline.plan_minimum(plan_of(name, 2**14, ring=2, head=4)) for name in ("ring", "hybrid"))
     assert hybrid.block == ring.block / 4
