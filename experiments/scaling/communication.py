@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
+from ringrl.planning.hlo import parse
 from ringrl.planning.step import compile_step, synthetic_agent
 from ringrl.planning.traffic import Kind, bytes_sent, collectives, estimate
 from ringrl.training.config import TrainingConfig
@@ -73,7 +74,7 @@ def compared(case: Case) -> dict[str, Any]:
     """A row: bytes of one device in one step, by kind."""
     agent = case.agent(jnp.float32)
     compiled = compile_step(agent, TrainingConfig(), case.chains, case.tokens, QUICK)
-    found = bytes_sent(collectives(compiled.as_text()))
+    found = bytes_sent(collectives(parse(compiled.as_text())))
     jax.clear_caches()
     return {
         **dataclasses.asdict(case),

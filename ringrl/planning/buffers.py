@@ -1,8 +1,8 @@
 """The largest temporaries of a compiled program, in RingRL's words."""
 
 import collections
-from typing import Any
 
+from ringrl.planning.hlo import Module
 from ringrl.planning.liveness import Live, fullest
 from ringrl.planning.places import KEPT, holds
 from ringrl.planning.plan import Buffer
@@ -10,13 +10,13 @@ from ringrl.planning.plan import Buffer
 LARGEST = 12
 
 
-def largest_buffers(compiled: Any) -> tuple[Buffer, ...]:
+def largest_buffers(module: Module) -> tuple[Buffer, ...]:
     """Temporaries that lie in a device's memory at the fullest moment, alike ones joined, the most bytes first.
 
     `bytes` are those of one of `count` alike. Found from the program's text (`ringrl.planning.liveness`), since the
     compilers for TPUs and GPUs hand out no list of their own: their sum is near the reported temporaries, not equal.
     """
-    return described(fullest(compiled.as_text()))
+    return described(fullest(module))
 
 
 def described(arrays: list[Live]) -> tuple[Buffer, ...]:

@@ -8,15 +8,10 @@ that they find by knowing their own kernels, are not known here: near their tota
 
 import dataclasses
 import functools
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from ringrl.planning.array_types import Leaf, element, leaves
-from ringrl.planning.overlap import Instruction, read_computations
+from ringrl.planning.hlo import Instruction, Module
 
-_INDEX = re.compile(r"\bindex=(\d+)")
-_PLACE = re.compile(r'op_name="([^"]*)"')
-_ENTRY = re.compile(r"^ENTRY %([\w.-]+) ", re.MULTILINE)
 _ALIASES = ("tuple", "bitcast", "opt-barrier", "domain", "add-dependency")
 _OWN_RESULT = ("convolution", "dot", "copy", "transpose", "custom-call", "concatenate", "conditional")  # never in place
 _ALWAYS_THERE = ("parameter", "constant")
@@ -26,7 +21,8 @@ _ALWAYS_THERE = ("parameter", "constant")
 class Allocation:
     """Memory for one array, or for several in turn, within one computation."""
 
-    leaf: Leaf
+    shape: str
+    bytes: int  # in the device's main memory, 0 where it lies elsewhere
     step: Instruction  # that makes it
     first: int
     last: int
@@ -48,38 +44,35 @@ class Live:
 class _Body:
     """A computation with its memory; `carries` are the arrays that each of its loops takes in."""
 
-    steps: list[Instruction]
+    steps: Sequence[Instruction]
     allocations: list[Allocation]
     carries: dict[str, list[Allocation]]
 
 
-def fullest(text: str) -> list[Live]:
+def fullest(module: Module) -> list[Live]:
     """All arrays that are live at the fullest moment of a scheduled program, arguments and results excepted."""
-    computations = dict(read_computations(text.splitlines()))
-    entry = _ENTRY.search(text)
-    tiled = ":T(" in text  # a TPU's, whose layouts say what lies in small memories
 
     @functools.cache
     def peak(name: str, owned: tuple[bool, ...]) -> tuple[int, tuple[Allocation, ...]]:
-        return _fullest_of(_read(computations, name, owned, tiled), peak)
+        return _fullest_of(_read(module, name, owned), peak)
 
-    found = peak(entry.group(1), ())[1] if entry else ()
-    lines = {step.name: step for steps in computations.values() for step in steps}
-    places = (_place(one.writer, computations, lines) or _place(one.step, computations, lines) for one in found)
-    return [Live(one.leaf.shape, one.leaf.bytes, place) for one, place in zip(found, places, strict=True)]
+    found = peak(module.entry, ())[1]
+    lines = {step.name: step for steps in module.computations.values() for step in steps}
+    places = (_place(one.writer, module, lines) or _place(one.step, module, lines) for one in found)
+    return [Live(one.shape, one.bytes, place) for one, place in zip(found, places, strict=True)]
 
 
 def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...]]:
     """Bytes at the fullest moment, those of called computations included, and what they are of."""
     change = [0] * (len(body.steps) + 1)
     for one in body.allocations:
-        change[one.first] += one.leaf.bytes * one.owned
-        change[one.last + 1] -= one.leaf.bytes * one.owned
+        change[one.first] += one.bytes * one.owned
+        change[one.last + 1] -= one.bytes * one.owned
     most, at, inside, now = -1, 0, (), 0
     for place, step in enumerate(body.steps):
         now += change[place]
         carry = body.carries.get(step.name, [])
-        outside = now - sum(one.leaf.bytes for one in set(carry) if one.owned)  # the body counts them
+        outside = now - sum(one.bytes for one in set(carry) if one.owned)  # the body counts them
         called = step.called if step.opcode in ("while", "conditional", "call") else ()
         found = (peak(name, tuple(one.owned for one in carry)) for name in called)
         within, arrays = max(found, key=lambda one: one[0], default=(0, ()))
@@ -88,14 +81,14 @@ def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...
             inside = tuple(one if one.carried is None else carry[one.carried] for one in arrays)
     carry = set(body.carries.get(body.steps[at].name, [])) if body.steps else ()
     here = (one for one in body.allocations if one.owned and one.first <= at <= one.last and one not in carry)
-    return max(most, 0), (*(one for one in here if one.leaf.bytes), *inside)
+    return max(most, 0), (*(one for one in here if one.bytes), *inside)
 
 
-def _read(computations: dict[str, list[Instruction]], name: str, owned: tuple[bool, ...], tiled: bool) -> _Body:
+def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
     """A computation's allocations; `owned` says which of a loop's carried arrays are temporaries at all."""
-    steps = computations.get(name, [])
+    steps = module.body(name)
     last_read = {operand: place for place, step in enumerate(steps) for operand in step.operands}
-    results = {step.name: step.result for step in steps}
+    types = {step.name: step.type for step in steps}
     values: dict[str, list[Allocation]] = {}
     made: list[Allocation] = []
     carries: dict[str, list[Allocation]] = {}
@@ -104,7 +97,10 @@ def _read(computations: dict[str, list[Instruction]], name: str, owned: tuple[bo
         for _, one in read:
             one.last = place
         arrays = [one for _, one in read]
-        fresh = [Allocation(leaf, step, place, place) for leaf in leaves(step.result, tiled)]
+        fresh = [
+            Allocation(str(array), array.allocated_bytes(module.tiled), step, place, place)
+            for array in step.type.arrays
+        ]
         match step.opcode:
             case "parameter" | "constant":
                 for index, one in enumerate(fresh):
@@ -112,12 +108,10 @@ def _read(computations: dict[str, list[Instruction]], name: str, owned: tuple[bo
                     one.carried = index if owned else None
                 value = fresh
             case "get-tuple-element":
-                index = _INDEX.search(step.rest)
-                start, end = element(results[step.operands[0]], int(index.group(1)) if index else 0)
-                value = arrays[start:end]
+                value = arrays[types[step.operands[0]].element(step.index or 0)]
             case "while":
                 carries[step.name] = value = arrays
-                for one, writer in zip(arrays, _writers(computations, step), strict=False):
+                for one, writer in zip(arrays, _writers(module, step), strict=False):
                     one.writer = writer or one.writer
             case "copy-done":
                 value = arrays[:1]
@@ -144,7 +138,7 @@ def _read(computations: dict[str, list[Instruction]], name: str, owned: tuple[bo
 def _in_place(new: Allocation, dying: list[Allocation]) -> Allocation:
     """The memory of an array of the same type that is read here for the last time, or new memory."""
     for index, old in enumerate(dying):
-        if old.leaf == new.leaf and old.owned:
+        if (old.shape, old.bytes) == (new.shape, new.bytes) and old.owned:
             return dying.pop(index)
     return new
 
@@ -155,33 +149,32 @@ def _handed_on(arrays: list[Allocation], fresh: list[Allocation]) -> list[Alloca
         return arrays
     left, found = list(arrays), []
     for new in fresh:
-        index = next((at for at in reversed(range(len(left))) if left[at].leaf.shape == new.leaf.shape), None)
+        index = next((at for at in reversed(range(len(left))) if left[at].shape == new.shape), None)
         found.append(new if index is None else left.pop(index))
     return found
 
 
-def _writers(computations: dict[str, list[Instruction]], loop: Instruction) -> Iterable[Instruction | None]:
+def _writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
     """What makes each array of a loop's carry anew, in an inner loop perhaps; None where it stays."""
-    body = next((steps for name in loop.called if (steps := computations.get(name))), [])
+    body = next((steps for name in loop.called if (steps := module.body(name))), ())
     known = {step.name: step for step in body}
     for name in body[-1].operands if body else ():
         step = known.get(name)
         while step is not None and step.opcode in (*_ALIASES[1:], "copy", "get-tuple-element"):
-            index, step = _INDEX.search(step.rest), known.get(step.operands[0])
-            if index and step is not None and step.opcode == "while":
-                inner = list(_writers(computations, step))
-                at = int(index.group(1))
+            at, step = step.index, known.get(step.operands[0])
+            if at is not None and step is not None and step.opcode == "while":
+                inner = list(_writers(module, step))
                 step = (inner[at] if at < len(inner) else None) or step
                 break
         yield None if step is None or step.opcode in _ALWAYS_THERE else step
 
 
-def _place(step: Instruction | None, computations: dict[str, list[Instruction]], lines: dict[str, Instruction]) -> str:
+def _place(step: Instruction | None, module: Module, lines: dict[str, Instruction]) -> str:
     """Its own, else that of the last line inside that has one, else that of what it copies."""
     while step is not None:
-        inside = (line.rest for name in step.called for line in reversed(computations.get(name, [])))
-        found = next((found for text in (step.rest, *inside) if (found := _PLACE.search(text))), None)
-        if found:
-            return found.group(1)
+        inside = (line.scope for name in step.called for line in reversed(module.body(name)))
+        scope = step.scope or next(filter(None, inside), "")
+        if scope:
+            return scope
         step = lines.get(step.operands[0]) if step.operands and step.opcode not in _ALWAYS_THERE else None
     return ""

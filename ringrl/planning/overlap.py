@@ -8,19 +8,13 @@ tell.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from ringrl.errors import RingRLError
+from ringrl.planning.hlo import COLLECTIVES, Instruction, Module
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z\d-]*)\((.*)")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%([\w.-]+)")
-_CALLED_LIST = re.compile(r"\b(?:calls|branch_computations|called_computations)=\{([^}]*)\}")
-_NAME, _SHAPE, _OPERATION = re.compile(r"%([\w.-]+)"), re.compile(r"\w+\[[\d,]*\]"), re.compile(r'op_name="([^"]*)"')
-_IS_SYNCHRONOUS = '"is_sync":true'  # a GPU's note on a start whose done follows at once
 _MATRIX_PRODUCTS = ("dot", "convolution", "ragged-dot")  # a TPU's programs write a convolution for each
-_MATRIX_LIBRARIES = re.compile(r'custom_call_target="(?:\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mosaic)')
-COLLECTIVES = ("collective-permute", "all-gather", "reduce-scatter", "all-to-all", "all-reduce")
+_MATRIX_LIBRARIES = re.compile(r"\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mosaic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,91 +47,47 @@ class Flight:
         return f"{where}: {'synchronous' if self.synchronous else 'no matrix product between its start and its done'}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line: its name, the text of its type, and the text of its operands and attributes."""
-
-    name: str
-    result: str
-    opcode: str
-    rest: str
-    called: tuple[str, ...]
-
-    @property
-    def operands(self) -> list[str]:
-        """Up to the parenthesis that closes the list; a type before a name may hold some of its own."""
-        depth, end = 1, 0
-        while depth and end < len(self.rest):
-            depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
-            end += 1
-        return _NAME.findall(self.rest[:end])
-
-
 Permute = Flight  # of the first kind
 
 
-def permutes(text: str) -> list[Permute]:
-    """Every permute of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
+def permutes(module: Module) -> list[Permute]:
+    """Every permute of a scheduled program, by computation, in the order of their starts.
 
     Raises RingRLError where `flights` does.
     """
-    return [flight for flight in flights(text) if flight.kind == COLLECTIVES[0]]
+    return [flight for flight in flights(module) if flight.kind == COLLECTIVES[0]]
 
 
-def flights(text: str) -> list[Flight]:
-    """Every collective of a scheduled program (`compiled.as_text()`), by computation, in the order of their starts.
+def flights(module: Module) -> list[Flight]:
+    """Every collective of a scheduled program, by computation, in the order of their starts.
 
     Raises RingRLError for a program that is not scheduled, the order of whose lines means nothing, and for a collective
     whose done stands in another computation than its start.
     """
-    if "is_scheduled=true" not in text.partition("\n")[0]:
+    if not module.scheduled:
         raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
-    computations = dict(read_computations(text.splitlines()))
-    heavy = _with_matrix_products(computations)
+    heavy = _with_matrix_products(module)
     wrapped = {
         called: inner
-        for steps in computations.values()
+        for steps in module.computations.values()
         for step in steps
         if step.opcode == "async-start"
         for called in step.called
-        for inner in computations[called]
+        for inner in module.computations[called]
         if inner.opcode in COLLECTIVES
     }
     return [
         flight
-        for name, steps in computations.items()
+        for name, steps in module.computations.items()
         if name not in wrapped  # what it wraps is counted where it is started
         for flight in _flights_of(name, steps, heavy, wrapped)
     ]
 
 
-def read_computations(lines: Iterable[str]) -> Iterator[tuple[str, list[Instruction]]]:
-    """Every computation of a compiled program's text, by name, with its instructions in their order."""
-    name, steps = None, []
-    for line in lines:
-        if name is None:
-            found = _COMPUTATION.match(line)
-            name, steps = (found.group(1) if found else None), []
-        elif line.startswith("}"):
-            yield name, steps
-            name = None
-        else:
-            found = _INSTRUCTION.match(line)
-            if found:
-                steps.append(Instruction(*found.groups(), called=_called(found.group(4))))
-
-
-def _called(rest: str) -> tuple[str, ...]:
-    called = _CALLED.findall(rest)
-    for several in _CALLED_LIST.findall(rest):
-        called += _NAME.findall(several)
-    return tuple(called)
-
-
-def _with_matrix_products(computations: dict[str, list[Instruction]]) -> set[str]:
+def _with_matrix_products(module: Module) -> set[str]:
     """Computations that hold a matrix product, or call one that does: a text defines what is called before its use."""
     heavy: set[str] = set()
-    for name, steps in computations.items():
+    for name, steps in module.computations.items():
         if any(_is_heavy(step, heavy) for step in steps):
             heavy.add(name)
     return heavy
@@ -147,12 +97,12 @@ def _is_heavy(step: Instruction, heavy: set[str]) -> bool:
     return (
         step.opcode in _MATRIX_PRODUCTS
         or any(called in heavy for called in step.called)
-        or (step.opcode == "custom-call" and _MATRIX_LIBRARIES.search(step.rest) is not None)
+        or _MATRIX_LIBRARIES.match(step.library) is not None
     )
 
 
 def _flights_of(
-    computation: str, steps: list[Instruction], heavy: set[str], wrapped: dict[str, Instruction]
+    computation: str, steps: Sequence[Instruction], heavy: set[str], wrapped: dict[str, Instruction]
 ) -> Iterator[Flight]:
     work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
     done_at: dict[str, int] = {}
@@ -165,19 +115,18 @@ def _flights_of(
     for place, step in enumerate(steps):
         inner = next((wrapped[called] for called in step.called if called in wrapped), None)
         inner = inner if step.opcode == "async-start" else None
-        kind = (inner or step).opcode.removesuffix("-start")
-        if kind not in COLLECTIVES:
+        kind = (inner or step).collective
+        if kind is None:
             continue
         started = inner is not None or step.opcode != kind
-        synchronous = not started or _IS_SYNCHRONOUS in step.rest
+        synchronous = not started or step.is_synchronous
         done = done_at.get(step.name) if started else place
         if done is None:
             raise RingRLError(f"{step.name} starts in {computation} and is done elsewhere: no one order holds both.")
-        operation = _OPERATION.search(step.rest) or (_OPERATION.search(inner.rest) if inner else None)
         yield Flight(
             step.name,
             computation,
-            operation.group(1) if operation else "",
+            step.scope or (inner.scope if inner else ""),
             _sent(step),
             synchronous,
             () if synchronous else tuple(name for at, name in work if place < at < done),
@@ -192,4 +141,4 @@ def _is_done(step: Instruction) -> bool:
 
 def _sent(step: Instruction) -> tuple[str, ...]:
     """The arrays that travel: a result lists them first, then where they arrive, then what the device waits on."""
-    return tuple(_SHAPE.findall(step.result)[: len(step.operands)])
+    return tuple(str(array) for array in step.type.arrays[: len(step.operands)])

@@ -9,6 +9,7 @@ from typing import Any
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program, compile_attention
+from ringrl.planning.hlo import parse
 from ringrl.planning.overlap import Permute, permutes
 from ringrl.planning.process import run_apart
 from ringrl.planning.topology import topology_mesh
@@ -69,7 +70,7 @@ def _compile(request: Request) -> Schedule:
     began = time.perf_counter()
     compiled = compile_attention(mesh, request.program, request.sizes, kernel=request.kernel, flags=request.flags)
     seconds = time.perf_counter() - began
-    return Schedule(mesh.devices.flat[0].device_kind, mesh.size, seconds, tuple(permutes(compiled.as_text())))
+    return Schedule(mesh.devices.flat[0].device_kind, mesh.size, seconds, tuple(permutes(parse(compiled.as_text()))))
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ import dataclasses
 import enum
 import functools
 import math
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +23,8 @@ from ringrl.errors import RingRLError
 from ringrl.nn.config import Remat
 from ringrl.ops.sharded import AXES_OF
 from ringrl.parallel.sharding import explain, split_axes
-from ringrl.planning.overlap import Instruction, read_computations
+from ringrl.planning.hlo import ArrayType, Instruction, Module
 
-_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONDITION = re.compile(r"\bcondition=%([\w.-]+)")
-_LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_COUNTED_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]")
-_NAMED_GROUPS = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{('.*?)\}")  # along axes of a mesh of all devices
-_AXIS_SIZE, _AXIS = re.compile(r"'([^']+)'=(\d+)"), re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")
-_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
-_PAIR = re.compile(r"\{(\d+),(\d+)\}")
-_DEVICES = re.compile(r"num_partitions=(\d+)")
-_SCOPE = re.compile(r'op_name="([^"]*)"')
-_LEAST_BITS = 8  # a `pred` takes a byte
 _LABEL_BYTES = 4  # a position or a segment, int32
 
 
@@ -49,19 +36,6 @@ class Kind(enum.StrEnum):
     reduce_scatter = "reduce-scatter"
     all_to_all = "all-to-all"
     all_reduce = "all-reduce"
-
-
-class ArrayType(NamedTuple):
-    """As a compiled program writes it: `bf16[2,16]`."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Of one array."""
-        bits = re.match(r"[a-z]+(\d+)", self.dtype)
-        return math.prod(self.shape) * max(int(bits.group(1)) if bits else 0, _LEAST_BITS) // 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,37 +68,33 @@ class Collective:
         return self.times * factor * put_in
 
     def __str__(self) -> str:
-        arrays = ", ".join(f"{dtype}[{','.join(map(str, shape))}]" for dtype, shape in self.results)
+        arrays = ", ".join(map(str, self.results))
         return f"{self.times} x {self.kind} {self.name} of {arrays} among {self.group}, from {self.scope}"
 
 
-def collectives(text: str, *, uncounted: bool = False) -> list[Collective]:
-    """Every collective of a compiled program (`compiled.as_text()`) that runs at all.
+def collectives(module: Module, *, uncounted: bool = False) -> list[Collective]:
+    """Every collective of a compiled program that runs at all.
 
     Of a conditional's branches each counts as taken. A loop around collectives that does not say how often it runs
     counts as once with `uncounted`; else raises RingRLError.
     """
-    computations = dict(read_computations(text.splitlines()))
-    devices = _DEVICES.search(text.partition("\n")[0])
-    count = int(devices.group(1)) if devices else 1
 
     @functools.cache
     def inside(name: str) -> tuple[Collective, ...]:
-        steps = computations.get(name, [])
-        types = {step.name: _arrays(step.result) for step in steps}
+        steps = module.body(name)
+        types = {step.name: step.type.arrays for step in steps}
         found: list[Collective] = []
         for step in steps:
-            kind = step.opcode.removesuffix("-start")
-            if kind in tuple(Kind):
-                found.append(_collective(step, Kind(kind), types, count))
+            if step.collective is not None:
+                found.append(_collective(step, Kind(step.collective), types, module.partitions))
             elif not step.opcode.endswith(("-done", "-update")):  # their start has called what they name
                 within = [one for called in step.called for one in inside(called)]
-                times = _trips(step, computations) if step.opcode == "while" and within else 1
+                times = module.trip_count(step) if step.opcode == "while" and within else 1
                 if times is None and not uncounted:
                     raise RingRLError(
                         f"The loop {step.name} does not say how often it runs, so what it sends cannot be counted."
                     )
-                place = _place(step) if step.opcode == "while" else ""
+                place = step.scope if step.opcode == "while" else ""
                 found += [
                     dataclasses.replace(
                         one,
@@ -136,7 +106,7 @@ def collectives(text: str, *, uncounted: bool = False) -> list[Collective]:
                 ]
         return tuple(found)
 
-    return list(inside(_entry(text)))
+    return list(inside(module.entry))
 
 
 def bytes_sent(found: list[Collective]) -> dict[Kind, float]:
@@ -144,66 +114,13 @@ def bytes_sent(found: list[Collective]) -> dict[Kind, float]:
     return {kind: sum((one.bytes_sent for one in found if one.kind is kind), 0.0) for kind in Kind}
 
 
-def _entry(text: str) -> str:
-    found = re.search(r"^ENTRY %([\w.-]+) ", text, re.MULTILINE)
-    if found is None:
-        raise RingRLError("This is no compiled program: give `compiled.as_text()`.")
-    return found.group(1)
-
-
 def _collective(step: Instruction, kind: Kind, types: dict[str, tuple[ArrayType, ...]], devices: int) -> Collective:
     operands = tuple(array for name in step.operands for array in types[name])
-    results = _arrays(step.result)
+    results = step.type.arrays
     if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # what goes in stands first
         results = results[len(operands) : 2 * len(operands)]
-    senders = 1.0
-    if kind is Kind.permute:
-        pairs = _PAIRS.search(step.rest)
-        sent = [pair for pair in _PAIR.findall(pairs.group(1) if pairs else "") if pair[0] != pair[1]]
-        senders = len(sent) / devices
-    return Collective(step.name, kind, _place(step), operands, results, _group(step, devices), senders, 1)
-
-
-def _place(step: Instruction) -> str:
-    found = _SCOPE.search(step.rest)
-    return found.group(1) if found else ""
-
-
-def _group(step: Instruction, devices: int) -> int:
-    """Devices of a group, in the three ways in which compilers write groups; all where none is written."""
-    named = _NAMED_GROUPS.search(step.rest)
-    if named:
-        sizes = dict(_AXIS_SIZE.findall(named.group(1)))
-        return math.prod(int(part or sizes[axis]) for axis, part in _AXIS.findall(named.group(2)))
-    listed, counted = _LISTED_GROUPS.search(step.rest), _COUNTED_GROUPS.search(step.rest)
-    if listed:
-        return listed.group(1).count(",") + 1
-    return int(counted.group(1)) if counted else devices
-
-
-def _arrays(result: str) -> tuple[ArrayType, ...]:
-    return tuple(
-        ArrayType(dtype, tuple(int(size) for size in shape.split(",") if size))
-        for dtype, shape in _ARRAY.findall(result)
-    )
-
-
-def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:
-    """As the compiler notes it; else the one number that the loop's condition holds, up to which it counts from 0.
-
-    None where there is no one such number.
-    """
-    known = _TRIPS.search(loop.rest)
-    if known:
-        return int(known.group(1))
-    condition = _CONDITION.search(loop.rest)
-    steps = list(computations.get(condition.group(1), [])) if condition else []
-    steps += [inner for step in steps for called in step.called for inner in computations.get(called, [])]
-    bounds = {step.rest.partition(")")[0] for step in steps if step.opcode == "constant"}
-    below = any(step.opcode == "compare" and "direction=LT" in step.rest for step in steps)
-    if len(bounds) == 1 and below and (bound := bounds.pop()).isdecimal():
-        return int(bound)
-    return None
+    senders = step.permuted / devices if kind is Kind.permute else 1.0
+    return Collective(step.name, kind, step.scope, operands, results, step.group_size(devices), senders, 1)
 
 
 def estimate(

@@ -3,24 +3,25 @@
 import collections
 from collections.abc import Iterable
 
+from ringrl.planning.hlo import ArrayType, Module
 from ringrl.planning.overlap import Flight, flights
 from ringrl.planning.places import GOING_HOME, travels
 from ringrl.planning.plan import Transfer
-from ringrl.planning.traffic import ArrayType, Collective, collectives
+from ringrl.planning.traffic import Collective, collectives
 
 _UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
 
 
-def transfers(text: str) -> tuple[Transfer, ...]:
-    """Every collective of a compiled program (`compiled.as_text()`), alike ones joined, the most bytes first.
+def transfers(module: Module) -> tuple[Transfer, ...]:
+    """Every collective of a compiled program, alike ones joined, the most bytes first.
 
     Alike are those of one kind from one place that lie alike in the schedule: `times` counts all that one step runs,
     loops included, and `across` holds for each of them. Of a conditional's branches each counts as taken. Bytes are
     those of `ringrl.planning.traffic`. Raises RingRLError for a program that is not compiled or not scheduled.
     """
-    schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(text)}
+    schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(module)}
     joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
-    for one in collectives(text, uncounted=True):
+    for one in collectives(module, uncounted=True):
         floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)
         scope = one.scope or schedule[one.name].operation  # a general start may alone know where it is from
         source = travels(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
@@ -43,7 +44,7 @@ def transfers(text: str) -> tuple[Transfer, ...]:
 def _shapes(alike: Iterable[Collective]) -> tuple[str, ...]:
     """Of whole arrays: what an all-gather makes, what a reduce-scatter takes."""
     arrays = (max(pair, key=_bytes) for one in alike for pair in zip(one.operands, one.results, strict=True))
-    return tuple(dict.fromkeys(f"{array.dtype}[{','.join(map(str, array.shape))}]" for array in arrays))
+    return tuple(dict.fromkeys(str(array) for array in arrays))
 
 
 def _bytes(array: ArrayType) -> int:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
-from ringrl.planning import array_types, buffers, liveness, overlap, places, topology, traffic, transfers
+from ringrl.planning import buffers, hlo, liveness, overlap, places, topology, traffic, transfers
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
 from ringrl.planning.process import COMPLAINT
 from ringrl.planning.step import lower_step
@@ -88,12 +88,13 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
             raise
         report = dataclasses.replace(report, accepted=False, refusal=_line(str(error)))
     else:
+        module = hlo.parse(compiled.as_text())
         report = dataclasses.replace(
             report,
             flags=flags,
             memory=_memory(compiled.memory_analysis()),
-            buffers=buffers.largest_buffers(compiled),
-            transfers=transfers.transfers(compiled.as_text()),
+            buffers=buffers.largest_buffers(module),
+            transfers=transfers.transfers(module),
         )
     report = dataclasses.replace(
         report,
@@ -175,7 +176,7 @@ def _order(agent: SequenceAgent) -> str:
 
 def _code() -> str:
     """The modules that describe devices and read programs: what older ones made of one is not kept for newer ones."""
-    modules = (buffers, liveness, overlap, places, array_types, topology, traffic, transfers)
+    modules = (buffers, liveness, overlap, places, hlo, topology, traffic, transfers)
     return "".join(inspect.getsource(module) for module in modules)
 
 

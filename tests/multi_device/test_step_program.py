@@ -14,8 +14,9 @@ from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.sharding import bytes_per_device, parameter_specs, split_axes
+from ringrl.planning.hlo import ArrayType, parse
 from ringrl.planning.step import abstract_state, compile_step, synthetic_agent
-from ringrl.planning.traffic import ArrayType, Collective, Kind, bytes_sent, collectives, estimate
+from ringrl.planning.traffic import Collective, Kind, bytes_sent, collectives, estimate
 from ringrl.training.config import TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -65,7 +66,7 @@ def program(name: str) -> Program:
     agent = synthetic_agent(MODEL, attention, make_mesh(**sizes), loss_block_size=8, spec=SPEC)
     chains = sizes.get("data", 1) * sizes.get("fsdp", 1)
     compiled = compile_step(agent, TrainingConfig(), chains, TOKENS, QUICK)
-    return Program(agent, compiled, chains, collectives(compiled.as_text()))
+    return Program(agent, compiled, chains, collectives(parse(compiled.as_text())))
 
 
 def of_one_layer(shapes: set[tuple[int, ...]]) -> set[tuple[int, ...]]:

@@ -1,11 +1,9 @@
 """What is live at the fullest moment of small programs, and what such arrays are called."""
 
-import types
-
 import pytest
 
-from ringrl.planning.array_types import Leaf, element, leaves
 from ringrl.planning.buffers import LARGEST, described, largest_buffers
+from ringrl.planning.hlo import parse
 from ringrl.planning.liveness import Live, fullest
 from ringrl.planning.places import holds
 from ringrl.planning.plan import Buffer
@@ -22,28 +20,7 @@ def program(entry: str, *bodies: str) -> str:
 
 
 def live(text: str) -> list[tuple[str, int]]:
-    return sorted((one.shape, one.bytes) for one in fullest(text))
-
-
-@pytest.mark.parametrize(
-    ("result", "tiled", "expected"),
-    [
-        ("f32[3,5]{1,0}", False, [60]),
-        ("(bf16[2]{0}, (s32[], pred[3]{0}), /*index=2*/f8e4m3fn[4]{0})", False, [4, 4, 3, 4]),
-        ("bf16[1,9,130]{2,1,0:T(8,128)(2,1)}", True, [16 * 256 * 2]),
-        ("f32[9,130]{0,1:T(8,128)}", True, [128 * 136 * 4]),
-        ("(f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)})", True, [0, 0]),
-        ("(f32[8]{0:S(5)}, f32[8]{0:S(1)})", False, [0, 32]),  # the host's; the first is a GPU's for collectives
-    ],
-)
-def test_bytes_of_types(result: str, tiled: bool, expected: list[int]) -> None:
-    assert [leaf.bytes for leaf in leaves(result, tiled)] == expected
-
-
-def test_elements_of_nested_tuples() -> None:
-    result = "((f32[2,3]{1,0:T(2,128)(2,1)}, s32[]), /*index=1*/f32[4], (), (f32[5], (f32[6])))"
-    assert [element(result, index) for index in range(4)] == [(0, 2), (2, 3), (3, 3), (3, 5)]
-    assert leaves(result, False)[2] == Leaf("f32[4]", 16)
+    return sorted((one.shape, one.bytes) for one in fullest(parse(text)))
 
 
 def test_arrays_live_from_their_line_to_their_last_reader() -> None:
@@ -96,13 +73,13 @@ LOOP = (
 
 
 def test_a_carry_makes_room_between_its_last_reader_and_its_next_value() -> None:
-    found = fullest(program(LOOP, BODY.replace("WORK", "300")))
+    found = fullest(parse(program(LOOP, BODY.replace("WORK", "300"))))
     large = {(one.shape, one.place) for one in found if one.bytes > 100}
     assert large == {("f32[300]", "inside"), ("f32[50]", "before")}
 
 
 def test_a_carry_lies_in_one_place() -> None:
-    found = fullest(program(LOOP, BODY.replace("WORK", "7")))
+    found = fullest(parse(program(LOOP, BODY.replace("WORK", "7"))))
     assert {(one.shape, one.place) for one in found} >= {("f32[50]", "before"), ("f32[60]", "anew")}
     assert len([one for one in found if one.shape == "f32[60]"]) == 1
 
@@ -180,5 +157,5 @@ def test_alike_ones_are_joined_and_the_largest_stand_first() -> None:
 
 def test_of_a_compiled_program() -> None:
     text = program(LOOP, BODY.replace("WORK", "300"))
-    found = largest_buffers(types.SimpleNamespace(as_text=lambda: text))
+    found = largest_buffers(parse(text))
     assert found[0] == Buffer(1200, "f32[300]", "inside")

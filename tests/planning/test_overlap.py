@@ -10,7 +10,8 @@ import pytest
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
-from ringrl.planning.overlap import COLLECTIVES, Flight, flights, permutes
+from ringrl.planning.hlo import COLLECTIVES, parse
+from ringrl.planning.overlap import Flight, flights, permutes
 from ringrl.planning.schedules import Request, Schedule, schedule
 
 HEADER = "HloModule jit_ring, is_scheduled=true, entry_computation_layout={(bf16[8,4]{1,0:T(8,128)})->bf16[8,4]{1,0}}\n"
@@ -53,13 +54,12 @@ DONE = "  %done = bf16[8,4]{1,0:T(8,128)(2,1)} collective-permute-done(%start)\n
 
 def program(*steps: str) -> str:
     """A loop of the ring, whose body holds these steps."""
-    return (
-        f"{HEADER}{BLOCKS}\n%hop (carry: (bf16[8,4], s32[])) -> (bf16[8,4], s32[]) {{\n{PARAMETER}{''.join(steps)}}}\n"
-    )
+    entry = "ENTRY %hop (carry: (bf16[8,4], s32[])) -> (bf16[8,4], s32[])"
+    return f"{HEADER}{BLOCKS}\n{entry} {{\n{PARAMETER}{''.join(steps)}}}\n"
 
 
 def only(text: str) -> Flight:
-    (found,) = permutes(text)
+    (found,) = permutes(parse(text))
     return found
 
 
@@ -80,7 +80,7 @@ def test_across_the_block_loop() -> None:
 )
 def test_serialised(steps: tuple[str, ...]) -> None:
     found = only(program(*steps))
-    assert [permute for permute in permutes(program(*steps)) if permute.exposed] == [found]
+    assert [permute for permute in permutes(parse(program(*steps))) if permute.exposed] == [found]
     assert not found.synchronous
 
 
@@ -101,7 +101,7 @@ def test_synchronous(steps: tuple[str, ...]) -> None:
 def test_a_transfer_that_waits_for_another() -> None:
     """As a compiler does that lets one be under way at a time: the second starts when the first is done."""
     second = START.replace("%start", "%second").replace("%keys", "%values") + "  %last = bf16[8,4] "
-    found = permutes(program(START, WORK, DONE, second + "collective-permute-done(%second)\n"))
+    found = permutes(parse(program(START, WORK, DONE, second + "collective-permute-done(%second)\n")))
     assert [(permute.name, permute.exposed) for permute in found] == [("start", False), ("second", True)]
 
 
@@ -131,11 +131,11 @@ def test_a_transfer_wrapped_in_a_general_start() -> None:
 @pytest.mark.parametrize("kind", COLLECTIVES)
 def test_other_collectives(kind: str) -> None:
     start, done = (line.replace("collective-permute", kind) for line in (START, DONE))
-    (found,) = flights(program(start, WORK, done))
+    (found,) = flights(parse(program(start, WORK, done)))
     assert (found.kind, found.across, found.synchronous) == (kind, ("while.9",), False)
-    (found,) = flights(program(f"  %all = bf16[8,4]{{1,0}} {kind}(%keys), replica_groups={{}}\n", WORK))
+    (found,) = flights(parse(program(f"  %all = bf16[8,4]{{1,0}} {kind}(%keys), replica_groups={{}}\n", WORK)))
     assert (found.kind, found.exposed, found.synchronous) == (kind, True, True)
-    assert bool(permutes(program(start, WORK, done))) == (kind == "collective-permute")
+    assert bool(permutes(parse(program(start, WORK, done)))) == (kind == "collective-permute")
 
 
 def test_a_branch_with_products_counts() -> None:
@@ -145,12 +145,12 @@ def test_a_branch_with_products_counts() -> None:
 
 def test_order_means_nothing_before_scheduling() -> None:
     with pytest.raises(RingRLError, match="no schedule"):
-        permutes(program(START, WORK, DONE).replace(", is_scheduled=true", ""))
+        permutes(parse(program(START, WORK, DONE).replace(", is_scheduled=true", "")))
 
 
 def test_a_done_in_another_computation_is_refused() -> None:
     with pytest.raises(RingRLError, match="start starts in hop and is done elsewhere"):
-        permutes(program(START, WORK))
+        permutes(parse(program(START, WORK)))
 
 
 SIZES = AttentionSizes(tokens=4096, heads=8, key_heads=8, head_size=128, block_size=512, layers=4)

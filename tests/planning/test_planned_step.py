@@ -14,6 +14,7 @@ from ringrl.nn.config import Remat
 from ringrl.ops import AttentionConfig, Strategy
 from ringrl.parallel import make_mesh
 from ringrl.planning.buffers import largest_buffers
+from ringrl.planning.hlo import parse
 from ringrl.planning.plan import Plan, Transfer
 from ringrl.planning.process import compile_plan
 from ringrl.planning.step import compile_step, synthetic_agent
@@ -41,7 +42,7 @@ def test_on_this_machine() -> None:
     model, mesh = ModelConfig(**sizes, unroll_layers=False), make_mesh(ring=4)
     agent = synthetic_agent(model, attention, mesh, compute_dtype=jnp.float32, loss_block_size=64)
     compiled = compile_step(agent, TrainingConfig(), 1, 4096, {"xla_backend_optimization_level": 0})
-    found = transfers(compiled.as_text())
+    found = transfers(parse(compiled.as_text()))
     for kind, sent in estimate(agent, 1, 4096).items():
         assert sum(one.bytes for one in found if one.kind == kind) == pytest.approx(sent, rel=1e-12), kind
     assert {one.source for one in hops(found)} == {*HOPS, "ring: gradients home"}
@@ -56,7 +57,7 @@ def test_on_this_machine() -> None:
         "gradients of parameters of embedding and output",
         "means, norms and gradients of small parameters",
     }
-    buffers = largest_buffers(compiled)
+    buffers = largest_buffers(parse(compiled.as_text()))
     assert sum(one.bytes * one.count for one in buffers) < 1.1 * compiled.memory_analysis().temp_size_in_bytes
     assert ("layer inputs kept for the backward pass", 2 * 1024 * 64 * 4) in {
         (one.source, one.bytes) for one in buffers

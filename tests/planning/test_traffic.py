@@ -7,8 +7,9 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
+from ringrl.planning.hlo import ArrayType, parse
 from ringrl.planning.step import compile_step, synthetic_agent
-from ringrl.planning.traffic import ArrayType, Collective, Kind, bytes_sent, collectives, estimate
+from ringrl.planning.traffic import Collective, Kind, bytes_sent, collectives, estimate
 from ringrl.training.config import TrainingConfig
 
 HEADER = "HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4])->f32[8,4]}, num_partitions=8\n"
@@ -29,7 +30,7 @@ def program(line: str, loop: str | None = None, bound: str = "  %bound = s32[] c
 
 
 def only(text: str) -> Collective:
-    (found,) = collectives(text)
+    (found,) = collectives(parse(text))
     return found
 
 
@@ -74,7 +75,7 @@ def test_an_asynchronous_one_counts_once() -> None:
 
 @pytest.mark.parametrize(("loop", "times"), [(KNOWN, 3), ("", 5)])
 def test_loops_repeat(loop: str, times: int) -> None:
-    found = collectives(program("  %one = f32[8,4] all-reduce(%x), replica_groups={}\n", loop))
+    found = collectives(parse(program("  %one = f32[8,4] all-reduce(%x), replica_groups={}\n", loop)))
     assert [one.times for one in found] == [times]
     assert bytes_sent(found) == {**dict.fromkeys(Kind, 0.0), Kind.all_reduce: times * 224}
 
@@ -82,10 +83,10 @@ def test_loops_repeat(loop: str, times: int) -> None:
 def test_a_loop_without_a_count_is_refused() -> None:
     line = "  %one = f32[8,4] all-reduce(%x), replica_groups={}\n"
     with pytest.raises(RingRLError, match="does not say how often"):
-        collectives(program(line, "", "  %bound = s32[] parameter(0)\n"))
-    (found,) = collectives(program(line, "", "  %bound = s32[] parameter(0)\n"), uncounted=True)
+        collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")))
+    (found,) = collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")), uncounted=True)
     assert (found.times, found.counted) == (1, False)
-    assert collectives(program("", "", "  %bound = s32[] parameter(0)\n")) == [], "nothing is sent in it"
+    assert collectives(parse(program("", "", "  %bound = s32[] parameter(0)\n"))) == [], "nothing is sent in it"
 
 
 @pytest.mark.parametrize("place", ["jit(f)/jvp()/while", "jit(f)/transpose(jvp())/while", "jit(f)/while"])
@@ -98,7 +99,7 @@ def test_the_loop_of_a_pass_is_known(place: str) -> None:
 
 def test_no_program_is_refused() -> None:
     with pytest.raises(RingRLError, match="no compiled program"):
-        collectives("module @jit_step {}")
+        parse("module @jit_step {}")
 
 
 def small_agent(strategy: str, sizes: dict[str, int], dtype=jnp.float32, **model):
@@ -140,5 +141,5 @@ def test_the_estimate_is_what_is_compiled(strategy: str, sizes: dict[str, int], 
     agent = small_agent(strategy, sizes, **model)
     training = TrainingConfig(batch_size=pieces, gradient_accumulation=pieces)
     compiled = compile_step(agent, training, pieces, 512, {"xla_backend_optimization_level": 0})
-    found = bytes_sent(collectives(compiled.as_text()))
+    found = bytes_sent(collectives(parse(compiled.as_text())))
     assert found == pytest.approx(estimate(agent, pieces, 512, pieces), rel=1e-12)
