@@ -127,8 +127,8 @@ def kept(report: Report) -> dict[str, Any]:
     fields = dataclasses.asdict(report)
     fields["buffers"] = fields["buffers"][:LARGEST_BUFFERS]
     del fields["transfers"], fields["cached"]
-    fields["hops"] = sum(hop.times for hop in report.hops)
-    fields["hops_across_compute"] = sum(hop.times for hop in report.hops if hop.across)
+    fields["hops"] = report.hop_count
+    fields["hops_across_compute"] = report.hops_across_compute
     return fields
 
 

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
+from ringrl.planning.collectives import Kind, find_collectives, sum_bytes_sent
 from ringrl.planning.hlo import parse
 from ringrl.planning.step import compile_step, synthetic_agent
-from ringrl.planning.traffic import Kind, bytes_sent, collectives, estimate
+from ringrl.planning.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -74,15 +75,16 @@ def compared(case: Case) -> dict[str, Any]:
     """A row: bytes of one device in one step, by kind."""
     agent = case.agent(jnp.float32)
     compiled = compile_step(agent, TrainingConfig(), case.chains, case.tokens, QUICK)
-    found = bytes_sent(collectives(parse(compiled.as_text())))
+    found = sum_bytes_sent(find_collectives(parse(compiled.as_text())))
     jax.clear_caches()
     return {
         **dataclasses.asdict(case),
         "chains": case.chains,
-        "paper": {str(kind): size for kind, size in estimate(agent, case.chains, case.tokens).items()},
+        "paper": {str(kind): size for kind, size in estimate_traffic(agent, case.chains, case.tokens).items()},
         "compiled": {str(kind): size for kind, size in found.items()},
         "paper_bfloat16": {
-            str(kind): size for kind, size in estimate(case.agent(jnp.bfloat16), case.chains, case.tokens).items()
+            str(kind): size
+            for kind, size in estimate_traffic(case.agent(jnp.bfloat16), case.chains, case.tokens).items()
         },
     }
 

@@ -71,8 +71,7 @@ def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = F
 
 def hops(report: Report) -> str:
     """`62 of 62 hops`: of those of the ring with something to compute meanwhile, how many lie across it; or nothing."""
-    across = sum(hop.times for hop in report.hops if hop.across)
-    return f"{across:,} of {sum(hop.times for hop in report.hops):,} hops" if report.hops else ""
+    return f"{report.hops_across_compute:,} of {report.hop_count:,} hops" if report.hops else ""
 
 
 def memory_table(report: Report) -> Table:

@@ -172,6 +172,16 @@ class Report:
         return tuple(transfer for transfer in permutes if transfer.source.startswith(OF_RING) and transfer.due)
 
     @property
+    def hop_count(self) -> int:
+        """Hops that one device makes in one step."""
+        return sum(hop.times for hop in self.hops)
+
+    @property
+    def hops_across_compute(self) -> int:
+        """Those of them that the schedule puts across matrix products."""
+        return sum(hop.times for hop in self.hops if hop.across)
+
+    @property
     def exposed(self) -> tuple[Transfer, ...]:
         """Hops that are scheduled across nothing."""
         return tuple(hop for hop in self.hops if not hop.across)

@@ -3,11 +3,11 @@
 import collections
 from collections.abc import Iterable
 
+from ringrl.planning.collectives import Collective, find_collectives
 from ringrl.planning.hlo import ArrayType, Module
 from ringrl.planning.overlap import Flight, flights
 from ringrl.planning.places import GOING_HOME, travels
 from ringrl.planning.plan import Transfer
-from ringrl.planning.traffic import Collective, collectives
 
 _UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
 
@@ -17,11 +17,11 @@ def transfers(module: Module) -> tuple[Transfer, ...]:
 
     Alike are those of one kind from one place that lie alike in the schedule: `times` counts all that one step runs,
     loops included, and `across` holds for each of them. Of a conditional's branches each counts as taken. Bytes are
-    those of `ringrl.planning.traffic`. Raises RingRLError for a program that is not compiled or not scheduled.
+    those of `ringrl.planning.collectives`. Raises RingRLError for a program that is not compiled or not scheduled.
     """
     schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(module)}
     joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
-    for one in collectives(module, uncounted=True):
+    for one in find_collectives(module, uncounted=True):
         floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)
         scope = one.scope or schedule[one.name].operation  # a general start may alone know where it is from
         source = travels(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)

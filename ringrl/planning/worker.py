@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
-from ringrl.planning import buffers, hlo, liveness, overlap, places, topology, traffic, transfers
+from ringrl.planning import buffers, collectives, hlo, liveness, overlap, places, topology, transfers
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
 from ringrl.planning.process import COMPLAINT
 from ringrl.planning.step import lower_step
@@ -176,7 +176,7 @@ def _order(agent: SequenceAgent) -> str:
 
 def _code() -> str:
     """The modules that describe devices and read programs: what older ones made of one is not kept for newer ones."""
-    modules = (buffers, liveness, overlap, places, hlo, topology, traffic, transfers)
+    modules = (buffers, collectives, hlo, liveness, overlap, places, topology, transfers)
     return "".join(inspect.getsource(module) for module in modules)
 
 

@@ -14,9 +14,10 @@ from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.sharding import bytes_per_device, parameter_specs, split_axes
+from ringrl.planning.collectives import Collective, Kind, find_collectives, sum_bytes_sent
 from ringrl.planning.hlo import ArrayType, parse
 from ringrl.planning.step import abstract_state, compile_step, synthetic_agent
-from ringrl.planning.traffic import Collective, Kind, bytes_sent, collectives, estimate
+from ringrl.planning.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -66,7 +67,7 @@ def program(name: str) -> Program:
     agent = synthetic_agent(MODEL, attention, make_mesh(**sizes), loss_block_size=8, spec=SPEC)
     chains = sizes.get("data", 1) * sizes.get("fsdp", 1)
     compiled = compile_step(agent, TrainingConfig(), chains, TOKENS, QUICK)
-    return Program(agent, compiled, chains, collectives(parse(compiled.as_text())))
+    return Program(agent, compiled, chains, find_collectives(parse(compiled.as_text())))
 
 
 def of_one_layer(shapes: set[tuple[int, ...]]) -> set[tuple[int, ...]]:
@@ -116,7 +117,9 @@ def test_every_expected_kind_is_there(step: Program) -> None:
 
 def test_bytes_are_those_on_paper(step: Program) -> None:
     """To the byte: a CPU's compiler adds nothing in float32 and combines only what it does not change."""
-    assert bytes_sent(step.collectives) == pytest.approx(estimate(step.agent, step.chains, TOKENS), rel=1e-12)
+    assert sum_bytes_sent(step.collectives) == pytest.approx(
+        estimate_traffic(step.agent, step.chains, TOKENS), rel=1e-12
+    )
 
 
 def test_the_state_is_donated_and_stays_where_it_lies(step: Program) -> None:

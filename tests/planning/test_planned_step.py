@@ -19,7 +19,7 @@ from ringrl.planning.plan import Plan, Transfer
 from ringrl.planning.process import compile_plan
 from ringrl.planning.step import compile_step, synthetic_agent
 from ringrl.planning.targets import Target, settle
-from ringrl.planning.traffic import estimate
+from ringrl.planning.traffic import estimate_traffic
 from ringrl.planning.transfers import transfers
 from ringrl.training.config import Precision, TrainingConfig
 
@@ -43,7 +43,7 @@ def test_on_this_machine() -> None:
     agent = synthetic_agent(model, attention, mesh, compute_dtype=jnp.float32, loss_block_size=64)
     compiled = compile_step(agent, TrainingConfig(), 1, 4096, {"xla_backend_optimization_level": 0})
     found = transfers(parse(compiled.as_text()))
-    for kind, sent in estimate(agent, 1, 4096).items():
+    for kind, sent in estimate_traffic(agent, 1, 4096).items():
         assert sum(one.bytes for one in found if one.kind == kind) == pytest.approx(sent, rel=1e-12), kind
     assert {one.source for one in hops(found)} == {*HOPS, "ring: gradients home"}
     assert [one.source for one in hops(found) if not one.due] == ["ring: gradients home"]

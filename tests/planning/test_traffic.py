@@ -7,9 +7,10 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
+from ringrl.planning.collectives import Collective, Kind, find_collectives, sum_bytes_sent
 from ringrl.planning.hlo import ArrayType, parse
 from ringrl.planning.step import compile_step, synthetic_agent
-from ringrl.planning.traffic import Collective, Kind, bytes_sent, collectives, estimate
+from ringrl.planning.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
 
 HEADER = "HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4])->f32[8,4]}, num_partitions=8\n"
@@ -30,7 +31,7 @@ def program(line: str, loop: str | None = None, bound: str = "  %bound = s32[] c
 
 
 def only(text: str) -> Collective:
-    (found,) = collectives(parse(text))
+    (found,) = find_collectives(parse(text))
     return found
 
 
@@ -75,18 +76,18 @@ def test_an_asynchronous_one_counts_once() -> None:
 
 @pytest.mark.parametrize(("loop", "times"), [(KNOWN, 3), ("", 5)])
 def test_loops_repeat(loop: str, times: int) -> None:
-    found = collectives(parse(program("  %one = f32[8,4] all-reduce(%x), replica_groups={}\n", loop)))
+    found = find_collectives(parse(program("  %one = f32[8,4] all-reduce(%x), replica_groups={}\n", loop)))
     assert [one.times for one in found] == [times]
-    assert bytes_sent(found) == {**dict.fromkeys(Kind, 0.0), Kind.all_reduce: times * 224}
+    assert sum_bytes_sent(found) == {**dict.fromkeys(Kind, 0.0), Kind.all_reduce: times * 224}
 
 
 def test_a_loop_without_a_count_is_refused() -> None:
     line = "  %one = f32[8,4] all-reduce(%x), replica_groups={}\n"
     with pytest.raises(RingRLError, match="does not say how often"):
-        collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")))
-    (found,) = collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")), uncounted=True)
+        find_collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")))
+    (found,) = find_collectives(parse(program(line, "", "  %bound = s32[] parameter(0)\n")), uncounted=True)
     assert (found.times, found.counted) == (1, False)
-    assert collectives(parse(program("", "", "  %bound = s32[] parameter(0)\n"))) == [], "nothing is sent in it"
+    assert find_collectives(parse(program("", "", "  %bound = s32[] parameter(0)\n"))) == [], "nothing is sent in it"
 
 
 @pytest.mark.parametrize("place", ["jit(f)/jvp()/while", "jit(f)/transpose(jvp())/while", "jit(f)/while"])
@@ -111,16 +112,16 @@ def small_agent(strategy: str, sizes: dict[str, int], dtype=jnp.float32, **model
 
 def test_an_agent_without_a_mesh_has_no_estimate() -> None:
     with pytest.raises(RingRLError, match="sends nothing"):
-        estimate(small_agent("blockwise", {}), 1, 128)
+        estimate_traffic(small_agent("blockwise", {}), 1, 128)
 
 
 def test_one_device_sends_nothing() -> None:
-    assert set(estimate(small_agent("ring", {"ring": 1}), 1, 128).values()) == {0.0}
+    assert set(estimate_traffic(small_agent("ring", {"ring": 1}), 1, 128).values()) == {0.0}
 
 
 def test_bfloat16_halves_what_is_not_a_sum() -> None:
     wide, narrow = (
-        estimate(small_agent("ulysses", {"head": 4}, dtype), 1, 128) for dtype in (jnp.float32, jnp.bfloat16)
+        estimate_traffic(small_agent("ulysses", {"head": 4}, dtype), 1, 128) for dtype in (jnp.float32, jnp.bfloat16)
     )
     assert narrow[Kind.all_to_all] == wide[Kind.all_to_all] / 2
     assert narrow[Kind.reduce_scatter] == wide[Kind.reduce_scatter]
@@ -141,5 +142,5 @@ def test_the_estimate_is_what_is_compiled(strategy: str, sizes: dict[str, int], 
     agent = small_agent(strategy, sizes, **model)
     training = TrainingConfig(batch_size=pieces, gradient_accumulation=pieces)
     compiled = compile_step(agent, training, pieces, 512, {"xla_backend_optimization_level": 0})
-    found = bytes_sent(collectives(parse(compiled.as_text())))
-    assert found == pytest.approx(estimate(agent, pieces, 512, pieces), rel=1e-12)
+    found = sum_bytes_sent(find_collectives(parse(compiled.as_text())))
+    assert found == pytest.approx(estimate_traffic(agent, pieces, 512, pieces), rel=1e-12)

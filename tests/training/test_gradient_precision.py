@@ -17,8 +17,9 @@ from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.gather import settled
 from ringrl.parallel.sharding import batch_sharding, parameter_shardings
+from ringrl.planning.collectives import Kind
 from ringrl.planning.step import abstract_batch, abstract_state, synthetic_agent
-from ringrl.planning.traffic import Kind, estimate
+from ringrl.planning.traffic import estimate_traffic
 from ringrl.training.config import OptimizerConfig, Precision, TrainingConfig
 from ringrl.training.gradients import loss_and_gradients
 from ringrl.training.optimizer import make_optimizer
@@ -219,11 +220,13 @@ def test_what_is_sent_is_of_that_dtype(narrow: bool) -> None:
 
 def test_on_paper_it_halves_what_gradients_send() -> None:
     agent = agent_on("replicas")
-    wide, narrow = (estimate(agent, CHAINS, STEPS, 1, dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    wide, narrow = (estimate_traffic(agent, CHAINS, STEPS, 1, dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert narrow[Kind.reduce_scatter] == wide[Kind.reduce_scatter] / 2 > 0
     assert narrow[Kind.all_reduce] < wide[Kind.all_reduce]
     assert narrow[Kind.all_gather] == wide[Kind.all_gather]
-    pieces = [estimate(agent, CHAINS, STEPS, 2, dtype)[Kind.all_reduce] for dtype in (jnp.float32, jnp.bfloat16)]
+    pieces = [
+        estimate_traffic(agent, CHAINS, STEPS, 2, dtype)[Kind.all_reduce] for dtype in (jnp.float32, jnp.bfloat16)
+    ]
     assert pieces[0] == pieces[1], "sums over pieces are float32"
 
 
