@@ -8,16 +8,16 @@ Each row is written when it is done; one that is in results/ablation.json is not
 `--smoke`: two rows, small, on two virtual CPUs, and writes nothing.
 """
 
-import argparse
 import dataclasses
-import datetime
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.lib.cells import CellFile, digest_settings, make_cell_parser
+from experiments.lib.results import make_table
+from experiments.lib.sizes import load_model_config
 from ringrl.agents import AgentConfig
 from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
@@ -29,11 +29,7 @@ from ringrl.planning.targets import Target, settle
 from ringrl.planning.work import step_work
 from ringrl.training.config import Precision, TrainingConfig
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
-
 RESULTS = Path(__file__).parent / "results"
-FILE = RESULTS / "ablation.json"
 GIB = 2**30
 # TPU v3 and GPUs schedule transfers one after the other by default: for these the trainer sets flags.
 CASES = {
@@ -57,7 +53,7 @@ def whole(target: Target, tokens: int, model: str = "7b") -> Plan:
         target=settle(target),
         tokens=tokens,
         agent=AgentConfig(loss_block_size=512),
-        model=dataclasses.replace(common.model_config(model), **sizes),
+        model=dataclasses.replace(load_model_config(model), **sizes),
         attention=AttentionConfig("ring", "zigzag", query_block_size=1024, key_block_size=1024),
         training=TrainingConfig(batch_size=1, precision=Precision.bfloat16),
     )
@@ -118,18 +114,16 @@ def row(name: str, plan: Plan, report: Report) -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """In Markdown; FLOPs relative to the whole's."""
-    lines = [
-        "| variant | GiB a device | of the limit | hops across compute | FLOPs computed | critical path |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    lines = []
     first = rows["whole"]
     for name, found in rows.items():
         total = found["total_bytes"]
-        size = f"{total / GIB:.1f} | {total / found['limit_bytes']:.0%}" if total else "refused | "
+        size = (f"{total / GIB:.1f}", f"{total / found['limit_bytes']:.0%}") if total else ("refused", "")
         hops = f"{found['hops_across_compute']:,} of {found['hops']:,}" if found["hops"] else "—"
         shares = (f"{found[key] / first[key]:.2f}" for key in ("flops_computed", "flops_critical_path"))
-        lines.append(f"| {name} | {size} | {hops} | {' | '.join(shares)} |")
-    return "\n".join(lines)
+        lines.append((name, *size, hops, *shares))
+    header = ("variant", "GiB a device", "of the limit", "hops across compute", "FLOPs computed", "critical path")
+    return make_table(header, lines)
 
 
 def draw(cases: dict[str, dict[str, dict[str, Any]]]) -> Figure:
@@ -157,30 +151,28 @@ def draw(cases: dict[str, dict[str, dict[str, Any]]]) -> Figure:
 
 def main() -> None:
     """Row after row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_cell_parser(__doc__)
     parser.add_argument("--targets", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     if options.smoke:
         plan = whole(Target("", "cpu:2"), 4096, "tiny")
         for name in ("whole", "contiguous layout"):
             print(json.dumps(row(name, plan, compile_plan(variants(plan)[name]))))
         return
-    stored = json.loads(FILE.read_text()) if FILE.exists() else {"experiment": "ablation", "cases": {}}
+    file, found = CellFile(RESULTS / "ablation.json", "ablation"), {}
     for case in options.targets:
         plan = whole(*CASES[case])
-        rows = stored["cases"].setdefault(case, {})
-        for name, changed in variants(plan).items():
-            if name in rows and not options.again:
-                continue
-            rows[name] = row(name, changed, compile_plan(changed, cache=data_root() / "plans"))
-            print(case, json.dumps(rows[name]), flush=True)
-            stored |= {"date": datetime.date.today().isoformat(), "machine": common.machine()}
-            RESULTS.mkdir(exist_ok=True)
-            FILE.write_text(json.dumps(stored, indent=1) + "\n")
-        print(f"\n{case}, 7b, bfloat16, {plan.tokens:,} tokens\n{table(rows)}")
-    save_png(draw(stored["cases"]), RESULTS / "ablation.png")
+        rows = file.fill(
+            {f"{case}/{name}": (name, changed) for name, changed in variants(plan).items()},
+            lambda cell: row(*cell, compile_plan(cell[1], cache=data_root() / "plans")),
+            options,
+            lambda cell: digest_settings(cell[1].to_json()),
+        )
+        found[case] = {key.partition("/")[2]: cell for key, cell in rows.items()}
+        if "whole" in found[case]:
+            print(f"\n{case}, 7b, bfloat16, {plan.tokens:,} tokens\n{table(found[case])}")
+    if all("whole" in rows for rows in found.values()):
+        save_png(draw(found), RESULTS / "ablation.png")
 
 
 if __name__ == "__main__":

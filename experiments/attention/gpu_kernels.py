@@ -5,13 +5,9 @@ ring of eight makes of the kernel (eight shards of a sequence, in turn on the on
 beside one fused call, and how far each layout's ring is from float32. Writes results/gpu_kernels.json as it goes.
 """
 
-import argparse
-import datetime
 import functools
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lib.machine import describe_machine
+from experiments.lib.results import make_parser
 from ringrl.ops import AttentionConfig, Kernel, Layout, attention, dealing_order
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, choose_kernel, forward_part
 from ringrl.ops.ring import merge
@@ -172,20 +170,6 @@ def matmul_rate(size: int, repeats: int) -> float:
     return rates({"matmul": jax.jit(jnp.matmul)}, [matrix, matrix], 2 * size**3, repeats)["matmul"]["tflops"]
 
 
-def machine() -> dict[str, Any]:
-    """Where and when."""
-    device = jax.devices()[0]
-    commit = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": device.device_kind,
-        "platform": getattr(device.client, "platform_version", ""),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "git_commit": subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip(),
-    }
-
-
 def can_serve() -> bool:
     """Whether cuDNN serves here."""
     query = jax.ShapeDtypeStruct((1, 512, 8, 64), jnp.bfloat16)
@@ -195,9 +179,7 @@ def can_serve() -> bool:
 
 def main() -> int:
     """Errors first, then rates; prints each as it is found."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="tiny, by XLA alone, anywhere; writes nothing")
-    smoke = parser.parse_args().smoke
+    smoke = make_parser(__doc__).parse_args().smoke  # by XLA alone, anywhere
     if not smoke and not can_serve():
         kind = jax.devices()[0].device_kind
         print(f"gpu_kernels: needs an NVIDIA GPU (Ampere or later) with cuDNN; here is: {kind}.", file=sys.stderr)
@@ -206,7 +188,13 @@ def main() -> int:
         (["xla"], Kernel.xla, "xla") if smoke else (["xla", "cudnn", "auto"], Kernel.cudnn, "cudnn")
     )
     lengths, head_sizes, repeats = ([256], [64], 1) if smoke else ([2**n for n in range(13, 18)], [64, 128], 5)
-    results: dict[str, Any] = {"machine": machine(), "width": WIDTH, "dtype": "bfloat16", "blocks": [], "rings": []}
+    results: dict[str, Any] = {
+        "machine": describe_machine(),
+        "width": WIDTH,
+        "dtype": "bfloat16",
+        "blocks": [],
+        "rings": [],
+    }
 
     def keep(key: str, value: Any) -> None:
         print(f"{key}: {json.dumps(value)}", flush=True)

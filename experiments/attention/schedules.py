@@ -10,15 +10,13 @@ A schedule says what may overlap. It does not say that communication is hidden, 
 
 import argparse
 import dataclasses
-import datetime
 import importlib.metadata
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.lib.results import make_table, write_results
 from ringrl.ops import Kernel
 from ringrl.planning.compile import AttentionSizes, Program
 from ringrl.planning.overlap import Permute
@@ -59,17 +57,9 @@ def versions() -> dict[str, str]:
     return {"jax": jax.__version__, **dict(sorted(found.items()))}
 
 
-def commit() -> str:
-    """Of this checkout, and whether it has changes."""
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 def table(found: list[dict[str, Any]]) -> str:
     """In Markdown."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in found)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return make_table(COLUMNS, [[row[name] for name in COLUMNS] for row in found], left=6)
 
 
 def main() -> None:
@@ -85,10 +75,8 @@ def main() -> None:
             for kernel in (Kernel.xla, Kernel.pallas) if target in FUSED else (Kernel.xla,):
                 for program in chosen.programs:
                     found += rows(Request(target, Program(program), SIZES, kernel, flags))
-    date = datetime.date.today().isoformat()
-    about = {"date": date, "git_commit": commit(), "versions": versions(), "sizes": dataclasses.asdict(SIZES)}
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    about = {"versions": versions(), "sizes": dataclasses.asdict(SIZES)}
+    write_results(chosen.output, "schedules", **about, rows=found)
     print(table(found))
 
 

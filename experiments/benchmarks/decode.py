@@ -6,21 +6,33 @@ Python included. The recomputing side is given the faster of dense and blockwise
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from common import agent_with_parameters, arguments, goal, interleaved, model_config, report, seconds_of
 
+from experiments.lib.results import make_goal, make_parser, print_goals, write_results
+from experiments.lib.sizes import load_model_config
+from experiments.lib.timing import measure_interleaved, measure_seconds
+from ringrl.agents import AgentConfig, SequenceAgent, make_agent
 from ringrl.cli.huge_pages import restart_with_huge_pages
 from ringrl.evaluation.policy import ActingConfig, CachedPolicy, HistoryPolicy, RecomputingPolicy
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
-from ringrl.types import Normalization
+from ringrl.types import ActionKind, ActionSpec, Context, DataSpec, Normalization
 
 NORMALIZATION = Normalization(np.zeros(4, np.float32), np.ones(4, np.float32))
 EPISODE_STEPS = 20
 STEPS = 10  # acted in a row, of which the mean counts as one measurement
 ACTIVE = np.ones(1, bool)
+
+
+def agent_with_parameters(model: ModelConfig, attention: AttentionConfig) -> tuple[SequenceAgent, Any]:
+    """An untrained Agentic Transformer, one token a step, for hidden-goal PointMaze's sizes."""
+    spec = DataSpec(4, ActionSpec(ActionKind.continuous, 2, (-1.0, -1.0), (1.0, 1.0)), EPISODE_STEPS)
+    agent = make_agent(AgentConfig(), model, attention, spec, context=Context.chain)
+    return agent, jax.jit(agent.init)(jax.random.key(0))
 
 
 def act(policy: HistoryPolicy) -> None:
@@ -59,20 +71,20 @@ def flops_of_a_step(model: ModelConfig, tokens: int) -> dict[str, float]:
 
 def measure(size: str, contexts: list[int], repeats: int) -> dict[str, Any]:
     """Seconds per step by context, cached and not."""
-    model = model_config(size)
+    model = load_model_config(size)
     cached = {tokens: cached_at(model, tokens, repeats) for tokens in contexts}
     longest = max(contexts)
     recomputing = {name: recomputing_like(cached[longest], name) for name in ("dense", "blockwise")}
 
     def steps(policy: CachedPolicy) -> Callable[[], float]:
-        return lambda: seconds_of(lambda: act(policy), STEPS)
+        return lambda: measure_seconds(lambda: act(policy), STEPS)
 
     def whole(policy: RecomputingPolicy) -> Callable[[], float]:
-        return lambda: seconds_of(lambda: act(policy))
+        return lambda: measure_seconds(lambda: act(policy))
 
     candidates = {f"cached at {tokens}": steps(policy) for tokens, policy in cached.items()}
     candidates |= {f"{name} recomputing at {longest}": whole(policy) for name, policy in recomputing.items()}
-    seconds = interleaved(candidates, repeats)
+    seconds = measure_interleaved(candidates, repeats)
     medians = {name: found["median"] for name, found in seconds.items()}
     fastest = min(medians[f"{name} recomputing at {longest}"] for name in recomputing)
     return {
@@ -85,7 +97,7 @@ def measure(size: str, contexts: list[int], repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Both model sizes; the goals are those of the smaller."""
-    smoke = arguments(__doc__).smoke
+    smoke = make_parser(__doc__).parse_args().smoke
     contexts, repeats = ([40, 80], 1) if smoke else ([500, 1000, 2000, 4000], 9)
     sizes = ("tiny",) if smoke else ("tiny", "small")
     results = {size: measure(size, contexts, repeats) for size in sizes}
@@ -100,9 +112,13 @@ def main() -> None:
         )
     goals = {}
     for size, found in results.items():
-        goals[f"{size}: recomputing / cached, {contexts[-1]} tokens"] = goal(found["speedup"], 30, at_least=True)
-        goals[f"{size}: {contexts[-1]} / {contexts[0]} tokens, cached"] = goal(found["growth"], 1.5, at_least=False)
-    report("decode", {"models": results, "goals": goals}, smoke)
+        goals[f"{size}: recomputing / cached, {contexts[-1]} tokens"] = make_goal(found["speedup"], 30, at_least=True)
+        goals[f"{size}: {contexts[-1]} / {contexts[0]} tokens, cached"] = make_goal(
+            found["growth"], 1.5, at_least=False
+        )
+    print_goals("decode", goals)
+    if not smoke:
+        write_results(Path(__file__).parent / "results" / "decode.json", "decode", models=results, goals=goals)
 
 
 if __name__ == "__main__":

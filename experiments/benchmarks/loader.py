@@ -4,13 +4,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import common
 import jax
-import numpy as np
 import psutil
 
+from experiments.lib.random_data import write_random_store
+from experiments.lib.results import make_goal, make_parser, print_goals, write_results
+from experiments.lib.sizes import load_model_config
+from experiments.lib.timing import measure_interleaved, measure_seconds
 from ringrl.agents import AgentConfig, make_agent
-from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, fit_normalization
+from ringrl.data import ChainSampler, EpisodeStore, fit_normalization
 from ringrl.data.config import ChainConfig
 from ringrl.ops import AttentionConfig
 from ringrl.training.config import TrainingConfig
@@ -21,24 +23,14 @@ from ringrl.types import Context
 EPISODE_STEPS, CHAINS = 20, 16
 
 
-def write_store(path: Path, episodes: int, tasks: int, episode_steps: int, observation_size: int) -> None:
-    """Random episodes, with the quickstart's actions."""
-    random = np.random.default_rng(0)
-    with EpisodeStoreWriter(path, observation_size, common.SPEC.action) as writer:
-        for episode in range(episodes):
-            observations = random.normal(size=(episode_steps, observation_size)).astype(np.float32)
-            actions = random.uniform(-1, 1, (episode_steps, 2)).astype(np.float32)
-            writer.append(observations, actions, random.random(episode_steps), task_id=episode % tasks)
-        writer.finish()
-
-
 def quickstart_share(folder: Path, smoke: bool) -> dict[str, float]:
     """Milliseconds to prepare a batch of 16 chains of 16 episodes, and to train on it."""
-    write_store(folder / "quickstart", 6400, 256, EPISODE_STEPS, common.SPEC.observation_size)
+    sizes = {"episodes": 6400, "tasks": 256, "episode_steps": EPISODE_STEPS}
+    write_random_store(folder / "quickstart", **sizes, observation_size=4, action_size=2)
     store = EpisodeStore.open(folder / "quickstart")
     sampler = ChainSampler(store, ChainConfig(trajectories=16), fit_normalization(store))
     attention = AttentionConfig(strategy="blockwise", query_block_size=160, key_block_size=160)
-    agent = make_agent(AgentConfig(), common.model_config("tiny"), attention, store.spec, context=Context.chain)
+    agent = make_agent(AgentConfig(), load_model_config("tiny"), attention, store.spec, context=Context.chain)
     training = TrainingConfig(batch_size=CHAINS)
     state, step = create_state(agent, training, 0), make_train_step(agent, training)
 
@@ -50,10 +42,10 @@ def quickstart_share(folder: Path, smoke: bool) -> dict[str, float]:
     batch = sampler.batch(0, 0, CHAINS)
     train()
     numbers = iter(range(1, 10**9))
-    seconds = common.interleaved(
+    seconds = measure_interleaved(
         {
-            "batch": lambda: common.seconds_of(lambda: sampler.batch(0, next(numbers), CHAINS), 5),
-            "step": lambda: common.seconds_of(train, 2),
+            "batch": lambda: measure_seconds(lambda: sampler.batch(0, next(numbers), CHAINS), 5),
+            "step": lambda: measure_seconds(train, 2),
         },
         1 if smoke else 9,
     )
@@ -62,7 +54,8 @@ def quickstart_share(folder: Path, smoke: bool) -> dict[str, float]:
 
 def million_steps(folder: Path, smoke: bool) -> dict[str, float]:
     """Seconds to open a store, and MB of resident memory that sampling from it adds."""
-    write_store(folder / "million", 10 if smoke else 1000, 1, 1000, 105)
+    sizes = {"episodes": 10 if smoke else 1000, "episode_steps": 1000}
+    write_random_store(folder / "million", **sizes, observation_size=105, action_size=2)
     memory = psutil.Process().memory_info
     began, before = time.perf_counter(), memory().rss
     store = EpisodeStore.open(folder / "million")
@@ -77,18 +70,19 @@ def million_steps(folder: Path, smoke: bool) -> dict[str, float]:
 
 def main() -> None:
     """Print both against their goals."""
-    options = common.arguments(__doc__)
+    options = make_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = million_steps(Path(folder), options.smoke)  # first: memory that training leaves would hide its own
         share = quickstart_share(Path(folder), options.smoke)
     goals = {
-        "preparing a batch, % of a training step": common.goal(
-            100 * share["batch"] / share["step"], 5.0, at_least=False
-        ),
-        "opening 1M steps, seconds": common.goal(store["open_seconds"], 1.0, at_least=False),
-        "sampling from 1M steps, extra MB": common.goal(store["extra_megabytes"], 300.0, at_least=False),
+        "preparing a batch, % of a training step": make_goal(100 * share["batch"] / share["step"], 5.0, at_least=False),
+        "opening 1M steps, seconds": make_goal(store["open_seconds"], 1.0, at_least=False),
+        "sampling from 1M steps, extra MB": make_goal(store["extra_megabytes"], 300.0, at_least=False),
     }
-    common.report("loader", {"goals": goals, "milliseconds": share, "store": store}, options.smoke)
+    print_goals("loader", goals)
+    if not options.smoke:
+        results = Path(__file__).parent / "results" / "loader.json"
+        write_results(results, "loader", goals=goals, milliseconds=share, store=store)
 
 
 if __name__ == "__main__":

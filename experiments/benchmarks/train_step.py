@@ -7,14 +7,16 @@ PyTorch is needed by this benchmark alone: `pip install torch` (a CPU build).
 """
 
 import os
+from pathlib import Path
 
-import common
 import jax
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from experiments.lib.random_data import make_random_chain
+from experiments.lib.results import make_goal, make_parser, print_goals, write_results
+from experiments.lib.timing import measure_interleaved, measure_seconds
 from ringrl.agents import ActionHead, AgentConfig, AgentName, make_agent
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
@@ -110,47 +112,22 @@ def torch_step(batch: Chain):
     return run
 
 
-def make_batch() -> Chain:
-    """Random windows; only shapes matter to the time."""
-    random = np.random.default_rng(0)
-    shape = (BATCH, STEPS)
-
-    def normal(*sizes: int) -> np.ndarray:
-        return random.normal(size=(*shape, *sizes)).astype(np.float32)
-
-    zeros, positions = np.zeros(shape, np.float32), np.broadcast_to(np.arange(STEPS, dtype=np.int32), shape)
-    actions = np.tanh(normal(ACTION))
-    return Chain(
-        observations=normal(OBSERVATION),
-        actions=actions,
-        rewards=normal(),
-        return_to_go=normal(),
-        completion=zeros,
-        previous_actions=np.zeros_like(actions),
-        previous_rewards=zeros,
-        previous_completion=zeros,
-        previous_mask=zeros,
-        timesteps=positions,
-        trajectories=np.zeros(shape, np.int32),
-        positions=positions,
-        segment_ids=np.zeros(shape, np.int32),
-        loss_mask=np.ones(shape, np.float32),
-    )
-
-
 def main() -> None:
     """Interleave both, and print how many times faster RingRL's step is."""
-    options = common.arguments(__doc__)
-    batch = make_batch()
+    options = make_parser(__doc__).parse_args()
+    batch = make_random_chain(BATCH, STEPS, OBSERVATION, ACTION, EPISODE)
     steps = {"ringrl": ringrl_step(batch), "pytorch": torch_step(batch), "rotary": ringrl_step(batch, rope=True)}
     count, repeats = (1, 1) if options.smoke else (20, 9)
     for step in steps.values():
         step()  # compiles, warms up
-    measure = {name: lambda step=step: common.seconds_of(step, count) for name, step in steps.items()}
-    seconds = common.interleaved(measure, repeats)
+    measure = {name: lambda step=step: measure_seconds(step, count) for name, step in steps.items()}
+    seconds = measure_interleaved(measure, repeats)
     ratio = seconds["pytorch"]["median"] / seconds["ringrl"]["median"]
-    goals = {"PyTorch's time over RingRL's": common.goal(ratio, 1.0, at_least=True)}
-    common.report("train_step", {"goals": goals, "seconds": seconds, "torch": torch.__version__}, options.smoke)
+    goals = {"PyTorch's time over RingRL's": make_goal(ratio, 1.0, at_least=True)}
+    print_goals("train_step", goals)
+    if not options.smoke:
+        results = Path(__file__).parent / "results" / "train_step.json"
+        write_results(results, "train_step", goals=goals, seconds=seconds, torch=torch.__version__)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,17 @@ Writes results/block_size.json and block_size.png and prints a table. `--smoke`:
 """
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
-from ringrl.cli.compose import conf_folder
+from experiments.lib.results import make_parser, make_table, write_results
+from experiments.lib.sizes import list_targets
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.planning.paper import TABLE_3, K
 from ringrl.planning.roofline import minimal_tokens
-from ringrl.planning.targets import Target, settle
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
+from ringrl.planning.targets import Target
 
 RESULTS = Path(__file__).parent / "results"
 TABLE_2 = {  # of the paper, thousands of tokens: minimal block, minimal sequence
@@ -37,10 +32,8 @@ MODEL = "7b"  # whose longest contexts of Table 3 are set beside
 
 
 def clusters() -> list[Target]:
-    """Of conf/target, settled, less those of one device, which joins no ring."""
-    paths = sorted((conf_folder() / "target").glob("*.yaml"))
-    found = [Target(**yaml.safe_load(path.read_text())) for path in paths if path.stem != "custom"]
-    named = [settle(target) for target in found if target.devices > 1]
+    """Of conf/target, less those of one device, which joins no ring."""
+    named = [target for target in list_targets() if target.devices > 1]
     return sorted(named, key=lambda target: (target.name not in TABLE_2, target.platform, target.name))
 
 
@@ -65,19 +58,16 @@ def row(target: Target) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown, thousands of tokens a device."""
-    lines = [
-        "| cluster | TFLOP/s | GB/s | c | 6c | paper's c, 6c | c, causal | GB/s, one link | c, one link | paper's 7B |",
-        "|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
-    ]
+    header = ("cluster", "TFLOP/s", "GB/s", "c", "6c", "paper's c, 6c", "c, causal", "GB/s, one link", "c, one link")
+    lines = []
     for one in rows:
         paper = f"{one['paper'][0]}, {one['paper'][1]}" if one["paper"] else ""
         held = f"{one['paper_tokens_per_device'] / 1e3:.1f}" if one["paper_tokens_per_device"] else ""
-        lines.append(
-            f"| {one['name']} | {one['peak_flops'] / 1e12:g} | {one['bandwidth'] / 1e9:g} | {one['block'] / 1e3:.2f} | "
-            f"{one['sequence'] / 1e3:.1f} | {paper} | {one['block_causal'] / 1e3:.2f} | "
-            f"{one['link_bandwidth'] / 1e9:g} | {one['block_one_link'] / 1e3:.2f} | {held} |"
-        )
-    return "\n".join(lines)
+        numbers = (f"{one['peak_flops'] / 1e12:g}", f"{one['bandwidth'] / 1e9:g}", f"{one['block'] / 1e3:.2f}")
+        causal, link = f"{one['block_causal'] / 1e3:.2f}", f"{one['link_bandwidth'] / 1e9:g}"
+        rest = (f"{one['sequence'] / 1e3:.1f}", paper, causal, link, f"{one['block_one_link'] / 1e3:.2f}", held)
+        lines.append((one["name"], *numbers, *rest))
+    return make_table((*header, "paper's 7B"), lines)
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -107,14 +97,12 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 def main() -> None:
     """All rows."""
-    smoke = common.arguments(__doc__).smoke
+    smoke = make_parser(__doc__).parse_args().smoke
     rows = [row(target) for target in clusters()[: 2 if smoke else None]]
     print(table(rows))
     if smoke:
         return
-    RESULTS.mkdir(exist_ok=True)
-    about = {"experiment": "block_size", "machine": common.machine(), "model_of_contexts": MODEL}
-    (RESULTS / "block_size.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_results(RESULTS / "block_size.json", "block_size", model_of_contexts=MODEL, rows=rows)
     save_png(draw(rows), RESULTS / "block_size.png")
 
 

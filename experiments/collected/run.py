@@ -4,11 +4,8 @@ The sets go into the data cache (RINGRL_DATA); one that is there already, made b
 the results are written, so that a run that is cut short leaves what it has.
 """
 
-import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -17,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.lib.cells import CellFile
+from experiments.lib.results import make_parser
 from ringrl.data import data_root, open_dataset
 from ringrl.data.config import DataConfig, Source
 
@@ -50,26 +49,17 @@ def collect(name: str, smoke: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Collect, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("collections", nargs="*", help=f"of {', '.join((*MINARI, *EXORL))}; all by default")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of each, nothing written but the sets")
     options = parser.parse_args()
     os.environ.setdefault("MUJOCO_GL", "disable")
-    file = HERE / "results" / "collected.json"
-    found = json.loads(file.read_text()) if file.exists() else {"sets": {}}
+    file = CellFile(HERE / "results" / "collected.json", "collected")
     for name in options.collections or (*MINARI, *EXORL):
         row = collect(name, options.smoke)
         print(f"{name}: {row['episodes']} episodes, {row['steps']} steps, mean {row['mean_return']:.1f}, "
               f"best {row['best_return']:.1f}, {row['seconds']} s")  # fmt: skip
-        if options.smoke:
-            continue
-        found["sets"][name] = row
-        found |= {
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        }
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        if not options.smoke:
+            file.put(name, row)
     print(f"sets: {data_root()}")
 
 

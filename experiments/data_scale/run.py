@@ -15,7 +15,6 @@ folder and removed afterwards. Then, in a process of its own, chains of 128 traj
 Prints JSON, and writes it to results/data_scale.json. `--smoke`: small, and writes nothing.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -30,27 +29,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments.lib.random_data import write_random_store
+from experiments.lib.results import make_parser, write_results
+
 RESULTS = Path(__file__).parent / "results" / "data_scale.json"
 EPISODES, EPISODE_STEPS, OBSERVATION_SIZE, ACTION_SIZE = 10_000, 1000, 24, 6
 TRAJECTORIES = 128
 CHAINS, ROUNDS = 40, 8  # of the measured streams; together they read every episode many times
 GOALS = {"open_seconds": 1.0, "chains_per_second": 50.0, "anonymous_mb": 500.0}
-
-
-def write_store(path: Path, episodes: int) -> None:
-    """Episodes of noise; the first observation of each is its number."""
-    from ringrl.data import EpisodeStoreWriter
-    from ringrl.types import ActionKind, ActionSpec
-
-    random = np.random.default_rng(0)
-    observations = random.normal(size=(EPISODE_STEPS, OBSERVATION_SIZE)).astype(np.float32)
-    actions, rewards = random.uniform(-1, 1, (EPISODE_STEPS, ACTION_SIZE)), random.random(EPISODE_STEPS)
-    bounds = (-1.0,) * ACTION_SIZE, (1.0,) * ACTION_SIZE
-    with EpisodeStoreWriter(path, OBSERVATION_SIZE, ActionSpec(ActionKind.continuous, ACTION_SIZE, *bounds)) as writer:
-        for episode in range(episodes):
-            observations[0, 0] = episode
-            writer.append(observations, actions, rewards * random.random())
-        writer.finish()
 
 
 def forget_files(path: Path) -> None:
@@ -162,8 +148,7 @@ def measure(path: Path, trajectories: int, chains: int, rounds: int) -> dict[str
 
 def main() -> None:
     """Write the store, measure in a fresh process, remove the store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="small and once; writes no figures")
+    parser = make_parser(__doc__)
     parser.add_argument("--measure", type=Path, metavar="STORE", help="figures of a store already there, as JSON")
     options = parser.parse_args()
     sizes = (4, 2, 1) if options.smoke else (TRAJECTORIES, CHAINS, ROUNDS)
@@ -176,7 +161,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="data_scale-", dir=root) as folder:
         path = Path(folder) / "store"
         began = time.perf_counter()
-        write_store(path, episodes)
+        of_a_step = {"observation_size": OBSERVATION_SIZE, "action_size": ACTION_SIZE}
+        write_random_store(path, episodes=episodes, episode_steps=EPISODE_STEPS, **of_a_step, distinct=False)
         written = time.perf_counter() - began
         forget_files(path)
         command = [sys.executable, __file__, "--measure", str(path), *(["--smoke"] if options.smoke else [])]
@@ -186,16 +172,10 @@ def main() -> None:
         raise SystemExit(done.stderr)
     figures = {"write_seconds": round(written, 2), **json.loads(done.stdout)}
     figures["load_average_before"] = round(load, 1)
-    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-    import common  # pyright: ignore[reportMissingImports]
-
-    about = {"experiment": "data_scale", "machine": common.machine()}
     sizes = {"episodes": episodes, "episode_steps": EPISODE_STEPS, "trajectories": sizes[0]}
-    text = json.dumps({**about, "sizes": sizes, "goals": GOALS, "figures": figures}, indent=1)
-    print(text)
+    print(json.dumps({"sizes": sizes, "goals": GOALS, "figures": figures}, indent=1))
     if not options.smoke:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(text + "\n")
+        write_results(RESULTS, "data_scale", sizes=sizes, goals=GOALS, figures=figures)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,8 @@ all three do the same physics. Only steps are timed, in seconds of processor tim
 disturbs least. The three take turns; each figure is the best of the repeats.
 """
 
-import argparse
-import datetime
 import functools
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +19,10 @@ import numpy as np
 import ringrl_envs
 from ringrl_envs.registry import find_spec
 
-RESULTS = Path(__file__).parent / "results"
+from experiments.lib.cells import CellFile
+from experiments.lib.machine import describe_machine
+from experiments.lib.results import make_parser
+
 COUNT, GOAL = 8, 0.8
 ROUNDS = {  # of COUNT steps each: some hundredths of a second
     "CartPole-v1": 100,
@@ -108,49 +107,22 @@ def measure(env_id: str, rounds: int, repeats: int) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where and when, and how busy the machine was."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "date": datetime.date.today().isoformat(),
-        "processor": processor or platform.processor(),
-        "cores": os.cpu_count(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "gymnasium": gymnasium.__version__,
-        "numpy": np.__version__,
-    }
-
-
 def main() -> None:
     """Print the table, and write it unless `--smoke` is given."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("ids", nargs="*", default=list(ROUNDS), help="environment ids; all of the table without")
     parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--smoke", action="store_true", help="small and once; writes no figures")
     options = parser.parse_args()
     print(f"{'environment':32}{'bare steps/s':>14}{'checked':>10}{'make':>8}{'make_vector':>13}  at least {GOAL}")
-    table = {}
+    file = CellFile(Path(__file__).parent / "results" / "environment_speed.json", "environment_speed")
     for env_id in options.ids:
         rounds, repeats = (2, 1) if options.smoke else (ROUNDS.get(env_id, 50), options.repeats)
-        row = table[env_id] = measure(env_id, rounds, repeats)
+        row = measure(env_id, rounds, repeats)
         met = "yes" if min(row["make"], row["make_vector"]) >= GOAL else "no"
         figures = f"{row['bare_steps_per_second']:>14.0f}{row['checked']:>10.2f}{row['make']:>8.2f}"
         print(f"{env_id:32}{figures}{row['make_vector']:>13.2f}  {met}", flush=True)
-    if not options.smoke:
-        write(table)
-
-
-def write(table: dict[str, Any]) -> None:
-    """Put the rows into the results, beside those of other environments."""
-    file = RESULTS / "environment_speed.json"
-    content = json.loads(file.read_text()) if file.exists() else {"goal": GOAL, "environments": {}}
-    where = machine()
-    content["environments"] |= {env_id: row | {"machine": where} for env_id, row in table.items()}
-    RESULTS.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n")
+        if not options.smoke:
+            file.put(env_id, {**row, "goal": GOAL, "machine": describe_machine(device=False)})
 
 
 if __name__ == "__main__":

@@ -12,29 +12,23 @@ Writes results/expected_mfu.json and expected_mfu.png and prints tables. `--smok
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
+from experiments.lib.results import make_parser, make_table, write_results
+from experiments.lib.sizes import load_model_config, load_target
 from ringrl.agents import AgentConfig
-from ringrl.cli.compose import conf_folder
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
 from ringrl.planning.paper import K
 from ringrl.planning.plan import Plan
 from ringrl.planning.roofline import attention_ratio, expected_mfu
-from ringrl.planning.targets import Target
 from ringrl.planning.work import Work, step_work
 from ringrl.training.config import TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results"
 TABLE_4 = (  # model, cluster, thousands of tokens (1,024 each) blockwise and with the ring
@@ -50,13 +44,13 @@ BLOCK = 1024
 
 def plan(model: str, cluster: str, tokens: int, *, ring: bool, layout: str = "zigzag") -> Plan:
     """One chain round all devices, or one on each of them."""
-    target = Target(**yaml.safe_load((conf_folder() / "target" / f"{cluster}.yaml").read_text()))
+    target = load_target(cluster)
     devices = target.devices
     return Plan(
         target,
         tokens,
         agent=AgentConfig(loss_block_size=512),
-        model=common.model_config(model),
+        model=load_model_config(model),
         attention=AttentionConfig(
             "ring" if ring else "blockwise", layout, query_block_size=BLOCK, key_block_size=BLOCK
         ),
@@ -73,7 +67,7 @@ def attention_share(work: Work, *, full: bool) -> float:
 
 def row(model: str, cluster: str, short: int, long: int, asked: argparse.Namespace) -> dict[str, Any]:
     """FLOPs, shares and expectations at the blockwise and at the ring's context."""
-    width = common.model_config(model).width
+    width = load_model_config(model).width
     works = [step_work(plan(model, cluster, tokens * K, ring=tokens == long)) for tokens in (short, long)]
     contiguous = step_work(plan(model, cluster, long * K, ring=True, layout="contiguous"))
     shares = [attention_share(work, full=asked.full_attention) for work in works]
@@ -101,23 +95,16 @@ def row(model: str, cluster: str, short: int, long: int, asked: argparse.Namespa
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown."""
-    lines = [
-        "| model, cluster | context | GFLOP a token | attention's share | MFU expected | long over short | "
-        + " | ".join(f"at {ratio}" for ratio in RATIOS)
-        + " |",
-        "|---|---|---|---|---|---:|" + "---:|" * len(RATIOS),
-    ]
+    header = ("model, cluster", "context", "GFLOP a token", "attention's share", "MFU expected", "long over short")
+    lines = []
     for one in rows:
         context = " -> ".join(f"{tokens // K:,}K" for tokens in one["tokens"])
         flops = " -> ".join(f"{value / 1e9:,.0f}" for value in one["flops_per_token"])
         shares = " -> ".join(f"{100 * value:.0f} %" for value in one["attention_share"])
         mfu = " -> ".join(f"{100 * value:.1f} %" for value in one["expected_mfu"])
-        ratios = " | ".join(f"{value:.3f}" for value in one["long_over_short_by_ratio"].values())
-        lines.append(
-            f"| {one['model']}, {one['cluster']} | {context} | {flops} | {shares} | {mfu} | "
-            f"{one['long_over_short']:.3f} | {ratios} |"
-        )
-    return "\n".join(lines)
+        ratios = (f"{value:.3f}" for value in (one["long_over_short"], *one["long_over_short_by_ratio"].values()))
+        lines.append((f"{one['model']}, {one['cluster']}", context, flops, shares, mfu, *ratios))
+    return make_table((*header, *(f"at {ratio}" for ratio in RATIOS)), lines, left=5)
 
 
 def draw(rows: list[dict[str, Any]], asked: argparse.Namespace) -> Figure:
@@ -150,8 +137,7 @@ def draw(rows: list[dict[str, Any]], asked: argparse.Namespace) -> Figure:
 
 def main() -> None:
     """All rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="one row; writes no figures")
+    parser = make_parser(__doc__)
     parser.add_argument("--matrices-mfu", type=float, default=0.40, help="assumed of feed-forward and projections")
     parser.add_argument("--attention-mfu", type=float, default=0.36, help="assumed of attention")
     parser.add_argument("--full-attention", action="store_true", help="count masked pairs too, as the paper does")
@@ -160,15 +146,12 @@ def main() -> None:
     print(table(rows))
     if asked.smoke:
         return
-    RESULTS.mkdir(exist_ok=True)
     about = {
-        "experiment": "expected_mfu",
         "kind": "an expectation from assumed figures, not a measurement",
         "assumed": {"matrices_mfu": asked.matrices_mfu, "attention_mfu": asked.attention_mfu},
         "counts_masked_pairs": asked.full_attention,
-        "machine": common.machine(),
     }
-    (RESULTS / "expected_mfu.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_results(RESULTS / "expected_mfu.json", "expected_mfu", **about, rows=rows)
     save_png(draw(rows, asked), RESULTS / "expected_mfu.png")
 
 

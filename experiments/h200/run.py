@@ -7,9 +7,8 @@ that runs out of memory takes nothing with it; lengths double until that happens
 """
 
 import argparse
-import datetime
+import dataclasses
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,21 +19,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import yaml
 
+from experiments.lib.machine import describe_machine
+from experiments.lib.random_data import make_random_chain
+from experiments.lib.results import make_parser
+from experiments.lib.sizes import load_model_config
 from ringrl.agents import AgentConfig, SequenceAgent, make_agent
-from ringrl.cli.compose import conf_folder
-from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import needed_bytes, peak_flops
 from ringrl.training.state import create_state
 from ringrl.training.step import make_train_step
-from ringrl.types import ActionKind, ActionSpec, Chain, Context, DataSpec
+from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
 
 RESULTS = Path(__file__).parent / "results" / "h200.json"
 TOKENS_PER_STEP, EPISODE, GOAL = 4, 1000, 0.45
-SPEC = DataSpec(24, ActionSpec(ActionKind.continuous, 6, (-1.0,) * 6, (1.0,) * 6), EPISODE)  # ExoRL's walker
+SIZES_OF_A_STEP = OBSERVATION, ACTION = 24, 6  # ExoRL's walker
+SPEC = DataSpec(OBSERVATION, ActionSpec(ActionKind.continuous, ACTION, (-1.0,) * ACTION, (1.0,) * ACTION), EPISODE)
 SIZES = {"full": "at_350m", "smoke": "tiny"}
 FIRST, SMOKE = 32 * 1024, 256  # tokens
 LENGTHS = (32 * 1024, 128 * 1024, 512 * 1024)  # reported; beyond, the largest that fits
@@ -49,11 +50,10 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 def agent_of(name: str, remat: str, size: str) -> SequenceAgent:
     """The Agentic Transformer with the attention of a candidate."""
     candidate = CANDIDATES[name]
-    sizes = yaml.safe_load((conf_folder() / "model" / f"{SIZES[size]}.yaml").read_text())
-    sizes |= {"remat": remat, "unroll_layers": False, "feedforward_block_size": candidate["block"]}
+    options = {"remat": remat, "unroll_layers": False, "feedforward_block_size": candidate["block"]}
     return make_agent(
         AgentConfig(tokens_per_step=TOKENS_PER_STEP, loss_block_size=candidate["block"]),
-        ModelConfig(**sizes),
+        dataclasses.replace(load_model_config(SIZES[size]), **options),
         AttentionConfig(candidate["strategy"]),
         SPEC,
         context=Context.chain,
@@ -61,38 +61,14 @@ def agent_of(name: str, remat: str, size: str) -> SequenceAgent:
     )
 
 
-def one_chain(steps: int) -> Chain:
-    """Random trajectories end to end; only shapes, and causality, matter to time."""
-    generator = np.random.default_rng(0)
-
-    def drawn(*sizes: int) -> np.ndarray:
-        return generator.standard_normal((1, steps, *sizes), np.float32)
-
-    order = np.arange(steps, dtype=np.int32)[None]
-    actions = np.tanh(drawn(SPEC.action.size))
-    return Chain(
-        observations=drawn(SPEC.observation_size),
-        actions=actions,
-        rewards=drawn(),
-        return_to_go=drawn(),
-        completion=(order % EPISODE == EPISODE - 1).astype(np.float32),
-        previous_actions=np.roll(actions, 1, axis=1),
-        previous_rewards=drawn(),
-        previous_completion=(order % EPISODE == 0).astype(np.float32),
-        previous_mask=(order > 0).astype(np.float32),
-        timesteps=order % EPISODE,
-        trajectories=order // EPISODE,
-        positions=order,
-        segment_ids=np.zeros_like(order),
-        loss_mask=np.ones((1, steps), np.float32),
-    )
-
-
 def measure(name: str, remat: str, tokens: int, size: str, repeats: int = 5) -> dict[str, Any]:
     """One program: seconds of a step (the median), and what follows from it."""
     agent, training = agent_of(name, remat, size), TrainingConfig(batch_size=1)
     steps = tokens // TOKENS_PER_STEP
-    state, batch = create_state(agent, training, 0), jax.device_put(one_chain(steps))
+    state, batch = (
+        create_state(agent, training, 0),
+        jax.device_put(make_random_chain(1, steps, *SIZES_OF_A_STEP, EPISODE)),
+    )
     program = make_train_step(agent, training).lower(state, batch).compile()
     seconds = []
     for index in range(repeats + 2):
@@ -138,24 +114,9 @@ def longest_and_reported(name: str, size: str, keep) -> None:
         tokens *= 2
 
 
-def machine() -> dict[str, Any]:
-    """Where and when."""
-    device = jax.devices()[0]
-    commit = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": device.device_kind,
-        "platform": getattr(device.client, "platform_version", ""),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "git_commit": subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip(),
-    }
-
-
 def main() -> int:
     """Each candidate in turn; prints each figure as it is found, and at the end whether the goal is met."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="tiny, anywhere; writes nothing")
+    parser = make_parser(__doc__)
     parser.add_argument("--measure", nargs=4, metavar=("NAME", "REMAT", "TOKENS", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -166,7 +127,7 @@ def main() -> int:
         print(f"h200: needs an NVIDIA GPU; here is: {jax.devices()[0].device_kind}. --smoke runs.", file=sys.stderr)
         return 2
     size = "smoke" if options.smoke else "full"
-    results: dict[str, Any] = {"machine": machine(), "model": SIZES[size], "reported": LENGTHS, "rows": []}
+    results: dict[str, Any] = {"machine": describe_machine(), "model": SIZES[size], "reported": LENGTHS, "rows": []}
 
     def keep(row: dict[str, Any]) -> None:
         print(json.dumps(row), flush=True)

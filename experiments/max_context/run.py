@@ -19,9 +19,7 @@ nothing.
 
 import argparse
 import dataclasses
-import datetime
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from experiments.lib.cells import CellFile, make_cell_parser
+from experiments.lib.results import make_table
+from experiments.lib.sizes import load_model_config, load_target
 from ringrl.agents import AgentConfig
 from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
@@ -43,11 +44,8 @@ from ringrl.planning.search import search_context
 from ringrl.planning.targets import Target, settle
 from ringrl.training.config import Precision, TrainingConfig
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
-
 RESULTS = Path(__file__).parent / "results"
-FILE = RESULTS / "max_context.json"
+FILE = CellFile(RESULTS / "max_context.json", "max_context")
 CLUSTERS = tuple(TABLE_3)
 METHODS = ("ring", "blockwise", "memory_efficient", "vanilla")
 AGENT = "at_350m"
@@ -77,8 +75,8 @@ class Cell:
     def plan(self) -> Plan:
         """Of no tokens yet."""
         ring, blocks = self.method == "ring", self.method in ("ring", "blockwise")
-        target = common.target(self.cluster)
-        model = common.model_config(self.model)
+        target = load_target(self.cluster)
+        model = load_model_config(self.model)
         strategy = {"ring": "ring", "vanilla": "dense"}.get(self.method, "blockwise")
         attention = AttentionConfig(strategy, kernel="xla", query_block_size=BLOCK, key_block_size=BLOCK)
         return Plan(
@@ -101,11 +99,6 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
             for cluster in options.clusters:
                 models = [*TABLE_3[cluster], *([AGENT] if method == "ring" else [])]
                 yield from (Cell(cluster, model, method, precision) for model in models if model in options.models)
-
-
-def read() -> dict[str, Any]:
-    """The results so far."""
-    return json.loads(FILE.read_text()) if FILE.exists() else {"experiment": "max_context", "cells": {}}
 
 
 def measured(cell: Cell) -> dict[str, Any]:
@@ -140,13 +133,13 @@ def paper_tokens(cell: Cell) -> int | None:
 
 def table(rows: dict[str, dict[str, Any]], precision: str) -> str:
     """Accepted (refused), and the paper's, by cluster and model: a column a method."""
-    lines = ["| cluster | model | " + " | ".join(METHODS[::-1]) + " |", "|---|---|" + "---:|" * len(METHODS)]
+    lines = []
     for cluster, models in TABLE_3.items():
         for model in models:
             texts = [_text(rows.get(Cell(cluster, model, method, precision).key)) for method in METHODS[::-1]]
             if any(texts):
-                lines.append(f"| {cluster} | {model} | {' | '.join(texts)} |")
-    return "\n".join(lines)
+                lines.append((cluster, model, *texts))
+    return make_table(("cluster", "model", *METHODS[::-1]), lines, left=2)
 
 
 def _text(row: dict[str, Any] | None) -> str:
@@ -160,7 +153,7 @@ def _text(row: dict[str, Any] | None) -> str:
 def agent_table(rows: dict[str, dict[str, Any]]) -> str:
     """Trajectories of 1,000 steps of four tokens, by cluster and precision."""
     precisions = tuple(Precision)
-    lines = [f"| cluster | {' | '.join(precisions)} |", "|---|" + "---:|" * len(precisions)]
+    lines = []
     for cluster in CLUSTERS:
         found = [rows.get(Cell(cluster, AGENT, "ring", precision).key) for precision in precisions]
         texts = [
@@ -170,19 +163,19 @@ def agent_table(rows: dict[str, dict[str, Any]]) -> str:
             for row in found
         ]
         if any(texts):
-            lines.append(f"| {cluster} | {' | '.join(texts)} |")
-    return "\n".join(lines)
+            lines.append((cluster, *texts))
+    return make_table(("cluster", *precisions), lines)
 
 
 def hops_table(rows: dict[str, dict[str, Any]]) -> str:
     """Of the ring's hops at the longest chain, those that the schedule puts across compute."""
     precisions = tuple(Precision)
-    lines = [f"| cluster | model | {' | '.join(precisions)} |", "|---|---|" + "---:|" * len(precisions)]
+    lines = []
     for cluster, models in TABLE_3.items():
         for model in [*models, AGENT]:
             found = [rows.get(Cell(cluster, model, "ring", precision).key) for precision in precisions]
-            lines.append(f"| {cluster} | {model} | {' | '.join(map(_hops, found))} |")
-    return "\n".join(lines)
+            lines.append((cluster, model, *map(_hops, found)))
+    return make_table(("cluster", "model", *precisions), lines, left=2)
 
 
 def _hops(row: dict[str, Any] | None) -> str:
@@ -215,7 +208,7 @@ def draw(rows: dict[str, dict[str, Any]]) -> Figure:
 
 def main() -> None:
     """Cell after cell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_cell_parser(__doc__)
     models = list(dict.fromkeys([model for row in TABLE_3.values() for model in row] + [AGENT]))
     for name, choices in (
         ("methods", METHODS),
@@ -224,8 +217,8 @@ def main() -> None:
         ("models", models),
     ):
         parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
-    for flag in ("again", "table", "draw", "smoke"):
-        parser.add_argument(f"--{flag}", action="store_true")
+    for flag in ("table", "draw"):
+        parser.add_argument(f"--{flag}", action="store_true", help="only tables and figure, of what there is")
     options = parser.parse_args()
     matplotlib.use("agg")
     if options.smoke:
@@ -234,19 +227,8 @@ def main() -> None:
         print(json.dumps(kept(report), indent=1))
         return
     if not (options.table or options.draw):
-        for cell in cells(options):
-            if cell.key in read()["cells"] and not options.again:
-                continue
-            row = measured(cell)
-            stored = read()  # anew: another run may have written other cells meanwhile
-            stored["cells"][cell.key] = row
-            print(
-                f"{cell.key}: accepted {row['accepted']:,}, refused {row['refused']}, paper {row['paper']}", flush=True
-            )
-            stored |= {"date": datetime.date.today().isoformat(), "machine": common.machine()}
-            RESULTS.mkdir(exist_ok=True)
-            FILE.write_text(json.dumps(stored, indent=1) + "\n")
-    rows = read()["cells"]
+        FILE.fill({cell.key: cell for cell in cells(options)}, measured, options, lambda cell: cell.key)
+    rows = FILE.read()
     for precision in map(str, Precision):
         print(f"\n{precision}\n{table(rows, precision)}")
     print(f"\nAgentic Transformer, 350M\n{agent_table(rows)}\n\nHops across compute\n{hops_table(rows)}")

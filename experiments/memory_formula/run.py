@@ -3,23 +3,21 @@
 Every point is one whole training step, compiled by its target's own compiler (`make aot`); nothing runs. A point that
 is in results/points.json is not compiled again, unless `--again`; what the formula says is computed anew each time.
 
-Writes results/points.json after each point, predicted.png at the end, and prints a table. `--smoke`: one small point,
-and writes nothing. `--only WORD`: points whose name has it. `--no-compile`: table and figure of what there is.
+Writes results/points.json after each point, predicted.png at the end, and prints a table.
 """
 
-import argparse
 import dataclasses
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.lib.cells import CellFile, make_cell_parser
+from experiments.lib.results import make_table
+from experiments.lib.sizes import load_model_config
 from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
-from ringrl.evaluation.summary import write_atomically
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
 from ringrl.planning.memory import Prediction, predicted
@@ -27,9 +25,6 @@ from ringrl.planning.plan import Plan
 from ringrl.planning.process import compile_plan
 from ringrl.planning.targets import Target, settle
 from ringrl.training.config import TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results"
 BLOCK = 1024  # of attention and feed-forward
@@ -71,7 +66,7 @@ class Point:
     @property
     def plan(self) -> Plan:
         """As the planner and the trainer take it."""
-        model = common.model_config(self.model)
+        model = load_model_config(self.model)
         model = dataclasses.replace(
             model,
             layers=self.layers or model.layers,
@@ -128,12 +123,6 @@ POINTS = (
 )
 
 
-def known() -> dict[str, dict[str, Any]]:
-    """Rows by name, as the file has them."""
-    path = RESULTS / "points.json"
-    return {row["name"]: row for row in json.loads(path.read_text())["points"]} if path.exists() else {}
-
-
 def compiled(point: Point) -> dict[str, Any]:
     """A row: what the compiler says."""
     began = time.perf_counter()
@@ -149,13 +138,6 @@ def compiled(point: Point) -> dict[str, Any]:
     }
 
 
-def save(rows: dict[str, dict[str, Any]]) -> None:
-    """All rows."""
-    RESULTS.mkdir(exist_ok=True)
-    about = {"experiment": "memory_formula", "machine": common.machine(), "points": list(rows.values())}
-    write_atomically(RESULTS / "points.json", json.dumps(about, indent=1) + "\n")
-
-
 def point_of(row: dict[str, Any]) -> Point:
     """The program of a row."""
     fields = {field.name: row[field.name] for field in dataclasses.fields(Point)}
@@ -169,17 +151,15 @@ def error(row: dict[str, Any], said: Prediction) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown, a line a point."""
-    lines = [
-        "| point | arguments, GiB | formula | temporaries, GiB | formula | total | fullest while |",
-        "|---|---:|---:|---:|---:|---:|---|",
-    ]
+    header = ("point", "arguments, GiB", "formula", "temporaries, GiB", "formula", "total", "fullest while")
+    lines = []
     for row in rows:
         said, memory = predicted(point_of(row).plan), row["memory"]
         arguments = memory["arguments"] + memory["outputs"] - memory["aliased"]
         figures = (arguments, said.arguments, memory["temporaries"] + memory["code"], said.temporaries)
-        cells = " | ".join(f"{size / 2**30:.3f}" for size in figures)
-        lines.append(f"| {row['name']} | {cells} | {error(row, said):+.1%} | {said.moment} |")
-    return "\n".join(lines)
+        sizes = (f"{size / 2**30:.3f}" for size in figures)
+        lines.append((row["name"], *sizes, f"{error(row, said):+.1%}", said.moment))
+    return make_table(header, lines)
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -219,23 +199,17 @@ def _total(row: dict[str, Any]) -> int:
 
 def main() -> None:
     """Compiles what is not known, then draws."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--only", default="")
+    parser = make_cell_parser(__doc__)
+    parser.add_argument("--no-compile", action="store_true", help="table and figure of what there is")
     asked = parser.parse_args()
     if asked.smoke:
         row = compiled(Point("cpu:8", "tiny", 2, "ring", "float32", 2**14, block=512))
         print(table([row]))
         return
-    for point in POINTS:
-        if asked.no_compile or asked.only not in point.name or (point.name in known() and not asked.again):
-            continue
-        row = compiled(point)
-        save({**known(), point.name: row})
-        print(row["name"], row["refusal"] or f"{row['seconds']:.0f} s", flush=True)
-    rows = [row for row in known().values() if row["memory"] is not None]
+    file = CellFile(RESULTS / "points.json", "memory_formula")
+    if not asked.no_compile:
+        file.fill({point.name: point for point in POINTS}, compiled, asked, lambda point: point.name)
+    rows = [row for row in file.read().values() if row["memory"] is not None]
     print(table(rows))
     save_png(draw(rows), RESULTS / "predicted.png")
     errors = sorted((abs(error(row, predicted(point_of(row).plan))), row["name"]) for row in rows)

@@ -10,14 +10,14 @@ writes nothing.
 
 import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.lib.cells import CellFile, make_cell_parser
+from experiments.lib.results import make_table
 from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.nn import ModelConfig, Remat
@@ -28,9 +28,6 @@ from ringrl.planning.plan import Plan, Report
 from ringrl.planning.process import compile_plan
 from ringrl.planning.targets import Target, settle
 from ringrl.training.config import Precision, TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results"
 GIBIBYTE = 2**30
@@ -129,42 +126,35 @@ def row_of(name: str, cell: Cell, report: Report) -> dict[str, Any]:
     }
 
 
-def fill(path: Path, again: bool, compile_cell: Callable[[Cell], Report]) -> list[dict[str, Any]]:
-    """All rows, those from the file that are in it and the others compiled, each written at once."""
-    known = {} if again or not path.is_file() else json.loads(path.read_text())["rows"]
-    for start, options in SERIES:
-        for name, changed in options.items():
-            cell = dataclasses.replace(start, **changed)
-            if cell.key not in known:
-                known[cell.key] = row_of(name, cell, compile_cell(cell))
-                about = {"experiment": "more_context", "machine": common.machine()}
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(json.dumps({**about, "rows": known}, indent=1) + "\n")
-                print(json.dumps(known[cell.key]), flush=True)
-    cells = [dataclasses.replace(start, **changed) for start, options in SERIES for changed in options.values()]
-    return [known[cell.key] for cell in cells]
+def fill(options: argparse.Namespace, compile_cell: Callable[[Cell], Report]) -> list[dict[str, Any]]:
+    """All rows, those from the file that are in it and the others compiled."""
+    named = [(name, dataclasses.replace(start, **changed)) for start, some in SERIES for name, changed in some.items()]
+    found = CellFile(RESULTS / "memory.json", "more_context").fill(
+        {cell.key: (name, cell) for name, cell in named},
+        lambda one: row_of(*one, compile_cell(one[1])),
+        options,
+        lambda one: one[1].key,
+    )
+    return list(found.values())
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown: a line a cell, with what it takes more (+) or less (-) than its series' start."""
-    lines = [
-        "| options | temporaries | more than start | arguments | in host memory | reduce-scatters sent |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    start = None
+    header = ("options", "temporaries", "more than start", "arguments", "in host memory", "reduce-scatters sent")
+    lines, start = [], None
     for row in rows:
         memory = row["memory"]
         if row["name"] == "start":
             start = memory
-            lines.append(f"| **{row['topology']}, {row['layers']} layers** | | | | | |")
+            lines.append((f"**{row['topology']}, {row['layers']} layers**", *[""] * 5))
         if memory is None:
-            lines.append(f"| {row['name']} | {row['refusal']} | | | | |")
+            lines.append((row["name"], row["refusal"], *[""] * 4))
             continue
         more = "" if start is None else f"{(memory['temporaries'] - start['temporaries']) / GIBIBYTE:+.2f}"
         numbers = (memory["arguments"], memory["host"], row["bytes_sent"].get("reduce-scatter", 0.0))
-        figures = " | ".join(f"{number / GIBIBYTE:.2f}" for number in numbers)
-        lines.append(f"| {row['name']} | {memory['temporaries'] / GIBIBYTE:.2f} | {more} | {figures} |")
-    return "\n".join(lines)
+        figures = (f"{number / GIBIBYTE:.2f}" for number in numbers)
+        lines.append((row["name"], f"{memory['temporaries'] / GIBIBYTE:.2f}", more, *figures))
+    return make_table(header, lines)
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -195,15 +185,12 @@ def _is_of(row: dict[str, Any], start: Cell) -> bool:
 
 def main() -> None:
     """Compiles what is not there yet, then draws."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--again", action="store_true", help="compile what is in the results too")
-    parser.add_argument("--smoke", action="store_true", help="small and once; writes no figures")
-    asked = parser.parse_args()
+    asked = make_cell_parser(__doc__).parse_args()
     if asked.smoke:
         small = plan_of(SMOKE, width=32, feedforward_width=64, heads=4, block=32)
         print(table([row_of("start", SMOKE, compile_plan(small))]))
         return
-    rows = fill(RESULTS / "memory.json", asked.again, lambda cell: compile_plan(plan_of(cell)))
+    rows = fill(asked, lambda cell: compile_plan(plan_of(cell)))
     print(table(rows))
     save_png(draw(rows), RESULTS / "memory.png")
 

@@ -8,10 +8,8 @@ the allocator's own.
 Writes results/plan_validation.json and prints a table; `--smoke`: one small case, and writes nothing.
 """
 
-import argparse
 import ctypes
 import dataclasses
-import datetime
 import gc
 import json
 import subprocess
@@ -23,15 +21,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.lib.results import make_parser, make_table, write_results
 from ringrl.agents import SequenceAgent
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.planning.step import abstract_batch, abstract_state, compile_step, synthetic_agent
 from ringrl.training.config import TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
@@ -134,18 +130,17 @@ def apart(case: Case) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown, MiB of all devices together."""
-    lines = ["| devices | remat | planned, MiB | measured, MiB | measured / planned |", "|---:|---|---:|---:|---:|"]
+    lines = []
     for row in rows:
         planned, measured = row["planned_bytes"], row["measured_bytes"]
-        sizes = f"{planned / MIB:,.0f} | {measured / MIB:,.0f} | {measured / planned:.3f}"
-        lines.append(f"| {row['devices']} | {row['remat']} | {sizes} |")
-    return "\n".join(lines)
+        sizes = f"{planned / MIB:,.0f}", f"{measured / MIB:,.0f}", f"{measured / planned:.3f}"
+        lines.append((row["devices"], row["remat"], *sizes))
+    return make_table(("devices", "remat", "planned, MiB", "measured, MiB", "measured / planned"), lines, left=2)
 
 
 def main() -> None:
     """Every case, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
+    parser = make_parser(__doc__)
     parser.add_argument("--case", help="one case, as JSON, in this process")
     options = parser.parse_args()
     if options.case:
@@ -157,9 +152,7 @@ def main() -> None:
     print(table(rows))
     if options.smoke:
         return
-    RESULTS.mkdir(exist_ok=True)
-    about = {"experiment": "plan_validation", "date": datetime.date.today().isoformat(), "machine": common.machine()}
-    (RESULTS / "plan_validation.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_results(RESULTS / "plan_validation.json", "plan_validation", rows=rows)
 
 
 if __name__ == "__main__":

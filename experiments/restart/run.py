@@ -8,10 +8,8 @@ before.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -20,17 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from ringrl.data import EpisodeStoreWriter
+from experiments.lib.machine import describe_machine
+from experiments.lib.random_data import write_random_store
 from ringrl.training.array_store import verify_arrays
 from ringrl.training.checkpoint_folder import CheckpointFolder
-from ringrl.types import ActionKind, ActionSpec
 
 HERE = Path(__file__).parent
 STARTING_SHARE = 0.2  # of the kills: at any moment from the start of the process; the others: once it trains
 STARTING_SECONDS, TRAINING_SECONDS = 4.0, 1.5  # within which, uniformly
+STORE = {"episodes": 64, "episode_steps": 10, "observation_size": 4, "action_size": 2, "tasks": 8}  # the trainee's
 
 
 @dataclasses.dataclass
@@ -50,17 +46,6 @@ class Counts:
     runs_unlike_the_uninterrupted: int = 0  # in a loss or a bit of the final state
 
 
-def write_store(path: Path) -> None:
-    """Random episodes for the trainee."""
-    generator = np.random.default_rng(0)
-    with EpisodeStoreWriter(path, 4, ActionSpec(ActionKind.continuous, 2, (-1.0, -1.0), (1.0, 1.0))) as writer:
-        for episode in range(64):
-            observations = generator.normal(size=(10, 4)).astype(np.float32)
-            actions = generator.uniform(-1, 1, (10, 2)).astype(np.float32)
-            writer.append(observations, actions, generator.random(10), task_id=episode % 8)
-        writer.finish()
-
-
 def start(folder: Path, steps: int, log: Path) -> subprocess.Popen[bytes]:
     """The same command each time."""
     with log.open("wb") as output:
@@ -71,7 +56,7 @@ def start(folder: Path, steps: int, log: Path) -> subprocess.Popen[bytes]:
 def uninterrupted(root: Path, steps: int) -> tuple[dict[str, Any], dict[int, str]]:
     """Final digests and every loss of a run left alone; what it compiles is kept for the others."""
     folder, log = root / "uninterrupted", root / "uninterrupted.log"
-    write_store(folder / "store")
+    write_random_store(folder / "store", **STORE)
     if start(folder, steps, log).wait():
         raise SystemExit(log.read_text())
     return json.loads((folder / "final.json").read_text()), read_log(log)[1]
@@ -125,7 +110,7 @@ def killed_run(
 ) -> None:
     """One run to its end, with at most so many kills."""
     folder = root / f"run_{counts.runs}"
-    write_store(folder / "store")
+    write_random_store(folder / "store", **STORE)
     counts.runs += 1
     alike, killed = True, 0
     for attempt in range(kills + 1):
@@ -184,9 +169,7 @@ def main() -> int:
         "steps_per_run": options.steps,
         "seed": options.seed,
         "seconds": round(time.perf_counter() - began, 1),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        "jax": jax.__version__,
+        "machine": describe_machine(),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")

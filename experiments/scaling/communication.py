@@ -8,14 +8,14 @@ Writes results/communication.json and prints a table. `--smoke`: one small mesh,
 """
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.lib.results import make_parser, make_table, write_results
+from experiments.lib.sizes import load_model_config
 from ringrl.agents import SequenceAgent
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
@@ -24,9 +24,6 @@ from ringrl.planning.hlo import parse
 from ringrl.planning.step import compile_step, synthetic_agent
 from ringrl.planning.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results" / "communication.json"
 QUICK = {"xla_backend_optimization_level": 0}
@@ -51,7 +48,7 @@ class Case:
     def agent(self, dtype: Any) -> SequenceAgent:
         """Attention, feed-forward and loss a block at a time."""
         sizes = {"remat": self.remat, "feedforward_block_size": BLOCK, "unroll_layers": False}
-        model = dataclasses.replace(common.model_config(self.model), **sizes)
+        model = dataclasses.replace(load_model_config(self.model), **sizes)
         attention = AttentionConfig(self.strategy, query_block_size=BLOCK, key_block_size=BLOCK)
         mesh = make_mesh(**self.mesh)
         return synthetic_agent(model, attention, mesh, compute_dtype=dtype, loss_block_size=BLOCK)
@@ -92,27 +89,25 @@ def compared(case: Case) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown, megabytes: compiled by kind, their sum, what paper makes of it, and the same in bfloat16."""
     heads = ("strategy", "mesh", "remat", *Kind, "all", "paper / compiled", "bfloat16, paper")
-    lines = [heads, ("---",) * 3 + ("---:",) * (len(heads) - 3)]
+    lines = []
     for row in rows:
         mesh = " ".join(f"{axis}={size}" for axis, size in row["mesh"].items())
         sums = {name: sum(row[name].values()) for name in ("paper", "compiled", "paper_bfloat16")}
         sizes = [f"{row['compiled'][kind] / 1e6:.3g}" for kind in Kind]
         sizes += [f"{sums['compiled'] / 1e6:.4g}", f"{sums['paper'] / sums['compiled']:.4f}"]
         lines.append((row["strategy"], mesh, row["remat"], *sizes, f"{sums['paper_bfloat16'] / 1e6:.4g}"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return make_table(heads, lines, left=3)
 
 
 def main() -> None:
     """Compiles every case."""
-    smoke = common.arguments(__doc__).smoke
+    smoke = make_parser(__doc__).parse_args().smoke
     jax.config.update("jax_num_cpu_devices", DEVICES)
     rows = [compared(case) for case in (SMOKE if smoke else CASES)]
     print(table(rows))
     if smoke:
         return
-    RESULTS.parent.mkdir(exist_ok=True)
-    about = {"experiment": "communication", "machine": common.machine(), "unit": "bytes sent by a device in a step"}
-    RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_results(RESULTS, "communication", unit="bytes sent by a device in a step", rows=rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Not in these: the order of dealing, 8 bytes a step of the whole chain, which a p
 Writes results/loading.json and prints a table. `--smoke`: small, and writes nothing.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -29,27 +28,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.lib.random_data import write_random_store
+from experiments.lib.results import make_parser, make_table, write_results
+
 RESULTS = Path(__file__).parent / "results" / "loading.json"
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 TOKENS_PER_STEP, EPISODE_STEPS, OBSERVATION_SIZE, ACTION_SIZE = 4, 1000, 24, 6
 DEVICES = (1, 2, 4, 8)
 COLUMNS = ("layout", "devices", "tokens", "arrays_mb", "allocated_mb", "resident_mb", "seconds")
-
-
-def write_store(path: Path, episodes: int) -> None:
-    """Random episodes of 1,000 steps."""
-    from ringrl.data import EpisodeStoreWriter
-    from ringrl.types import ActionKind, ActionSpec
-
-    random = np.random.default_rng(0)
-    bounds = (-1.0,) * ACTION_SIZE, (1.0,) * ACTION_SIZE
-    with EpisodeStoreWriter(path, OBSERVATION_SIZE, ActionSpec(ActionKind.continuous, ACTION_SIZE, *bounds)) as writer:
-        for _ in range(episodes):
-            observations = random.normal(size=(EPISODE_STEPS, OBSERVATION_SIZE)).astype(np.float32)
-            writer.append(
-                observations, random.uniform(-1, 1, (EPISODE_STEPS, ACTION_SIZE)), random.random(EPISODE_STEPS)
-            )
-        writer.finish()
 
 
 def build_slice(path: Path, episodes: int, layout: str, devices: int) -> dict[str, Any]:
@@ -107,14 +92,12 @@ def in_a_process(*arguments: object) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return make_table(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
 
 
 def main() -> None:
     """Every layout over every number of devices, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="small and once; writes no figures")
+    parser = make_parser(__doc__)
     parser.add_argument("--slice", nargs=4, metavar=("STORE", "EPISODES", "LAYOUT", "DEVICES"), help="one row, as JSON")
     options = parser.parse_args()
     if options.slice:
@@ -125,19 +108,15 @@ def main() -> None:
     layouts = ("zigzag",) if options.smoke else ("contiguous", "striped", "zigzag")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        write_store(store, episodes)
+        sizes = {"observation_size": OBSERVATION_SIZE, "action_size": ACTION_SIZE}
+        write_random_store(store, episodes=episodes, episode_steps=EPISODE_STEPS, **sizes)
         rows = [in_a_process(store, episodes, layout, devices) for layout in layouts for devices in DEVICES]
     print(table(rows))
     if options.smoke:
         return
-    import common
-
-    RESULTS.parent.mkdir(exist_ok=True)
-    sizes = {"trajectories": episodes, "episode_steps": EPISODE_STEPS, "tokens_per_step": TOKENS_PER_STEP}
+    sizes |= {"trajectories": episodes, "episode_steps": EPISODE_STEPS, "tokens_per_step": TOKENS_PER_STEP}
     sizes["order_mb"] = episodes * EPISODE_STEPS * 8 / 1e6
-    sizes |= {"observation_size": OBSERVATION_SIZE, "action_size": ACTION_SIZE}
-    about = {"experiment": "loading", "machine": common.machine(), "sizes": sizes}
-    RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_results(RESULTS, "loading", sizes=sizes, rows=rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Writes results/memory.json and memory.png and prints tables. `--smoke`: one smal
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
+from experiments.lib.results import make_parser, make_table, write_results
+from experiments.lib.sizes import load_model_config
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.planning.step import compile_step, synthetic_agent
 from ringrl.training.config import TrainingConfig
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES = (1, 2, 4, 8)
@@ -70,7 +68,7 @@ def grid() -> list[Case]:
 def temporary_bytes(case: Case) -> dict[str, Any]:
     """A row: bytes a device on the device and, where a policy sends arrays there, in the host's memory."""
     model = dataclasses.replace(
-        common.model_config(case.model),
+        load_model_config(case.model),
         remat=case.remat,
         feedforward_block_size=BLOCK if case.blocks else 0,
         unroll_layers=False,
@@ -159,19 +157,17 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown: a line a program, a column a size."""
-    lines = ["| model | dtype | remat | blocks | devices | tokens | MiB a device |", "|---|---|---|---|---:|---:|---:|"]
+    lines = []
     for row in rows:
         size = f"{row['temp_bytes'] / 2**20:.1f}" if "temp_bytes" in row else row["refused"]
-        lines.append(
-            f"| {row['model']} | {row['dtype']} | {row['remat']} | {row['blocks']} | {row['devices']} | "
-            f"{row['tokens'] // 1024}K | {size} |"
-        )
-    return "\n".join(lines)
+        names = ("model", "dtype", "remat", "blocks", "devices")
+        lines.append((*(row[name] for name in names), f"{row['tokens'] // 1024}K", size))
+    return make_table(("model", "dtype", "remat", "blocks", "devices", "tokens", "MiB a device"), lines, left=4)
 
 
 def main() -> None:
     """Compiles every case, then draws."""
-    smoke = common.arguments(__doc__).smoke
+    smoke = make_parser(__doc__).parse_args().smoke
     jax.config.update("jax_num_cpu_devices", max(DEVICES))
     cases = [Case("tiny", "float32", devices, 1024 * devices) for devices in (2, 4)] if smoke else grid()
     rows = []
@@ -183,10 +179,9 @@ def main() -> None:
         print(json.dumps(found))
     if smoke:
         return
-    RESULTS.mkdir(exist_ok=True)
-    about = {"experiment": "memory", "machine": common.machine(), "block_size": BLOCK, "strategy": "ring"}
+    about = {"block_size": BLOCK, "strategy": "ring"}
     found = {"linearity": linearity(rows), "flatness": flatness(rows), "rows": rows}
-    (RESULTS / "memory.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    write_results(RESULTS / "memory.json", "memory", **about, **found)
     save_png(draw(rows), RESULTS / "memory.png")
 
 

@@ -24,7 +24,7 @@ from ringrl.training.config import TrainingConfig
 from ringrl.types import Context
 
 ROOT = Path(__file__).resolve().parents[2]
-POINTS = json.loads((ROOT / "experiments/memory_formula/results/points.json").read_text())["points"]
+POINTS = list(json.loads((ROOT / "experiments/memory_formula/results/points.json").read_text())["cells"].values())
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 TINY = ModelConfig(remat="layer", feedforward_block_size=512, unroll_layers=False)
 BOUND = 0.10  # the goal, met by every recorded point

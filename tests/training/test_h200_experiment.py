@@ -20,16 +20,6 @@ def test_it_needs_a_gpu(experiment: dict, monkeypatch: pytest.MonkeyPatch, capsy
     assert (captured.out, captured.err) == ("", "h200: needs an NVIDIA GPU; here is: cpu. --smoke runs.\n")
 
 
-@pytest.mark.scale
-@pytest.mark.parametrize(("name", "remat"), [("ringrl", "attention"), ("ringrl", "offload"), ("dense", "layer")])
-def test_a_step_is_measured(experiment: dict, name: str, remat: str) -> None:
-    found = experiment["measure"](name, remat, 64, "smoke", repeats=1)
-    assert found["seconds"] > 0
-    assert found["tokens_per_second"] == 64 / found["seconds"]
-    assert found["mfu"] is None  # of a CPU
-    assert found["peak_bytes"] > 0
-
-
 def test_what_does_not_run_is_one_line(experiment: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failed:
         returncode, stdout = 1, ""
