@@ -16,7 +16,7 @@ from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
 from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
-from ringrl.cli.environments import environment_faults, task_ids, vector_environment
+from ringrl.cli.environments import environment_faults, environment_metadata, task_ids, vector_environment
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari import minari_root
@@ -154,7 +154,7 @@ def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, f
         if value is not None
     }
     return {
-        "env_spec": ringrl_envs.make(command.env.id, **command.env.kwargs).spec,
+        **environment_metadata(command.env),
         "ref_min_score": own.get("random"),
         "ref_max_score": own.get("expert"),
         "reference_scores": named or None,

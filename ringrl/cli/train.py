@@ -81,12 +81,12 @@ def run(command: TrainCommand, folder: Path) -> None:
     # Contexts shorter than a chain are not spread: there is nothing to gain.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
     actor = agent if acting_mesh is not None else agent_of(command, store.spec)
-    env = environment_of(command.env, store.metadata)
+    acted_on = in_environment(store, command.env.id)  # of several sets, those of the environment that is acted in
+    env = environment_of(command.env, acted_on.metadata, warn=console.print)
     if main or acting_mesh is not None:
         with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
             check_vector_env(environments, store.spec)
 
-    acted_on = in_environment(store, env.id)  # of several sets, those of the environment that is acted in
     target_return = default_target_return(acted_on)
     own = is_own_environment(env, acted_on.metadata)
     references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
@@ -94,7 +94,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         "config": as_plain(command),
         "spec": spec_to_json(store.spec),
         "normalization": normalization.to_json(),
-        "environment": as_plain(env),
+        **env.record(),
         "chain_steps": sampler.steps,
         "target_return": target_return,
         "data_fingerprint": store.fingerprint,
@@ -114,7 +114,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     summarize = functools.partial(
         _summary,
         command,
-        environment=env.id,
+        environment=env.spec.id,
         reference=reference_of(references, command.evaluation.split),
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,

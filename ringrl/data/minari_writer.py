@@ -40,6 +40,8 @@ def write_minari_dataset(
     observation_space: "Space",
     action_space: "Space",
     env_spec: "EnvSpec | None" = None,
+    environment_name: str | None = None,
+    environment_unrecorded: Sequence[str] = (),
     ref_min_score: float | None = None,
     ref_max_score: float | None = None,
     reference_scores: dict[str, float] | None = None,
@@ -53,9 +55,10 @@ def write_minari_dataset(
 
     `minari.load_dataset` opens it (with MINARI_DATASETS_PATH at that root) and `minari.get_normalized_score` works when
     both reference scores are given. Each episode's metadata holds `task_id`, `policy` and `seed`, and its reset options
-    hold `task_id`. Raises `RingRLError` for an id that exists (unless `overwrite`), an id that Minari does not accept,
-    no episodes, an episode whose lengths disagree, and a full disk; an interrupted write leaves no set, and what a
-    killed one has left is removed by the next.
+    hold `task_id`. `environment_name` is how the environment was asked for, MODULE:ID where a module registers it, and
+    `environment_unrecorded` names what `env_spec` lacks because JSON cannot hold it. Raises `RingRLError` for an id
+    that exists (unless `overwrite`), an id that Minari does not accept, no episodes, an episode whose lengths disagree,
+    and a full disk; an interrupted write leaves no set, and what a killed one has left is removed by the next.
     """
     check_minari_id(dataset_id)
     root = minari_root(Path(cache_root))
@@ -76,6 +79,8 @@ def write_minari_dataset(
         "ref_min_score": ref_min_score,
         "ref_max_score": ref_max_score,
         "reference_scores": reference_scores,
+        "environment_name": environment_name,
+        "environment_unrecorded": list(environment_unrecorded) or None,
     }
     try:
         remove_leftovers(target)
