@@ -47,16 +47,17 @@ def run(command: CollectCommand, folder: Path) -> None:
     env, began, tally = command.env, time.perf_counter(), Tally()
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)
-        references = reference_scores(command)
         sink = make_sink(command, environments)
         try:
+            references = reference_scores(command)
+            metadata = metadata_of(command, references)
             (learn if command.learner else act)(command, environments, tasks, sink, tally, folder)
             if not tally.episodes:
                 raise RingRLError(
                     f"steps={command.steps} over num_environments={command.num_environments}: no episode ended; "
                     "raise steps, or lower num_environments."
                 )
-            target = sink.finish(**metadata_of(command, references))
+            target = sink.finish(**metadata)
         finally:
             sink.abort()
     plain = as_plain(command)

@@ -101,8 +101,11 @@ def task_ids(env: Environment | EnvConfig, split: Split) -> list[int]:
 
 
 def dealt_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
-    """(count,) tasks of a split, dealt in turn."""
-    return np.resize(np.asarray(task_ids(env, split), np.int64), count)
+    """(count,) tasks of a split, dealt in turn; raises RingRLError where the split is empty."""
+    tasks = task_ids(env, split)
+    if not tasks:
+        raise RingRLError(f"env {env.id} has no {split} tasks: set evaluation.split=training, or give it more tasks.")
+    return np.resize(np.asarray(tasks, np.int64), count)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import full_mesh
 from ringrl.cli.environments import environment_of, is_own_environment
+from ringrl.cli.preflight import check_filming
 from ringrl.cli.results import write_results, write_video
 from ringrl.config import EvalCommand
 from ringrl.errors import RingRLError
@@ -32,6 +33,8 @@ def run(command: EvalCommand, folder: Path) -> None:
     trials = trials_of(command.evaluation, trained)
     policy = make_policy(loaded.agent, loaded.parameters, loaded.normalization, acting)
 
+    if command.evaluation.video:
+        check_filming(env, command.evaluation, folder)
     with progress_bar("trials") as advance:
         found = evaluate_policy(policy, env, command.evaluation, trials, advance)
 

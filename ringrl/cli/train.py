@@ -17,8 +17,9 @@ from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, referenc
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
-from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
+from ringrl.cli.environments import environment_of, is_own_environment
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
+from ringrl.cli.preflight import check_acting, check_filming
 from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.cli.schema import build
 from ringrl.config import TrainCommand
@@ -35,7 +36,7 @@ from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.report import runs_figure
-from ringrl.evaluation.rollout import Rollout, check_vector_env
+from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.ops import step_order
@@ -84,8 +85,9 @@ def run(command: TrainCommand, folder: Path) -> None:
     acted_on = in_environment(store, command.env.id)  # of several sets, those of the environment that is acted in
     env = environment_of(command.env, acted_on.metadata, warn=console.print)
     if main or acting_mesh is not None:
-        with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
-            check_vector_env(environments, store.spec)
+        check_acting(env, store.spec, command.evaluation)  # what does not work shows before training, not after
+    if main and command.evaluation.video:
+        check_filming(env, command.evaluation, folder)
 
     target_return = default_target_return(acted_on)
     own = is_own_environment(env, acted_on.metadata)

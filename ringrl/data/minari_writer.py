@@ -1,5 +1,6 @@
 """Writing a Minari data set through Minari's own storage classes: whole, or not at all."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,22 @@ def write_minari_dataset(
     except OSError as error:
         raise disk_error(target, error) from error
     return target
+
+
+def check_minari_writable(dataset_id: str, cache_root: Path) -> None:
+    """Raise `RingRLError` where the set could not be written: call it before the episodes are made."""
+    import minari.data_collector  # noqa: F401  a broken installation shows now
+
+    target = minari_root(Path(cache_root)) / dataset_id
+    try:
+        remove_leftovers(target)
+        missing = [parent for parent in target.parents if not parent.exists()]
+        BuildFolder(target).remove()
+        with contextlib.suppress(OSError):  # another process may write there by now
+            for parent in missing:  # innermost first
+                parent.rmdir()
+    except OSError as error:
+        raise disk_error(target, error) from error
 
 
 def _write(
