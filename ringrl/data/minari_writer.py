@@ -1,4 +1,4 @@
-"""Writing a Minari data set through Minari's own storage classes: whole, or not at all."""
+"""Writing a Minari data set: whole, or not at all."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ import numpy as np
 
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
+from ringrl.data.minari_hdf5 import FILE_NAME, write_minari_hdf5
 from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
 from ringrl.errors import RingRLError
 
@@ -48,7 +49,7 @@ def write_minari_dataset(
     reference_scores: dict[str, float] | None = None,
     description: str = "",
     algorithm_name: str = "",
-    data_format: str = "arrow",
+    data_format: str = "hdf5",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -134,15 +135,21 @@ def _write(
     storage.get_size = lambda: 0.0
     for first in range(0, len(episodes), _EPISODES_AT_ONCE):
         part = episodes[first : first + _EPISODES_AT_ONCE]
-        storage.update_episodes(EpisodeBuffer(**_buffer(episode)) for episode in part)
-        storage.update_episode_metadata(
-            [{"task_id": int(episode.task_id), "policy": episode.policy} for episode in part],
-            range(first, first + len(part)),
-        )
+        if data_format == "hdf5":
+            write_minari_hdf5(folder / FILE_NAME, map(_hdf5_episode, part), first)
+        else:
+            storage.update_episodes(EpisodeBuffer(**_buffer(episode)) for episode in part)
+            storage.update_episode_metadata([_told(episode) for episode in part], range(first, first + len(part)))
         if progress is not None:
             progress(first + len(part), len(episodes))
     del storage.get_size
-    storage.update_metadata({"dataset_size": float(storage.get_size())})
+    storage.update_metadata(
+        {
+            "total_episodes": len(episodes),
+            "total_steps": sum(len(episode.rewards) for episode in episodes),
+            "dataset_size": float(storage.get_size()),
+        }
+    )
 
 
 def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
@@ -157,6 +164,19 @@ def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
         "truncations": ends & (not episode.terminated),
         "infos": {},  # Minari cannot print an HDF5 episode without
     }
+
+
+def _told(episode: CollectedEpisode) -> dict[str, Any]:
+    return {"task_id": int(episode.task_id), "policy": episode.policy}
+
+
+def _hdf5_episode(episode: CollectedEpisode) -> tuple[dict[str, Any], dict[str, int | str]]:
+    """Arrays and attributes, as Minari's own storage names them."""
+    arrays = _buffer(episode)
+    seed, options = arrays.pop("seed"), arrays.pop("options")
+    attributes = {} if seed is None else {"seed": int(seed)}
+    attributes |= {f"options/{name}": value for name, value in options.items()}
+    return arrays, {**attributes, "total_steps": len(episode.rewards), **_told(episode)}
 
 
 def _check_lengths(dataset_id: str, index: int, episode: CollectedEpisode) -> None:
