@@ -1,17 +1,23 @@
-"""Registering, making and naming environments: every gymnasium id works, with flat observations."""
+"""Registering, making and naming environments: every gymnasium id works, with flat observations.
+
+Where an id is taken, a gymnasium `EnvSpec` is as well: its environment is made whole, wrappers included.
+"""
 
 import contextlib
+import dataclasses
 import difflib
 import functools
-import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 
 from ringrl_envs.d4rl.registration import register_d4rl
 from ringrl_envs.dmc import catalogue
 from ringrl_envs.flatten import FlattenGoalDict, is_flat
+from ringrl_envs.modules import import_environment_module, load_attribute
+from ringrl_envs.recorded import UnbuildableWrapperError, load_wrapper
 from ringrl_envs.robotics import INSTALL, has_robotics, robotics_module
 from ringrl_envs.sync_vector import DisabledSyncVectorEnv
 from ringrl_envs.tasks import TaskSplit, one_task
@@ -42,23 +48,39 @@ def register() -> None:
         robotics_module()
 
 
+def bare_id(env_id: str) -> str:
+    """`ID` of `MODULE:ID`."""
+    return env_id.rpartition(":")[2]
+
+
+def registered_spec(env_id: str) -> EnvSpec | None:
+    """What is registered under an id, `module:id` included; None where nothing is.
+
+    Raises:
+        ValueError: the module cannot be imported.
+    """
+    register_own()
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            import_environment_module(module)
+        except ValueError as error:
+            raise ValueError(f"Environment {env_id!r}: {error}") from error
+    if name not in gymnasium.registry:
+        register()
+    return gymnasium.registry.get(name)
+
+
 def find_spec(env_id: str) -> EnvSpec:
     """gymnasium's specification of an id, `module:id` included.
 
     Raises:
         ValueError: no such id; the line names the nearest ones.
     """
-    register_own()
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(f"Environment {env_id!r}: cannot import {module!r} ({error}).") from error
-    if name not in gymnasium.registry:
-        register()
-    if name in gymnasium.registry:
-        return gymnasium.registry[name]
+    found = registered_spec(env_id)
+    if found is not None:
+        return found
+    name = bare_id(env_id)
     near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.5)
     remedy = f"did you mean {', '.join(near)}?" if near else "python -m gymnasium lists none like it."
     if not has_robotics():
@@ -66,21 +88,50 @@ def find_spec(env_id: str) -> EnvSpec:
     raise ValueError(f"Unknown environment {env_id!r}: {remedy}")
 
 
-def make(env_id: str, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
+def with_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> EnvSpec:
+    """The specification with other arguments; `max_episode_steps` is one, -1 for none, as in `gymnasium.make`."""
+    kwargs = {**spec.kwargs, **arguments}
+    limit = kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return dataclasses.replace(spec, kwargs=kwargs, max_episode_steps=None if limit == -1 else limit)
+
+
+def make(environment: str | EnvSpec, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
     """One environment with flat float32 observations (O,).
 
     Raises:
-        ValueError: unknown id, or arguments that the environment does not take.
+        ValueError: unknown id, arguments that the environment does not take, or a wrapper that cannot be rebuilt.
     """
-    spec = find_spec(env_id)
+    spec = _spec_of(environment, kwargs)
     if render_mode is not None:  # some environments do not take the argument at all
-        kwargs["render_mode"] = render_mode
-    with _one_line_errors(env_id):
-        env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
+        spec = dataclasses.replace(spec, kwargs={**spec.kwargs, "render_mode": render_mode})
+    with _one_line_errors(spec.id):
+        env = _make_bare(spec)
+        for wrapper in spec.additional_wrappers[len(_wrappers_of(env)) :]:
+            env = _wrapped(env, wrapper)
         return env if is_flat(env.observation_space) else FlattenGoalDict(env)
 
 
-def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gymnasium.vector.VectorEnv:
+def unbuildable_wrappers(spec: EnvSpec) -> list[UnbuildableWrapperError]:
+    """What keeps wrappers of a specification from being rebuilt, without building any.
+
+    Those that the entry point itself puts on need nothing recorded.
+    """
+    faults: dict[int, UnbuildableWrapperError] = {}
+    for index, wrapper in enumerate(spec.additional_wrappers):
+        try:
+            load_wrapper(wrapper)
+        except UnbuildableWrapperError as error:
+            faults[index] = error
+    if not faults:
+        return []
+    with _one_line_errors(spec.id):
+        env = _make_bare(spec)
+    own = len(_wrappers_of(env))
+    env.close()
+    return [fault for index, fault in faults.items() if index >= own]
+
+
+def make_vector(environment: str | EnvSpec, num_envs: int, **kwargs: Any) -> gymnasium.vector.VectorEnv:
     """`num_envs` environments with flat observations (num_envs, O), which only the caller restarts.
 
     `reset(options={"reset_mask": (num_envs,) bool, "task_id": id or ids})` restarts the masked ones (all without a
@@ -88,36 +139,35 @@ def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gymnasium.vector.V
     The environment's own fast form where this package has one, else one after the other.
 
     Raises:
-        ValueError: unknown id, or arguments that the environment does not take.
+        ValueError: unknown id, arguments that the environment does not take, or a wrapper that cannot be rebuilt.
     """
-    spec = find_spec(env_id)
+    spec = _spec_of(environment, kwargs)
     if num_envs < 1:
-        raise ValueError(f"{env_id}: num_envs={num_envs} must be at least 1.")
-    if spec.id in OWN:
-        with _one_line_errors(env_id):
-            return gymnasium.make_vec(spec.id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    return DisabledSyncVectorEnv([functools.partial(make, env_id, **kwargs)] * num_envs)
+        raise ValueError(f"{spec.id}: num_envs={num_envs} must be at least 1.")
+    if OWN.get(spec.id) == spec.entry_point and spec.max_episode_steps is None and not spec.additional_wrappers:
+        with _one_line_errors(spec.id):
+            return gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point")
+    return DisabledSyncVectorEnv([functools.partial(make, spec)] * num_envs)
 
 
-def task_split(env_id: str, **kwargs: Any) -> TaskSplit:
+def task_split(environment: str | EnvSpec, **kwargs: Any) -> TaskSplit:
     """Training and held-out tasks of an environment made with these arguments; one task where it has none.
 
     An environment has tasks when its class offers `split_tasks(**kwargs) -> TaskSplit`.
     """
-    spec = find_spec(env_id)
-    entry_point = spec.entry_point
-    with _one_line_errors(env_id):
-        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        return getattr(creator, "split_tasks", one_task)(**{**spec.kwargs, **kwargs})
+    spec = _spec_of(environment, kwargs)
+    with _one_line_errors(spec.id):
+        creator = load_attribute(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        return getattr(creator, "split_tasks", one_task)(**spec.kwargs)
 
 
-def task_ids(env_id: str, split: str = "all", **kwargs: Any) -> list[int]:
+def task_ids(environment: str | EnvSpec, split: str = "all", **kwargs: Any) -> list[int]:
     """Task ids of a split: training, held_out or all; [0] for an environment without tasks, whatever the split.
 
     Raises:
         ValueError: unknown id or split.
     """
-    tasks = task_split(env_id, **kwargs)
+    tasks = task_split(environment, **kwargs)
     ids = tasks.ids(split)
     return [0] if tasks == one_task() else ids
 
@@ -129,6 +179,30 @@ def max_episode_steps(vector_env: gymnasium.vector.VectorEnv) -> int | None:
         return int(own)
     spec = vector_env.envs[0].spec if isinstance(vector_env, DisabledSyncVectorEnv) else vector_env.spec
     return None if spec is None else spec.max_episode_steps
+
+
+def _spec_of(environment: str | EnvSpec, kwargs: Mapping[str, Any]) -> EnvSpec:
+    return with_arguments(find_spec(environment) if isinstance(environment, str) else environment, kwargs)
+
+
+def _make_bare(spec: EnvSpec) -> gymnasium.Env:
+    """The environment without the wrappers of its specification, but those that its entry point puts on."""
+    if isinstance(spec.entry_point, str):
+        load_attribute(spec.entry_point)  # the current folder is looked in too
+    return gymnasium.make(dataclasses.replace(spec, additional_wrappers=()), disable_env_checker=True)
+
+
+def _wrappers_of(env: gymnasium.Env) -> tuple[Any, ...]:
+    return () if env.spec is None else env.spec.additional_wrappers
+
+
+def _wrapped(env: gymnasium.Env, wrapper: Any) -> gymnasium.Env:
+    create = load_wrapper(wrapper)
+    try:
+        return create(env=env, **wrapper.kwargs)
+    except Exception as error:  # wrappers refuse arguments and environments by all kinds of errors
+        line = (str(error).splitlines() or [""])[0]
+        raise UnbuildableWrapperError(wrapper, f"{type(error).__name__}: {line}") from error
 
 
 @contextlib.contextmanager

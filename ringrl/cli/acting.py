@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ringrl.agents import SequenceAgent, make_agent
-from ringrl.cli.environments import dealt_tasks, vector_environment
+from ringrl.cli.environments import Environment, dealt_tasks, vector_environment
 from ringrl.cli.schema import build
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data.store import spec_from_json
@@ -37,7 +37,7 @@ class LoadedAgent:
     agent: SequenceAgent
     parameters: Parameters
     normalization: Normalization
-    environment: EnvConfig
+    environment: EnvConfig  # as one would name it; the metadata have its whole record
     chain_steps: int  # P in training
     target_return: float
     metadata: dict[str, Any]  # of the checkpoint
@@ -147,7 +147,7 @@ def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
 
 def evaluate_policy(
     policy: HistoryPolicy,
-    env: EnvConfig,
+    env: Environment | EnvConfig,
     evaluation: EvaluationConfig,
     trials: int,
     on_progress: Callable[[int, int], None] | None = None,

@@ -16,7 +16,7 @@ from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
 from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
-from ringrl.cli.environments import environment_faults, task_ids, vector_environment
+from ringrl.cli.environments import environment_faults, environment_metadata, task_ids, vector_environment
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari import minari_root
@@ -24,7 +24,7 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import git_commit, write_atomically
 from ringrl.online import RewardKind, learn_online
 
-DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed", "format")
+DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed")
 OF_A_LEARNER = ("steps", "sac")
 EPISODES_AT_ONCE = 256  # of a set that is written as it is collected
 REWARD_OF = {BehaviorKind.sac: RewardKind.environment, BehaviorKind.rnd: RewardKind.rnd}
@@ -40,23 +40,25 @@ def run(command: CollectCommand, folder: Path) -> None:
             raise RingRLError(
                 f"{command.dataset} exists in {target}: set overwrite=true, reuse=true, or another dataset."
             )
-        check_same_command(command, target)
-        console.print(f"{command.dataset} is there already: {target}")
+        storage = check_same_command(command, target)
+        told = "" if storage == command.format else f" (the same, as {storage}: overwrite=true writes {command.format})"
+        console.print(f"{command.dataset} is there already: {target}{told}")
         return
 
     env, began, tally = command.env, time.perf_counter(), Tally()
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)
-        references = reference_scores(command)
         sink = make_sink(command, environments)
         try:
+            references = reference_scores(command)
+            metadata = metadata_of(command, references)
             (learn if command.learner else act)(command, environments, tasks, sink, tally, folder)
             if not tally.episodes:
                 raise RingRLError(
                     f"steps={command.steps} over num_environments={command.num_environments}: no episode ended; "
                     "raise steps, or lower num_environments."
                 )
-            target = sink.finish(**metadata_of(command, references))
+            target = sink.finish(**metadata)
         finally:
             sink.abort()
     plain = as_plain(command)
@@ -154,7 +156,7 @@ def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, f
         if value is not None
     }
     return {
-        "env_spec": ringrl_envs.make(command.env.id, **command.env.kwargs).spec,
+        **environment_metadata(command.env),
         "ref_min_score": own.get("random"),
         "ref_max_score": own.get("expert"),
         "reference_scores": named or None,
@@ -188,20 +190,24 @@ def reference_scores(command: CollectCommand) -> dict[str, dict[str, float | Non
         )
 
 
-def check_same_command(command: CollectCommand, target: Path) -> None:
-    """Raise RingRLError unless the set at `target` was collected by a command that gives the same contents."""
+def check_same_command(command: CollectCommand, target: Path) -> str:
+    """The storage of the set at `target`, which holds the same whatever it is: sets of earlier versions are arrow's.
+
+    Raises RingRLError unless that set was collected by a command that gives the same contents.
+    """
     try:
         recorded: Mapping[str, Any] = json.loads((target / RECORD_FILE).read_text())
     except (OSError, ValueError):
         raise RingRLError(f"{target} was not made by `ringrl collect`, or not whole: set overwrite=true.") from None
     plain = as_plain(command)
     for name in (*DECIDES_CONTENTS, *(OF_A_LEARNER if command.learner else ())):
-        key, theirs, ours = _first_difference(name, {"format": StorageFormat.arrow, **recorded}.get(name), plain[name])
+        key, theirs, ours = _first_difference(name, recorded.get(name), plain[name])
         if key:
             raise RingRLError(
                 f"{command.dataset} in {target} was collected with {key}={theirs}, not {ours}: "
                 "set overwrite=true, or another dataset."
             )
+    return str(recorded.get("format", StorageFormat.arrow))
 
 
 def _first_difference(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:

@@ -12,6 +12,7 @@ from ringrl.config import CollectCommand, StorageFormat
 from ringrl.data import CollectedEpisode, ExorlWriter, data_root, write_minari_dataset
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
+from ringrl.data.minari_writer import check_minari_writable
 from ringrl.data.sources.minari import check_minari_id, minari_root
 from ringrl.errors import RingRLError
 from ringrl.online import OnlineEpisode
@@ -76,6 +77,7 @@ class MinariSink:
     physics = False
 
     def __init__(self, command: CollectCommand, environments: Any) -> None:
+        check_minari_writable(command.dataset, data_root())
         self.command = command
         self.spaces = environments.single_observation_space, environments.single_action_space
         self.episodes: list[CollectedEpisode] = []

@@ -1,69 +1,173 @@
 """Which environment a command acts in, and its faults as one line."""
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 import ringrl_envs
-from ringrl_envs.registry import find_spec
+from gymnasium.envs.registration import EnvSpec
+from ringrl_envs.recorded import ADAPTIVE, is_same_environment, record_of, recordable, spec_from_record
+from ringrl_envs.registry import bare_id, find_spec, registered_spec, unbuildable_wrappers, with_arguments
 
 from ringrl.config import EnvConfig
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import Split
 
+NAME_IT = "give env.id=MODULE:ID, where importing MODULE registers ID"
 
-def environment_of(chosen: EnvConfig, metadata: Mapping[str, Any]) -> EnvConfig:
-    """The environment chosen by id, else the one that a data set's `metadata` names, with `chosen.kwargs` on top."""
-    if chosen.id:
-        return chosen
-    if "environment" not in metadata:
-        raise RingRLError("The data set names no environment: give env.id=ENVIRONMENT_ID, or choose env=NAME.")
-    specification = metadata.get("environment_spec") or {}
-    specification = json.loads(specification) if isinstance(specification, str) else specification
-    known = {key: value for key, value in (specification.get("kwargs") or {}).items() if key != "render_mode"}
-    env = EnvConfig(metadata["environment"], {**known, **chosen.kwargs})
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """An environment to act in: the name that finds it again, and gymnasium's whole specification of it."""
+
+    id: str  # ID, or MODULE:ID
+    spec: EnvSpec
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, in JSON; `environment_of` reads it back, as it does a data set's metadata."""
+        record = record_of(self.spec)
+        return {"environment": {"id": self.id, "kwargs": record["kwargs"]}, "environment_spec": record}
+
+
+def environment_of(
+    chosen: EnvConfig, metadata: Mapping[str, Any], warn: Callable[[str], None] = lambda line: None
+) -> Environment:
+    """The environment chosen by id, else the one that `metadata` of a data set or a checkpoint record.
+
+    Where both are one id, it is made as recorded: arguments, time limit, wrappers; `chosen.kwargs` come on top.
+
+    Args:
+        chosen: what the user says; an empty id leaves the choice to `metadata`.
+        metadata: with `environment`, an id or {"id": ..., "kwargs": ...}, and `environment_spec`, its record.
+        warn: told in one line of each recorded wrapper that is left out, as it is where the user names the id.
+
+    Raises:
+        RingRLError: there is no such environment, or it cannot be made as recorded.
+    """
+    recorded = _recorded(metadata)
+    if recorded is None or (chosen.id and bare_id(chosen.id) != bare_id(recorded[0])):
+        if not chosen.id:
+            raise RingRLError("The data set names no environment: give env.id=ENVIRONMENT_ID, or choose env=NAME.")
+        return _named(chosen)
+    name, record = recorded
+    name = chosen.id if ":" in chosen.id else name
+    spec = with_arguments(_from_record(name, record, by_name=":" in chosen.id), chosen.kwargs)
+    return Environment(name, _with_buildable_wrappers(spec, named=bool(chosen.id), warn=warn))
+
+
+def is_own_environment(env: Environment, metadata: Mapping[str, Any]) -> bool:
+    """Whether `env` is what `metadata` record, or they name none: then their reference scores apply."""
+    recorded = _recorded(metadata)
+    if recorded is None:
+        return True
+    name, record = recorded
+    if bare_id(env.id) != bare_id(name):
+        return False
+    by_name = ":" in env.id
+    return is_same_environment(env.spec, _from_record(env.id if by_name else name, record, by_name=by_name))
+
+
+def environment_metadata(env: EnvConfig) -> dict[str, Any]:
+    """What a data set collected in `env` records of it, as `write_minari_dataset` takes it."""
     with environment_faults(env):
-        usual = find_spec(env.id).max_episode_steps
-    limit = specification.get("max_episode_steps")
-    if limit is not None and limit != usual and "max_episode_steps" not in env.kwargs:
-        env.kwargs["max_episode_steps"] = limit
-    return env
-
-
-def is_own_environment(env: EnvConfig, metadata: Mapping[str, Any]) -> bool:
-    """Whether `env` is what a data set's `metadata` name, or they name none: then their reference scores apply."""
-    return "environment" not in metadata or env == environment_of(EnvConfig(), metadata)
+        made = ringrl_envs.make(_spec_of(env))
+    spec = made.spec
+    made.close()
+    if spec is None:
+        return {"environment_name": env.id}
+    plain, lost = recordable(spec)
+    return {"env_spec": plain, "environment_name": env.id, "environment_unrecorded": lost}
 
 
 @contextlib.contextmanager
-def vector_environment(env: EnvConfig, count: int, **kwargs: Any) -> Iterator[gymnasium.vector.VectorEnv]:
+def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) -> Iterator[gymnasium.vector.VectorEnv]:
     """`count` copies of an environment, closed at the end; what it refuses is raised as RingRLError."""
     with environment_faults(env):
-        environments = ringrl_envs.make_vector(env.id, count, **env.kwargs, **kwargs)
+        environments = ringrl_envs.make_vector(_spec_of(env), count, **kwargs)
     try:
         yield environments
     finally:
         environments.close()
 
 
-def task_ids(env: EnvConfig, split: Split) -> list[int]:
+def task_ids(env: Environment | EnvConfig, split: Split) -> list[int]:
     """The tasks of a split, `[0]` for an environment without tasks."""
     with environment_faults(env):
-        return ringrl_envs.task_ids(env.id, split.value, **env.kwargs)
+        return ringrl_envs.task_ids(_spec_of(env), split.value)
 
 
-def dealt_tasks(env: EnvConfig, split: Split, count: int) -> np.ndarray:
-    """(count,) tasks of a split, dealt in turn."""
-    return np.resize(np.asarray(task_ids(env, split), np.int64), count)
+def dealt_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
+    """(count,) tasks of a split, dealt in turn; raises RingRLError where the split is empty."""
+    tasks = task_ids(env, split)
+    if not tasks:
+        raise RingRLError(f"env {env.id} has no {split} tasks: set evaluation.split=training, or give it more tasks.")
+    return np.resize(np.asarray(tasks, np.int64), count)
 
 
 @contextlib.contextmanager
-def environment_faults(env: EnvConfig) -> Iterator[None]:
+def environment_faults(env: Environment | EnvConfig) -> Iterator[None]:
     """Turn the ValueErrors by which environments refuse an id or an argument into RingRLErrors."""
     try:
         yield
     except ValueError as error:
         raise RingRLError(f"env: {error}" if env.id in str(error) else f"env {env.id}: {error}") from error
+
+
+def _named(env: EnvConfig) -> Environment:
+    with environment_faults(env):
+        return Environment(env.id, with_arguments(find_spec(env.id), env.kwargs))
+
+
+def _spec_of(env: Environment | EnvConfig) -> EnvSpec:
+    return (env if isinstance(env, Environment) else _named(env)).spec
+
+
+def _recorded(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The name and the record that metadata hold; None where they name no environment."""
+    told = metadata.get("environment")
+    if not told:
+        return None
+    record = metadata.get("environment_spec") or {}
+    record = json.loads(record) if isinstance(record, str) else dict(record)
+    if isinstance(told, Mapping):  # a checkpoint's; of an earlier version without a record
+        record = record or {"kwargs": dict(told.get("kwargs") or {})}
+        told = told["id"]
+    return str(told), record | {"id": bare_id(str(told))}
+
+
+def _from_record(name: str, record: Mapping[str, Any], *, by_name: bool) -> EnvSpec:
+    """The recorded environment; `by_name` takes the entry point that the user's module registers."""
+    env = EnvConfig(name)
+    if by_name or not isinstance(record.get("entry_point"), str):
+        with environment_faults(env):
+            find_spec(name)  # its line names the nearest ids
+    with environment_faults(env):
+        registered = registered_spec(name)
+    try:
+        return spec_from_record(record, registered, prefer_registered=by_name)
+    except ValueError as error:
+        raise RingRLError(f"env {name}, as the data set records it: {error} To name it yourself, {NAME_IT}.") from error
+
+
+def _with_buildable_wrappers(spec: EnvSpec, named: bool, warn: Callable[[str], None]) -> EnvSpec:
+    """The specification, without the wrappers that cannot be rebuilt where the user has named the environment."""
+    with environment_faults(EnvConfig(spec.id)):
+        faults = unbuildable_wrappers(spec)
+    if faults and not named:
+        raise RingRLError(
+            f"env {spec.id} was recorded behind wrappers, and {faults[0]} Name the environment yourself: "
+            f"env.id={spec.id} acts without that wrapper; or {NAME_IT} with the wrapper on."
+        )
+    for fault in faults:
+        warn(f"env.id={spec.id} acts without a wrapper of the data set's: {fault}")
+    for wrapper in spec.additional_wrappers:
+        if wrapper.entry_point in ADAPTIVE:
+            warn(f"env {spec.id}: {wrapper.name} scales by running statistics, which were not recorded and begin anew.")
+    left_out = [id(fault.wrapper) for fault in faults]
+    return dataclasses.replace(
+        spec, additional_wrappers=tuple(one for one in spec.additional_wrappers if id(one) not in left_out)
+    )

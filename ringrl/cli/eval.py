@@ -8,7 +8,8 @@ from ringrl.cli.acting import acting_config, evaluate_policy, load_agent, refere
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import full_mesh
-from ringrl.cli.environments import environment_of
+from ringrl.cli.environments import environment_of, is_own_environment
+from ringrl.cli.preflight import check_filming
 from ringrl.cli.results import write_results, write_video
 from ringrl.config import EvalCommand
 from ringrl.errors import RingRLError
@@ -26,19 +27,20 @@ def run(command: EvalCommand, folder: Path) -> None:
     mesh = full_mesh(command.mesh) if command.evaluation.sharded else None
     loaded = load_agent(command.checkpoint, command.which.value, warn=console.print, mesh=mesh)
     trained = loaded.command
-    recorded = {"environment": loaded.environment.id, "environment_spec": {"kwargs": loaded.environment.kwargs}}
-    env = environment_of(command.env, recorded)
-    own = env == loaded.environment
+    env = environment_of(command.env, loaded.metadata, warn=console.print)
+    own = is_own_environment(env, loaded.metadata)
     acting = acting_config(command.evaluation, trained, loaded.agent.spec, loaded.chain_steps, loaded.target_return)
     trials = trials_of(command.evaluation, trained)
     policy = make_policy(loaded.agent, loaded.parameters, loaded.normalization, acting)
 
+    if command.evaluation.video:
+        check_filming(env, command.evaluation, folder)
     with progress_bar("trials") as advance:
         found = evaluate_policy(policy, env, command.evaluation, trials, advance)
 
     summary = build_summary(
         agent=trained.agent.name,
-        environment=env.id,
+        environment=env.spec.id,
         seed=trained.seed,
         rollout=found,
         reference=reference_of(loaded.metadata, command.evaluation.split) if own else None,

@@ -8,8 +8,7 @@ import ringrl_envs
 
 from ringrl.cli.acting import scores_of
 from ringrl.cli.console import output, table_width
-from ringrl.cli.environments import dealt_tasks, environment_faults
-from ringrl.config import EnvConfig
+from ringrl.cli.environments import Environment, dealt_tasks, environment_faults
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.figures import plot_training_curves, save_png
 from ringrl.evaluation.policy import Policy
@@ -41,11 +40,11 @@ def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> N
     console.print(runs_table([summary], width=table_width(console)), end="")
 
 
-def write_video(policy: Policy, env: EnvConfig, evaluation: EvaluationConfig, trials: int, folder: Path) -> Video:
+def write_video(policy: Policy, env: Environment, evaluation: EvaluationConfig, trials: int, folder: Path) -> Video:
     """Every trial in one environment as video.mp4; raises RingRLError where nothing can be rendered."""
     with environment_faults(env):
         return record_video(
-            lambda: ringrl_envs.make(env.id, render_mode="rgb_array", **env.kwargs),
+            lambda: ringrl_envs.make(env.spec, render_mode="rgb_array"),
             policy,
             trials=trials,
             seed=evaluation.seed,

@@ -17,8 +17,9 @@ from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, referenc
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
-from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
+from ringrl.cli.environments import environment_of, is_own_environment
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
+from ringrl.cli.preflight import check_acting, check_filming
 from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.cli.schema import build
 from ringrl.config import TrainCommand
@@ -35,7 +36,7 @@ from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.report import runs_figure
-from ringrl.evaluation.rollout import Rollout, check_vector_env
+from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.ops import step_order
@@ -81,12 +82,13 @@ def run(command: TrainCommand, folder: Path) -> None:
     # Contexts shorter than a chain are not spread: there is nothing to gain.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
     actor = agent if acting_mesh is not None else agent_of(command, store.spec)
-    env = environment_of(command.env, store.metadata)
+    acted_on = in_environment(store, command.env.id)  # of several sets, those of the environment that is acted in
+    env = environment_of(command.env, acted_on.metadata, warn=console.print)
     if main or acting_mesh is not None:
-        with vector_environment(env, 1) as environments:  # what does not fit shows before training, not after
-            check_vector_env(environments, store.spec)
+        check_acting(env, store.spec, command.evaluation)  # what does not work shows before training, not after
+    if main and command.evaluation.video:
+        check_filming(env, command.evaluation, folder)
 
-    acted_on = in_environment(store, env.id)  # of several sets, those of the environment that is acted in
     target_return = default_target_return(acted_on)
     own = is_own_environment(env, acted_on.metadata)
     references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
@@ -94,7 +96,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         "config": as_plain(command),
         "spec": spec_to_json(store.spec),
         "normalization": normalization.to_json(),
-        "environment": as_plain(env),
+        **env.record(),
         "chain_steps": sampler.steps,
         "target_return": target_return,
         "data_fingerprint": store.fingerprint,
@@ -114,7 +116,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     summarize = functools.partial(
         _summary,
         command,
-        environment=env.id,
+        environment=env.spec.id,
         reference=reference_of(references, command.evaluation.split),
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,

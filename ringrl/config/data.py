@@ -14,8 +14,8 @@ from ringrl.online.config import SacConfig
 class StorageFormat(enum.StrEnum):
     """What a collected set is written as: Minari's two storages, or ExoRL's folder of npz files, with physics."""
 
-    arrow = "arrow"
     hdf5 = "hdf5"
+    arrow = "arrow"
     exorl = "exorl"
 
 
@@ -67,7 +67,7 @@ class CollectCommand:
     split: Split = Split.training
     episodes_per_task: int = 100
     num_environments: int = 64  # at once
-    format: StorageFormat = StorageFormat.arrow
+    format: StorageFormat = StorageFormat.hdf5  # arrow: a folder an episode
     steps: int = 20_000  # behavior=sac or rnd: how long it learns; the episodes it meets meanwhile are the set
     sac: SacConfig = dataclasses.field(default_factory=SacConfig)
     reference_episodes: int = 256  # per reference score (random, expert); 0 leaves them out

@@ -65,11 +65,15 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
 
 
 def in_environment(store: EpisodeStore, environment: str) -> EpisodeStore:
-    """Of a joined store the episodes of the sets made in `environment`, with what these say of it alike.
+    """Of a joined store the episodes of the sets made in `environment` (ID or MODULE:ID), with what these say alike.
 
     The store itself where it is not joined, or none of its sets names that environment.
     """
-    parts = [part for part in store.metadata.get("joined", []) if part["about"].get("environment") == environment]
+    name = environment.rpartition(":")[2]
+    if not name:
+        return store
+    joined = store.metadata.get("joined", [])
+    parts = [part for part in joined if part["about"].get("environment", "").rpartition(":")[2] == name]
     episodes = np.isin(store.task_ids, [task for part in parts for task in part["tasks"]])
     if not episodes.any():
         return store

@@ -1,5 +1,6 @@
-"""Writing a Minari data set through Minari's own storage classes: whole, or not at all."""
+"""Writing a Minari data set: whole, or not at all."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
+from ringrl.data.minari_hdf5 import FILE_NAME, write_minari_hdf5
 from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
 from ringrl.errors import RingRLError
 
@@ -40,12 +42,14 @@ def write_minari_dataset(
     observation_space: "Space",
     action_space: "Space",
     env_spec: "EnvSpec | None" = None,
+    environment_name: str | None = None,
+    environment_unrecorded: Sequence[str] = (),
     ref_min_score: float | None = None,
     ref_max_score: float | None = None,
     reference_scores: dict[str, float] | None = None,
     description: str = "",
     algorithm_name: str = "",
-    data_format: str = "arrow",
+    data_format: str = "hdf5",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -53,9 +57,10 @@ def write_minari_dataset(
 
     `minari.load_dataset` opens it (with MINARI_DATASETS_PATH at that root) and `minari.get_normalized_score` works when
     both reference scores are given. Each episode's metadata holds `task_id`, `policy` and `seed`, and its reset options
-    hold `task_id`. Raises `RingRLError` for an id that exists (unless `overwrite`), an id that Minari does not accept,
-    no episodes, an episode whose lengths disagree, and a full disk; an interrupted write leaves no set, and what a
-    killed one has left is removed by the next.
+    hold `task_id`. `environment_name` is how the environment was asked for, MODULE:ID where a module registers it, and
+    `environment_unrecorded` names what `env_spec` lacks because JSON cannot hold it. Raises `RingRLError` for an id
+    that exists (unless `overwrite`), an id that Minari does not accept, no episodes, an episode whose lengths disagree,
+    and a full disk; an interrupted write leaves no set, and what a killed one has left is removed by the next.
     """
     check_minari_id(dataset_id)
     root = minari_root(Path(cache_root))
@@ -76,6 +81,8 @@ def write_minari_dataset(
         "ref_min_score": ref_min_score,
         "ref_max_score": ref_max_score,
         "reference_scores": reference_scores,
+        "environment_name": environment_name,
+        "environment_unrecorded": list(environment_unrecorded) or None,
     }
     try:
         remove_leftovers(target)
@@ -90,6 +97,22 @@ def write_minari_dataset(
     except OSError as error:
         raise disk_error(target, error) from error
     return target
+
+
+def check_minari_writable(dataset_id: str, cache_root: Path) -> None:
+    """Raise `RingRLError` where the set could not be written: call it before the episodes are made."""
+    import minari.data_collector  # noqa: F401  a broken installation shows now
+
+    target = minari_root(Path(cache_root)) / dataset_id
+    try:
+        remove_leftovers(target)
+        missing = [parent for parent in target.parents if not parent.exists()]
+        BuildFolder(target).remove()
+        with contextlib.suppress(OSError):  # another process may write there by now
+            for parent in missing:  # innermost first
+                parent.rmdir()
+    except OSError as error:
+        raise disk_error(target, error) from error
 
 
 def _write(
@@ -112,15 +135,21 @@ def _write(
     storage.get_size = lambda: 0.0
     for first in range(0, len(episodes), _EPISODES_AT_ONCE):
         part = episodes[first : first + _EPISODES_AT_ONCE]
-        storage.update_episodes(EpisodeBuffer(**_buffer(episode)) for episode in part)
-        storage.update_episode_metadata(
-            [{"task_id": int(episode.task_id), "policy": episode.policy} for episode in part],
-            range(first, first + len(part)),
-        )
+        if data_format == "hdf5":
+            write_minari_hdf5(folder / FILE_NAME, map(_hdf5_episode, part), first)
+        else:
+            storage.update_episodes(EpisodeBuffer(**_buffer(episode)) for episode in part)
+            storage.update_episode_metadata([_told(episode) for episode in part], range(first, first + len(part)))
         if progress is not None:
             progress(first + len(part), len(episodes))
     del storage.get_size
-    storage.update_metadata({"dataset_size": float(storage.get_size())})
+    storage.update_metadata(
+        {
+            "total_episodes": len(episodes),
+            "total_steps": sum(len(episode.rewards) for episode in episodes),
+            "dataset_size": float(storage.get_size()),
+        }
+    )
 
 
 def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
@@ -135,6 +164,19 @@ def _buffer(episode: CollectedEpisode) -> dict[str, Any]:
         "truncations": ends & (not episode.terminated),
         "infos": {},  # Minari cannot print an HDF5 episode without
     }
+
+
+def _told(episode: CollectedEpisode) -> dict[str, Any]:
+    return {"task_id": int(episode.task_id), "policy": episode.policy}
+
+
+def _hdf5_episode(episode: CollectedEpisode) -> tuple[dict[str, Any], dict[str, int | str]]:
+    """Arrays and attributes, as Minari's own storage names them."""
+    arrays = _buffer(episode)
+    seed, options = arrays.pop("seed"), arrays.pop("options")
+    attributes = {} if seed is None else {"seed": int(seed)}
+    attributes |= {f"options/{name}": value for name, value in options.items()}
+    return arrays, {**attributes, "total_steps": len(episode.rewards), **_told(episode)}
 
 
 def _check_lengths(dataset_id: str, index: int, episode: CollectedEpisode) -> None:

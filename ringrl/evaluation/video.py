@@ -49,7 +49,7 @@ def record_video(
 
     A banner numbers trial and step and adds up the return. `size` is the longer side in pixels; of more than
     `max_frames` frames every second is dropped until they fit. Raises `RingRLError`, saying why and what to
-    install, where nothing can be rendered or encoded: call it when the scores are safe.
+    install, where nothing can be rendered or encoded: `check_video` tells beforehand.
     """
     recorder = FrameRecorder(trials=trials, size=size, max_frames=max_frames)
     with _no_complaints_from_destructors():
@@ -64,6 +64,28 @@ def record_video(
     frames = np.stack(recorder.frames)
     write_mp4(frames, Path(path), fps)
     return Video(frames, fps, Path(path))
+
+
+def check_video(
+    make_environment: Callable[[], gymnasium.Env], *, seed: int, folder: Path, task_id: int = 0, size: int = 320
+) -> None:
+    """Raise, as `record_video` would after all trials, where one frame cannot be rendered, encoded or written."""
+    with _no_complaints_from_destructors():
+        environment = _made(make_environment)
+        try:
+            alone = OneEnvironment(environment)
+            alone.reset(seed=seed, options={"task_id": np.array([task_id])})
+            frame = _resized(_rendered(alone), size)
+        finally:
+            with contextlib.suppress(Exception):
+                environment.close()
+            del environment
+    trial = Path(folder) / f".video_check.{os.getpid()}.mp4"
+    try:
+        write_mp4(np.stack([frame, frame]), trial, 4)
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink()
 
 
 class FrameRecorder:

@@ -140,6 +140,36 @@ def test_minari_opens_what_is_written(tmp_path, data_format):
     assert store.metadata["environment_spec"]["max_episode_steps"] == 500
 
 
+def test_short_episodes_are_few_files_and_few_bytes(tmp_path):
+    episodes = sample_episodes(count=4)[0] * 100
+    folder = write(tmp_path, episodes)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert sorted(file.name for file in files) == ["main_data.hdf5", "metadata.json"]
+    assert sum(file.stat().st_size for file in files) < 3_500 * len(episodes)  # Minari's own writer takes 15,000 each
+    assert minari.MinariDataset(folder / "data").total_steps == 100 * (1 + 2 + 3 + 4)
+
+
+def test_long_episodes_and_more_of_them(tmp_path):
+    rng = np.random.default_rng(0)
+    many = [rng.normal(size=(size, 3)).astype(np.float32) for size in (5_001, 2_801, 2)]
+    episodes = [
+        CollectedEpisode(values, np.zeros((len(values) - 1, 2), np.float32), values[1:, 0], True) for values in many
+    ]
+    dataset = minari.MinariDataset(write(tmp_path, episodes) / "data")
+    for values, episode in zip(many, dataset.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(episode.observations, values)
+    more = EpisodeBuffer(
+        observations=np.ones((3, 3), np.float32),
+        actions=np.zeros((2, 2), np.float32),
+        rewards=[1.0, 2.0],
+        terminations=[False, True],
+        truncations=[False, False],
+        infos={},
+    )
+    dataset.update_dataset_from_buffer([more])
+    assert open_set(tmp_path).returns[3] == 3.0
+
+
 @pytest.mark.filterwarnings("ignore:.*is set to None.*:UserWarning", "ignore:env_spec is None.*:UserWarning")
 @pytest.mark.parametrize("infos", [{}, {"task_id": np.array([6, 6, 6])}])
 def test_a_set_that_others_made(tmp_path, infos):
@@ -344,7 +374,7 @@ def test_a_set_of_another_minari_gives_one_line(tmp_path):
 
 
 def test_a_failed_build_leaves_the_store_that_it_was_to_replace(tmp_path):
-    folder = write(tmp_path) / "data"
+    folder = write(tmp_path, data_format="arrow") / "data"
     store = build_from_minari(NAME, folder, tmp_path / "store")
     _missing_episode(folder)
     with pytest.raises(RingRLError, match="its files hold 4"):

@@ -187,7 +187,9 @@ def test_the_environment_for_evaluation_comes_first(tmp_path):
     assert metadata["environment"] == "AntMaze_UMaze-v4"
     assert metadata["environment_spec"]["kwargs"] == evaluated.kwargs
     assert metadata["recorded_environment_spec"]["kwargs"] == recorded.kwargs
-    assert environment_of(EnvConfig(), metadata) == EnvConfig("AntMaze_UMaze-v4", evaluated.kwargs)
+    chosen = environment_of(EnvConfig(), metadata)
+    assert chosen.id == chosen.spec.id == "AntMaze_UMaze-v4"
+    assert chosen.spec.kwargs == evaluated.kwargs
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_collectors_budget_is_no_time_limit(tmp_path, limit, kept):
     spec = json.dumps({"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": limit})
     metadata = metadata_of(tmp_path, env_spec=spec, eval_env_spec=None)
     assert metadata["environment_spec"]["max_episode_steps"] == kept
-    assert environment_of(EnvConfig(), metadata).kwargs == ({} if kept is None else {"max_episode_steps": kept})
+    assert environment_of(EnvConfig(), metadata).spec.max_episode_steps == (500 if kept is None else kept)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_what_a_collector_records_comes_back_as_the_environment_shows_it(tmp_pat
     # The environment that the set names shows the very same, when it is given the same.
     chosen = environment_of(EnvConfig(), store.metadata)
     limit = kwargs.get("max_episode_steps", gymnasium.spec(env_id).max_episode_steps)
-    env = ringrl_envs.make(chosen.id, **chosen.kwargs)
+    env = ringrl_envs.make(chosen.spec)
     assert env.spec.max_episode_steps == limit
     begin = 0
     for seed, steps in zip((3, 4), lengths, strict=True):

@@ -120,3 +120,22 @@ def test_an_environment_that_cannot_be_made(tmp_path):
 def test_a_frame_that_is_no_picture(tmp_path):
     with pytest.raises(RingRLError, match="not a picture"):
         record(Painter(shape=(4, 4)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [(RuntimeError("no display\nmore"), "cannot be rendered here"), ("none", "returned no frame")]
+)
+def test_the_check_fails_as_the_video_would(fault, message, tmp_path):
+    environment = Painter(fault)
+    with pytest.raises(RingRLError, match=message):
+        video.check_video(lambda: environment, seed=0, folder=tmp_path)
+    assert environment.closed
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_check_leaves_nothing(tmp_path):
+    environment = Painter()
+    video.check_video(lambda: environment, seed=0, folder=tmp_path, task_id=3)
+    assert environment.closed
+    assert environment.task == 3
+    assert not list(tmp_path.iterdir())

@@ -266,7 +266,9 @@ def _kept_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
             STEP_BUDGET, int(metadata.get("total_steps", 0))
         ):
             specs[0]["max_episode_steps"] = None
-        kept |= {"environment": specs[0]["id"], "environment_spec": specs[0]}
+        kept |= {"environment": _environment_name(metadata, specs[0]["id"]), "environment_spec": specs[0]}
+        if lost := metadata.get("environment_unrecorded"):
+            specs[0]["unrecorded"] = [str(name) for name in lost]
         if specs[-1] is not specs[0]:
             kept["recorded_environment_spec"] = specs[-1]
     if not {"ref_min_score", "ref_max_score"} <= set(kept):
@@ -274,6 +276,12 @@ def _kept_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
         if scores is not None and _pays_once(specs[0]["kwargs"] if specs else {}):
             kept["ref_min_score"], kept["ref_max_score"] = scores
     return kept
+
+
+def _environment_name(metadata: dict[str, Any], env_id: str) -> str:
+    """MODULE:ID where `ringrl collect` was told that; else the id."""
+    told = metadata.get("environment_name")
+    return told if isinstance(told, str) and told.rpartition(":")[2] == env_id else env_id
 
 
 def _environment_spec(text: str | dict[str, Any]) -> dict[str, Any]:
