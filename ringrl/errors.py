@@ -15,6 +15,10 @@ class Preempted(Exception):
     """A scheduler has asked the run to make room: it has saved, and can be queued again (exit code 75)."""
 
 
+class Interrupted(Exception):
+    """Trials were left unfinished because the run is to stop and save."""
+
+
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 

@@ -38,6 +38,9 @@ class Printer:
     def histograms(self, tree: Any, step: int, prefix: str = "") -> None:
         """None."""
 
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
 
 def digest(tree: Any) -> str:
     """SHA-256 of every leaf's bytes, in order."""

@@ -151,8 +151,12 @@ def evaluate_policy(
     evaluation: EvaluationConfig,
     trials: int,
     on_progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Rollout:
-    """Every repeat of an evaluation, joined; of a policy on a mesh, every process of it calls this."""
+    """Every repeat of an evaluation, joined; of a policy on a mesh, every process of it calls this.
+
+    `check` is called before every step, and may raise to end it.
+    """
     tasks = dealt_tasks(env, evaluation.split, evaluation.environments)
     rows, total = evaluation.environments * trials, evaluation.repeats * evaluation.environments * trials
     parts = []
@@ -172,6 +176,7 @@ def evaluate_policy(
                     task_ids=tasks,
                     seed=evaluation.seed + SEED_STRIDE * repeat,
                     on_progress=advance,
+                    check=check,
                 )
             )
     return join_rollouts(parts)

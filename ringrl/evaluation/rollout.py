@@ -63,12 +63,14 @@ def rollout(
     on_progress: Callable[[int, int], None] | None = None,
     frames: FrameSink | None = None,
     trial_steps_limit: int = 100_000,
+    check: Callable[[], None] | None = None,
 ) -> Rollout:
     """Run `trials` episodes in every environment, each environment going straight on to its next one.
 
     `vector_env` has flat Box observations (B, O) and autoreset mode DISABLED; environment i starts from seed
     `seed + i` on task `task_ids[i]`. An environment idles once its trials are done or the policy's context is
-    full. `on_progress(done, total)` counts finished trials. Raises `RingRLError` where sizes of environment and
+    full. `on_progress(done, total)` counts finished trials; `check` is called before every step, and ends the rollout
+    by what it raises. Raises `RingRLError` where sizes of environment and
     policy differ, where the environment gives a number that is not finite, or where an episode never ends.
     """
     task_ids = np.asarray(task_ids, np.int64)
@@ -95,6 +97,8 @@ def rollout(
         frames.capture(vector_env, trial=0, step=0, trial_return=0.0)
 
     while active.any():
+        if check is not None:
+            check()
         observations = np.asarray(observations)
         _check_finite("observation", observations, active, trial, steps)
         actions = _legal_actions(vector_env, policy.act(observations, active), active, trial, steps)

@@ -6,9 +6,12 @@ command says it.
 
 import contextlib
 import dataclasses
+import errno
 import os
+import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +22,9 @@ from ringrl.errors import RingRLError
 HEARTBEAT_SECONDS = 20  # without a sign of life from a process, until the others give up
 _LONGEST_TEXT = 4096  # bytes
 _DAY_MS = 24 * 3600 * 1000
+_HIGHEST_PORT = 65535
+
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +49,11 @@ class DistributedConfig:
                 f"{self.num_processes} processes."
             )
         host, _, port = self.coordinator.rpartition(":")
-        if self.coordinator and not (host and port.isdigit()):
-            raise RingRLError(f"distributed.coordinator={self.coordinator}: give HOST:PORT, such as node0:8476.")
+        if self.coordinator and not (host and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
+            raise RingRLError(
+                f"distributed.coordinator={self.coordinator}: give HOST:PORT, such as node0:8476, with a port of 1 to "
+                f"{_HIGHEST_PORT}."
+            )
         if self.timeout_seconds < 1:
             raise RingRLError(f"distributed.timeout_seconds={self.timeout_seconds}: use at least 1.")
 
@@ -58,6 +67,8 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
     if jax.distributed.is_initialized():
         return
     if config.coordinator:
+        if config.process_id == 0:
+            check_port_is_free(config.coordinator)
         arguments = {
             "coordinator_address": config.coordinator,
             "num_processes": config.num_processes,
@@ -83,6 +94,39 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
         raise RingRLError(f"{_missing(config, environment)} ({str(error).strip().splitlines()[0]})") from error
     finally:
         patience.cancel()
+    if config.num_processes and jax.process_count() != config.num_processes:
+        raise RingRLError(
+            f"distributed.num_processes={config.num_processes}, but process 0 was told {jax.process_count()}: give all "
+            "processes the same number."
+        )
+
+
+def check_port_is_free(coordinator: str) -> None:
+    """Raise RingRLError where this machine's port of a coordinator, HOST:PORT, cannot be listened on.
+
+    JAX's service does not report that: it ends the process by a segmentation fault.
+    """
+    port = int(coordinator.rpartition(":")[2])
+    for family in (socket.AF_INET6, socket.AF_INET):
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # a machine without IPv6, or without IPv4
+            continue
+        with listener:
+            # Connections of a run that has just ended linger for a minute; they do not count.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("", port))
+                listener.listen()
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EPERM):
+                    continue
+                taken = error.errno == errno.EADDRINUSE
+                why = "another program listens on it" if taken else "only root may listen on it"
+                raise RingRLError(
+                    f"distributed.coordinator={coordinator}: port {port} cannot be used on this machine, for {why}: "
+                    "give another port, the same to every process."
+                ) from None
 
 
 def _missing(config: DistributedConfig, environment: Mapping[str, str]) -> str:
@@ -138,7 +182,24 @@ def agree_on_text(text: str) -> str:
     data = text.encode()[:_LONGEST_TEXT]
     encoded[: len(data)] = np.frombuffer(data, np.uint8)
     found = np.asarray(multihost_utils.broadcast_one_to_all(encoded), np.uint8)
-    return found.tobytes().rstrip(b"\0").decode()
+    return found.tobytes().rstrip(b"\0").decode(errors="ignore")  # a text that is cut may end within a letter
+
+
+def in_process_0(what: str, act: Callable[[], _Result]) -> _Result | None:
+    """`act()` in process 0 alone, for which the others wait; they get None.
+
+    Raises in every process the RingRLError that it raises there, so that all end alike. Every process calls it.
+    """
+    result, fault = None, ""
+    if is_main_process():
+        try:
+            result = act()
+        except RingRLError as error:
+            fault = str(error) or type(error).__name__
+    wait_for_process_0(what)
+    if fault := agree_on_text(fault):
+        raise RingRLError(fault)
+    return result
 
 
 def wait_for_process_0(what: str) -> None:

@@ -8,8 +8,10 @@ one shared folder: each writes and reads its own devices' shards, and process 0 
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -73,6 +75,28 @@ class Checkpointer:
         record = {**metadata, "step": step, "metric": metric, "key_implementation": implementation}
         self._saving = step, _in_background(lambda: self._finish(step, writes, record))
         return target
+
+    def amend(self, step: int, updates: Mapping[str, Any], metric: float | None) -> None:
+        """Put `updates` into the metadata of a whole checkpoint, and its metric; the next best may be another.
+
+        All processes call it. Whenever the process is killed, the metadata are the old or the new. Raises RingRLError
+        where they cannot be read or written.
+        """
+        self.wait()
+        fault = None
+        if is_main_process():
+            try:
+                self._folder.amend(step, {**updates, "metric": metric})
+                self._folder.drop_old(step, self.keep_last)
+            except Exception as error:
+                fault = error
+        failed = agree_any(fault is not None)
+        if fault is not None:
+            self._fail(step, fault)
+        if failed:
+            raise RingRLError(
+                f"Process 0 cannot add to the checkpoint of step {step} in {self.directory}; it says why."
+            )
 
     def wait(self) -> None:
         """Finish the save under way, if there is one; faults as `save`. It is whole once process 0 has waited."""
@@ -138,9 +162,12 @@ class Checkpointer:
                 record["checksums"] = {name: write.checksums() for name, write in writes.items()}
                 self._folder.publish(step, record)
                 self._folder.drop_old(step, self.keep_last)
-        except Exception:
+        except Exception as error:
+            gone = is_main_process() and not self._folder.unfinished(step).exists()
             if is_main_process():
                 self._folder.abandon(step)
+            if gone:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.directory)) from error
             raise
 
     def _fail(self, step: int, error: BaseException) -> NoReturn:
@@ -148,6 +175,12 @@ class Checkpointer:
         reason = disk_fault(error)
         if reason is None:
             raise error
+        if reason == os.strerror(errno.ENOENT).lower():
+            raise RingRLError(
+                f"Cannot save the checkpoint of step {step}: its folder in {self.directory} was removed while it was "
+                "written; leave the folders of running commands alone, and resume from the checkpoint before, if it is "
+                "there."
+            ) from error
         raise RingRLError(
             f"Cannot save the checkpoint of step {step} in {self.directory}: {reason}; "
             "free some space and resume from the checkpoint before."

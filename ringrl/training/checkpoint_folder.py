@@ -87,16 +87,22 @@ class CheckpointFolder:
     def publish(self, step: int, metadata: Mapping[str, Any]) -> None:
         """Add the metadata and give the unfinished folder its name, in place of a checkpoint of the same step."""
         unfinished, replaced = self.unfinished(step), self._hidden(_REPLACED, step)
-        with (unfinished / "metadata.json").open("w", encoding="utf-8") as file:
-            json.dump(metadata, file, indent=1)
-        for path in (unfinished / "metadata.json", unfinished):
-            flush(path)
+        _write_json(unfinished / "metadata.json", metadata)
+        flush(unfinished)
         target = self.path(step)
         if target.exists():
             target.rename(replaced)
         unfinished.rename(target)
         flush(self.directory)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def amend(self, step: int, updates: Mapping[str, Any]) -> None:
+        """Put `updates` into a checkpoint's metadata, by a new file in place of the old one."""
+        folder = self.path(step)
+        amended, metadata = folder / ".metadata.part", {**self.metadata(step), **updates}
+        _write_json(amended, metadata)
+        amended.replace(folder / "metadata.json")
+        flush(folder)
 
     def drop_old(self, saved: int, keep_last: int) -> None:
         """Keep the last ones and the best. A step after the one just saved is of a damaged or abandoned course: kept,
@@ -126,6 +132,13 @@ class CheckpointFolder:
         return metric if metric is not None and math.isfinite(metric) else None
 
 
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file and flush it to the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+    flush(path)
+
+
 def step_of(name: str) -> int | None:
     """The step that a checkpoint's folder is named for, or None for another name."""
     number = name.removeprefix(_PREFIX)
@@ -134,7 +147,7 @@ def step_of(name: str) -> int | None:
 
 def disk_fault(error: BaseException) -> str | None:
     """Why the disk refused a write, or None for any other fault; tensorstore reports it in words alone."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
     for code in codes:
         if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
             return os.strerror(code).lower()

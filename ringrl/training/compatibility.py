@@ -1,42 +1,67 @@
-"""Whether a checkpoint belongs to the configuration that would use it."""
+"""In what two configurations differ, key by key."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ringrl.errors import RingRLError
+
+_ABSENT = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One key whose value differs between a checkpoint and the configuration that would go on with it."""
+
+    key: str  # dotted
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_word(self.was)}, is {_word(self.now)}"
+
+
+def changes_between(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[Change]:
+    """Every leaf, by its dotted key, that differs between two nested mappings; one that is absent counts as None.
+
+    Tuples count as the lists that JSON makes of them.
+    """
+    found: list[Change] = []
+    for name in dict.fromkeys([*now, *saved]):
+        key, theirs, ours = f"{prefix}{name}", saved.get(name, _ABSENT), now.get(name, _ABSENT)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found += changes_between(theirs, ours, f"{key}.")
+        elif _plain(ours) != _plain(theirs):
+            found.append(Change(key, None if theirs is _ABSENT else theirs, None if ours is _ABSENT else ours))
+    return found
 
 
 def check_compatible(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise RingRLError listing every key whose value differs between a checkpoint and `expected`.
 
     `expected` is a part of the metadata to insist on, for example `{"config": {"model": ..., "chain": ...},
-    "data_fingerprint": ...}`: within a mapping of scalars every key of both sides counts, elsewhere only
-    the keys that `expected` names.
+    "data_fingerprint": ...}`: of the configuration the sections that it names, elsewhere only its own keys.
     """
-    differing = _differences(metadata, expected, "")
-    if differing:
+    config = expected.get("config", {})
+    sections = {name: value for name, value in metadata.get("config", {}).items() if name in config}
+    others = {name: value for name, value in expected.items() if name != "config"}
+    found = changes_between(sections, config)
+    found += changes_between({name: metadata.get(name) for name in others}, others)
+    if found:
         raise RingRLError(
-            f"The checkpoint is of another configuration: {'; '.join(differing)}. "
+            f"The checkpoint is of another configuration: {list_changes(found)}. "
             "Set the same values, or start a new run."
         )
 
 
-def _differences(saved: Mapping[str, Any], expected: Mapping[str, Any], prefix: str) -> list[str]:
-    """One line per differing key, the leading `config.` left out of its name."""
-    names = list(expected)
-    if prefix and any(not isinstance(value, Mapping) for value in expected.values()):
-        names += [name for name in saved if name not in expected]
-    lines: list[str] = []
-    for name in names:
-        key = f"{prefix}{name}"
-        ours, theirs = expected.get(name), saved.get(name)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            lines += _differences(theirs, ours, "" if key == "config" else f"{key}.")
-        elif _plain(ours) != _plain(theirs):
-            lines.append(f"{key} is {theirs!r} in the checkpoint and {ours!r} now")
-    return lines
+def list_changes(found: Iterable[Change]) -> str:
+    """Changes in one line."""
+    return "; ".join(map(str, found))
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as the lists that JSON makes of them."""
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from ringrl.errors import RingRLError
+from ringrl.errors import Interrupted, RingRLError
 from ringrl.ops import check_dealt, ring_size
-from ringrl.training.agreement import Lookout
+from ringrl.training.agreement import Lookout, agree_each
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
@@ -19,7 +19,7 @@ from ringrl.training.interrupt import Interrupt
 from ringrl.training.milestones import Evaluate, Milestones
 from ringrl.training.profile import profile_window
 from ringrl.training.progress import TrainingProgress
-from ringrl.training.recorder import Logger, Recorder
+from ringrl.training.recorder import History, Logger, Recorder
 from ringrl.training.state import Agent, TrainState
 from ringrl.training.step import TrainStep, make_train_step
 from ringrl.types import Chain
@@ -50,12 +50,14 @@ def train(
     *,
     checkpointer: Checkpointer | None = None,
     logger: Logger | None = None,
+    history: History | None = None,
     evaluate: Evaluate | None = None,
     metadata: Mapping[str, Any] | None = None,
     resumed: Mapping[str, Any] | None = None,
     profile: Path | None = None,
     progress: bool = True,
     console: Console | None = None,
+    interrupt: Interrupt | None = None,
 ) -> TrainResult:
     """Train from `state` until `training.steps` batches are consumed. The state given is donated: use the result's.
 
@@ -65,7 +67,12 @@ def train(
     checkpoint. A checkpoint is written every `save_every` steps, after `save_every_minutes`, at a new best, at the
     end, on a signal (`ringrl.training.interrupt`), and where `evaluate` fails: it holds `metadata` (plain JSON) plus
     data_position, tokens, seconds and evaluation. `resumed` is the metadata of the checkpoint that `state` came from.
-    The next steps run while it is written; on return it is whole.
+    The next steps run while it is written; on return it is whole. The last is whole before the evaluation at the end
+    begins, whose scores are added to it. `logger` and `history`, which is told every loss, are flushed before each.
+
+    `interrupt` hears signals while there is something to save, so not while the step is compiled nor during the
+    evaluation at the end. An evaluation meanwhile may look at its `requested` and raise `Interrupted`: it counts as
+    not begun, and is made up for when the run goes on.
 
     `profile` is a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
 
@@ -77,10 +84,12 @@ def train(
     """
     start = step = int(state.step)
     tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))
+    interrupt = Interrupt() if interrupt is None else interrupt
 
     with (
-        Interrupt() as interrupt,
-        Milestones(checkpointer, evaluate, logger, metadata or {}, training.save_every_minutes) as milestones,
+        Milestones(
+            checkpointer, evaluate, (logger, history), metadata or {}, training.save_every_minutes
+        ) as milestones,
         TrainingProgress(training.steps, step, enabled=progress, console=console) as bar,
         profile_window(profile, step, training.steps) as window,
     ):
@@ -94,7 +103,7 @@ def train(
             tokens, flops = chains * chain_steps * agent.tokens_per_step, agent.train_flops(chains, chain_steps)
             batches = itertools.chain([batch], batches)
             train_step = compile_train_step(agent, training, state, batch)
-        recorder = Recorder(training, bar, logger, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
+        recorder = Recorder(training, bar, logger, history, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
 
         def totals() -> dict[str, Any]:
             return {
@@ -106,48 +115,62 @@ def train(
             with recorder.pause():
                 try:
                     return milestones.evaluate(state, step)
+                except Interrupted:
+                    raise
                 except Exception:  # a fault of the environment, say, must not cost what was learnt
                     if step > start:
                         milestones.save(state, step, **totals())
                     raise
 
         lookout = Lookout(step)
-        while train_step is not None and step < training.steps and not interrupted:
-            if window.due(step):
-                recorder.flush()
-                with recorder.pause():
-                    window.at(step)
-            with recorder.waiting():
-                batch = _next(batches, step, training)
-            with recorder.dispatching():
-                state, metrics = train_step(state, batch)
-            step += 1
-            recorder.add(step, metrics)
-            if logger is not None and step < training.steps and _due(step, training.histogram_every):
-                logger.histograms(state.params, step, prefix="parameters")
-            evaluate_due, save_due = _due(step, training.evaluate_every), _due(step, training.save_every)
-            if not (evaluate_due or save_due or step == training.steps or lookout.due(step)):
-                continue
-            interrupted, preempted, clock_due = lookout.ask(
-                step, interrupt.requested, interrupt.preempted, milestones.save_due_by_clock()
-            )
-            if interrupted or step == training.steps:
-                break
-            new_best = False
-            if evaluate_due:
-                recorder.flush()
-                new_best = evaluate_now()
-            if new_best or save_due or clock_due:
-                recorder.flush()
-                with recorder.pause():
-                    milestones.save(state, step, **totals())
+        with interrupt:
+            # A signal came between this step's last update and its evaluation.
+            evaluate_due = resumed is not None and _due(step, training.evaluate_every) and not resumed.get("evaluation")
+            try:
+                if evaluate_due and step < training.steps and evaluate_now():
+                    milestones.add_evaluation(step)
+                while train_step is not None and step < training.steps and not interrupted:
+                    if window.due(step):
+                        recorder.flush()
+                        with recorder.pause():
+                            window.at(step)
+                    with recorder.waiting():
+                        batch = _next(batches, step, training)
+                    with recorder.dispatching():
+                        state, metrics = train_step(state, batch)
+                    step += 1
+                    recorder.add(step, metrics)
+                    if logger is not None and step < training.steps and _due(step, training.histogram_every):
+                        logger.histograms(state.params, step, prefix="parameters")
+                    evaluate_due, save_due = _due(step, training.evaluate_every), _due(step, training.save_every)
+                    if not (evaluate_due or save_due or step == training.steps or lookout.due(step)):
+                        continue
+                    interrupted, preempted, clock_due = lookout.ask(
+                        step, interrupt.requested, interrupt.preempted, milestones.save_due_by_clock()
+                    )
+                    if interrupted or step == training.steps:
+                        break
+                    new_best = False
+                    if evaluate_due:
+                        recorder.flush()
+                        new_best = evaluate_now()
+                    if new_best or save_due or clock_due:
+                        recorder.flush()
+                        with recorder.pause():
+                            milestones.save(state, step, **totals())
+            except Interrupted:
+                interrupted, preempted = agree_each(True, interrupt.preempted)
 
-        recorder.flush()
+            recorder.flush()
+            finished = totals()
+            if step > start or resumed is None:
+                milestones.save(state, step, **finished)
+            milestones.settle()
+            if not interrupted:  # while the last checkpoint was written, maybe
+                interrupted, preempted = agree_each(interrupt.requested, interrupt.preempted)
         if not interrupted:
             evaluate_now()
-        finished = totals()
-        if step > start or milestones.evaluation is not None:
-            milestones.save(state, step, **finished)
+            milestones.add_evaluation(step)
 
     final_loss = recorder.losses[-1][1] if recorder.losses else None
     return TrainResult(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from ringrl.errors import RingRLError
+from ringrl.errors import Interrupted, RingRLError
 from ringrl.parallel.multiprocess import is_main_process, wait_for_process_0
-from ringrl.training.agreement import agree_any
+from ringrl.training.agreement import agree_any, agree_each
 from ringrl.training.checkpoint import Checkpointer
-from ringrl.training.recorder import Logger
+from ringrl.training.recorder import History, Logger
 from ringrl.training.state import TrainState
 from ringrl.types import Parameters
 
@@ -31,12 +31,13 @@ class Milestones:
         self,
         checkpointer: Checkpointer | None,
         evaluate: Evaluate | None,
-        logger: Logger | None,
+        records: tuple[Logger | None, History | None],
         metadata: Mapping[str, Any],
         save_every_minutes: float = 0.0,
     ) -> None:
         self.evaluation: dict[str, float] | None = None
-        self._checkpointer, self._evaluate, self._logger, self._metadata = checkpointer, evaluate, logger, metadata
+        self._checkpointer, self._evaluate, self._metadata = checkpointer, evaluate, metadata
+        self._logger, self._history = records
         self._evaluated_step = self._saved_step = -1
         self._save_every_seconds, self._saved_at = 60 * save_every_minutes, time.monotonic()
         best = checkpointer.best() if checkpointer is not None else None
@@ -67,7 +68,8 @@ class Milestones:
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the parameters once at a step; whether their "score" is the best so far.
 
-        Raises what the evaluation raises, and RingRLError where it fails in another process.
+        Raises what the evaluation raises, and RingRLError where it fails in another process. Where it was left
+        unfinished in any process, Interrupted in all of them.
         """
         if self._evaluate is None or self._evaluated_step == step:
             return False
@@ -76,9 +78,12 @@ class Milestones:
             found = {name: float(value) for name, value in self._evaluate(state.params, step).items()}
         except Exception as error:
             fault = error
-        failed = agree_any(fault is not None)
-        if fault is not None:
+        left = isinstance(fault, Interrupted)
+        failed, left = agree_each(fault is not None and not left, left)
+        if fault is not None and not isinstance(fault, Interrupted):
             raise fault
+        if left and not failed:
+            raise Interrupted
         if failed or found is None:
             raise RingRLError(f"The evaluation at step {step} failed in another process; it says why.")
         self.evaluation, self._evaluated_step = found, step
@@ -88,12 +93,15 @@ class Milestones:
             self._best_score = score
         if self._logger is not None:  # after all agreements, which a full disk must not keep from one process
             self._logger.scalars({f"evaluation/{name}": value for name, value in found.items()}, step)
+        if self._history is not None and found:
+            self._history.add_evaluation(step, found)
         return is_best
 
     def save(self, state: TrainState, step: int, *, tokens: int, seconds: float) -> None:
         """Begin to write the checkpoint of a step, once."""
         if self._checkpointer is None or self._saved_step == step:
             return
+        self._flush()
         evaluation = self.evaluation if self._evaluated_step == step else None
         record = {
             **self._metadata,
@@ -104,3 +112,24 @@ class Milestones:
         }
         self._checkpointer.save(step, state, record, metric=(evaluation or {}).get("score"))
         self._saved_step, self._saved_at = step, time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until the checkpoint under way is whole, for every process."""
+        self._flush()
+        if self._checkpointer is not None:
+            self._checkpointer.wait()
+            wait_for_process_0("last checkpoint")
+
+    def add_evaluation(self, step: int) -> None:
+        """Add the evaluation of a step to its checkpoint, which is whole."""
+        if self._checkpointer is None or self.evaluation is None or self._evaluated_step != step:
+            return
+        self._flush()
+        record = {**self._metadata, "evaluation": self.evaluation}
+        self._checkpointer.amend(step, record, metric=self.evaluation.get("score"))
+
+    def _flush(self) -> None:
+        """What was logged up to a checkpoint is on the disk before the checkpoint is."""
+        for record in (self._logger, self._history):
+            if record is not None:
+                record.flush()

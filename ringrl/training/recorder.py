@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -29,6 +29,26 @@ class Logger(Protocol):
         """The distribution of every array of a tree."""
         ...
 
+    def flush(self) -> None:
+        """Put what was logged on the disk."""
+        ...
+
+
+class History(Protocol):
+    """What is told every loss and evaluation (see `ringrl.training.run_history.RunHistory`)."""
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """The loss of a step."""
+        ...
+
+    def add_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """The scores of an evaluation at a step."""
+        ...
+
+    def flush(self) -> None:
+        """Put what was told on the disk."""
+        ...
+
 
 class Recorder:
     """Takes each step's metrics when it is dispatched and reads them when the next one is.
@@ -43,13 +63,14 @@ class Recorder:
         training: TrainingConfig,
         progress: TrainingProgress,
         logger: Logger | None,
+        history: History | None = None,
         *,
         tokens: int,
         flops: float,
         peak_flops: float | None,
     ) -> None:
         self.losses: list[tuple[int, float]] = []
-        self._training, self._progress, self._logger = training, progress, logger
+        self._training, self._progress, self._logger, self._history = training, progress, logger, history
         self._step_tokens, self._step_flops, self._peak_flops = tokens, flops, peak_flops
         self._pending: tuple[int, Metrics] | None = None
         self._began = time.perf_counter()
@@ -72,6 +93,8 @@ class Recorder:
         with self._timed(DEVICE):
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.losses.append((step, values["loss"]))
+        if self._history is not None:
+            self._history.add_loss(step, values["loss"])
         self._report(step, values)
         limit = self._training.nonfinite_limit
         if limit and values["skipped_in_row"] >= limit:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -210,6 +211,29 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_one(checkpointer, 
     assert not replaced.exists()
 
 
+def test_an_amended_checkpoint_has_the_old_metadata_or_the_new(checkpointer, state, monkeypatch):
+    checkpointer.save(1, state, {"evaluation": None, "kept": 7})
+    checkpointer.wait()
+
+    class Kill(BaseException):
+        pass
+
+    def kill(self, target):
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        with pytest.raises(Kill):
+            checkpointer.amend(1, {"evaluation": 3.0}, metric=3.0)
+    after = Checkpointer(checkpointer.directory)
+    assert (after.load_metadata(1)["evaluation"], after.best()) == (None, None)
+    after.amend(1, {"evaluation": 3.0}, metric=3.0)
+    _, metadata = after.restore(1)
+    assert (metadata["evaluation"], metadata["kept"], after.best()) == (3.0, 7, (1, 3.0))
+    with pytest.raises(RingRLError, match="step 2"):
+        after.amend(2, {}, metric=None)
+
+
 def test_a_checkpoint_that_goes_is_hidden_before_its_files_are(checkpointer, state, monkeypatch):
     for step in (1, 2):
         checkpointer.save(step, state, {})
@@ -306,8 +330,8 @@ def test_another_configuration_is_refused_with_every_differing_key():
     with pytest.raises(RingRLError) as caught:
         check_compatible(json.loads(json.dumps(saved)), other)
     message = str(caught.value)
-    assert "model.width is 64 in the checkpoint and 128 now" in message
-    assert "model.gone is 1 in the checkpoint and None now" in message
+    assert "model.width was 64, is 128" in message
+    assert "model.gone was 1, is null" in message
     for key in ("chain.order", "data_fingerprint"):
         assert key in message
     for key in ("layers", "name", "step"):

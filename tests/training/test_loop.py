@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import io
 import os
+import shutil
+import signal
 import threading
 
 import jax
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ringrl.errors import RingRLError
+from ringrl.errors import Interrupted, RingRLError
 from ringrl.training import agreement
 from ringrl.training import loop as loop_module
 from ringrl.training import milestones as milestones_module
 from ringrl.training.array_store import ArrayWrite
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import OptimizerConfig, TrainingConfig
+from ringrl.training.interrupt import Interrupt
 from ringrl.training.loop import train
 from ringrl.training.state import create_state
 from ringrl.training.step import make_train_step
@@ -59,6 +62,9 @@ class Recording:
 
     def histograms(self, tree, step, prefix=""):
         self.histogram_steps.append((step, prefix))
+
+    def flush(self):
+        pass
 
 
 def run(agent, state, batches, training=TRAINING, **options):
@@ -142,6 +148,112 @@ def test_the_best_by_score_is_saved_where_it_was_reached(toy_agent, batches, tmp
     np.testing.assert_array_equal(params["action"]["kernel"], kept[8]["action"]["kernel"])
     assert (metadata["metric"], metadata["evaluation"]["trials"], metadata["name"]) == (3.0, 8.0, "x")
     assert (8, {"evaluation/score": 3.0, "evaluation/trials": 8.0}) in logger.seen
+
+
+def test_the_last_checkpoint_is_whole_before_the_evaluation_at_the_end(toy_agent, batches, tmp_path):
+    agent, checkpointer, found = toy_agent(), Checkpointer(tmp_path), []
+
+    def evaluate(params, step):
+        another = Checkpointer(tmp_path)  # as one that looks from outside
+        found.append((another.load_metadata(step)["evaluation"], another.best()))
+        return {"score": 2.5, "last": 1.0}
+
+    run(
+        agent,
+        create_state(agent, TRAINING, 0),
+        batches,
+        checkpointer=checkpointer,
+        evaluate=evaluate,
+        metadata={"a": 1},
+    )
+    assert found == [(None, None)]
+    _, metadata = checkpointer.restore(20, like=create_state(agent, TRAINING, 0))
+    assert (metadata["evaluation"], metadata["metric"], metadata["a"]) == ({"score": 2.5, "last": 1.0}, 2.5, 1)
+    assert checkpointer.best() == (20, 2.5)
+
+
+def test_what_was_logged_is_on_the_disk_before_a_checkpoint_is(toy_agent, batches, tmp_path, monkeypatch):
+    """A run that is killed goes on from its checkpoint: what it logged before that is not logged again."""
+    agent, told, saved = toy_agent(), [], []
+
+    class Buffered(Recording):
+        def scalars(self, values, step):
+            told.append(("logged", step))
+
+        def add_loss(self, step, loss):
+            told.append(("lost", step))
+
+        def flush(self):
+            told.append("flushed")
+
+    def save(self, step, *arguments, **options):
+        saved.append((step, told[-1], len([1 for entry in told if entry[0] == "lost"])))
+
+    monkeypatch.setattr(Checkpointer, "save", save)
+    logger = Buffered()
+    run(
+        agent, create_state(agent, TRAINING, 0), batches, checkpointer=Checkpointer(tmp_path), logger=logger,
+        history=logger,
+    )  # fmt: skip
+    assert saved == [(10, "flushed", 10), (20, "flushed", 20)]
+
+
+def test_a_signal_is_heard_during_an_evaluation_which_is_made_up_for(toy_agent, batches, tmp_path, assert_same):
+    agent, training = toy_agent(dropout_rate=0.3), dataclasses.replace(TRAINING, evaluate_every=4, save_every=0)
+    before = signal.getsignal(signal.SIGTERM)
+    evaluated, interrupt = [], Interrupt()
+
+    def evaluate(params, step):
+        if step == 8 and interrupt is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupt.requested
+            raise Interrupted
+        evaluated.append(step)
+        return {"score": float(-abs(step - 8))}
+
+    checkpointer = Checkpointer(tmp_path)
+    options = {"checkpointer": checkpointer, "evaluate": evaluate}
+    first = run(agent, create_state(agent, training, 0), batches, training, interrupt=interrupt, **options)
+    assert (first.interrupted, first.preempted, first.steps) == (True, True, 8)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (evaluated, checkpointer.load_metadata("last")["evaluation"]) == ([4], None)
+
+    interrupt = None
+    state, metadata = checkpointer.restore("last", like=create_state(agent, training, 0))
+    second = run(agent, state, batches, training, resumed=metadata, **options)
+    assert evaluated == [4, 8, 12, 16, 20], "as if nothing had happened"
+    assert checkpointer.best() == (8, 0.0)
+    straight = run(agent, create_state(agent, training, 0), batches, training)
+    assert_same(second.state, straight.state)
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_is_heard_before_the_evaluation(
+    toy_agent, batches, tmp_path, monkeypatch
+):
+    agent, checksums = toy_agent(), ArrayWrite.checksums
+
+    def slow(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return checksums(self)
+
+    monkeypatch.setattr(ArrayWrite, "checksums", slow)
+    checkpointer, training = Checkpointer(tmp_path), dataclasses.replace(TRAINING, save_every=0)
+    state = create_state(agent, training, 0)
+    result = run(agent, state, batches, training, checkpointer=checkpointer, evaluate=lambda params, step: 1 / 0)
+    assert (result.interrupted, result.preempted, result.steps) == (True, True, 20)
+    assert checkpointer.steps() == [20]
+
+
+def test_a_checkpoint_whose_folder_is_removed_as_it_is_written_is_one_line(toy_agent, batches, tmp_path, monkeypatch):
+    agent, checksums = toy_agent(), ArrayWrite.checksums
+
+    def remove(self):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return checksums(self)
+
+    monkeypatch.setattr(ArrayWrite, "checksums", remove)
+    with pytest.raises(RingRLError, match=r"checkpoint of step 10: its folder in .* was removed while it was written"):
+        run(agent, create_state(agent, TRAINING, 0), batches, checkpointer=Checkpointer(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(("every", "saved"), [(0, [10, 20]), (12, [10, 12])])

@@ -1,0 +1,161 @@
+"""One command at a time writes into a run folder: a lock that names its owner, and that a dead owner does not keep.
+
+The folder's `.lock` is locked by the kernel (flock), which frees it when its owner dies, and says who that is. Some
+file systems do not share such locks between machines, or have none, and a scheduler may restart a run on another
+machine: so the owner also touches the file every few seconds, and an owner elsewhere that has stopped doing so is dead.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ringrl.errors import RingRLError
+
+LOCK_FILE = ".lock"
+TOUCH_SECONDS = 5.0
+DEAD_SECONDS = 30.0  # without a touch, of an owner on another machine
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path, command: str, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Hold a run folder for `command` while entered; the folder is made where it is missing.
+
+    Waits up to `DEAD_SECONDS`, which `say` is told, where the last owner was on another machine and may still live.
+    Raises RingRLError, which names the owner, where one lives, and where the folder cannot be written.
+    """
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RingRLError(
+            f"{folder} cannot be written ({error.strerror}): choose another folder by hydra.run.dir=FOLDER."
+        ) from error
+    stop = threading.Event()
+    try:
+        locked = _try_flock(descriptor)
+        owner = _read_owner(path)
+        if locked is False or (owner and _may_live(owner, path, locked, say)):
+            raise RingRLError(
+                f"{folder} is in use by {describe_owner(owner)}: wait until that has ended, or choose another folder "
+                "by hydra.run.dir=FOLDER."
+            )
+        _write_owner(descriptor, {**this_process(), "command": command, "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        threading.Thread(target=_keep_touching, args=(path, stop), name="run lock", daemon=True).start()
+        yield
+        _write_owner(descriptor, {})
+    finally:
+        stop.set()
+        os.close(descriptor)
+
+
+def describe_owner(owner: dict[str, Any]) -> str:
+    """Who holds a folder, for a message."""
+    if not owner:
+        return "another process"
+    return (
+        f"`ringrl {owner.get('command', '?')}` (process {owner.get('process', '?')} on {owner.get('host', '?')}, since "
+        f"{owner.get('since', '?')})"
+    )
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from others: of this machine, of others, and of those before the machine's last start."""
+    process = os.getpid()
+    return {"host": socket.gethostname(), "boot": _boot(), "process": process, "started": _start_time(process)}
+
+
+def _boot() -> str:
+    """Another at each start of a machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(process: int) -> float | None:
+    """When a process began; None where there is none of that number."""
+    try:
+        return psutil.Process(process).create_time()
+    except psutil.Error:
+        return None
+
+
+def _try_flock(descriptor: int) -> bool | None:
+    """Whether the kernel's lock was free and is now held; None where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _read_owner(path: Path) -> dict[str, Any]:
+    """The owner that the file names; empty where the last one ended in order, or was killed as it wrote."""
+    try:
+        owner = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _write_owner(descriptor: int, owner: dict[str, Any]) -> None:
+    """In place, for a file of another inode would not be locked. A failure leaves the lock itself as good as before."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode() if owner else b"", 0)
+
+
+def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Callable[[str], None]) -> bool:
+    """Whether the owner that a file names, and whose kernel's lock is not seen here, is alive."""
+    here = this_process()
+    if (owner.get("host"), owner.get("boot")) == (here["host"], here["boot"]):
+        # The kernel that ran it would know: only without its locks does the process itself have to be looked for.
+        process = owner.get("process")
+        return locked is None and isinstance(process, int) and _start_time(process) == owner.get("started")
+    before, waited = _touched(path), _seconds_since_touch(path)
+    if waited < DEAD_SECONDS:
+        say(
+            f"{path.parent} was last used by {describe_owner(owner)}: waiting up to {DEAD_SECONDS:.0f} s to see whether "
+            "that lives."
+        )
+    until = time.monotonic() + DEAD_SECONDS - waited
+    while time.monotonic() < until:
+        time.sleep(min(1.0, DEAD_SECONDS / 10))
+        if _touched(path) != before:
+            return True
+    return False
+
+
+def _touched(path: Path) -> int:
+    """When the file was last touched; it is opened anew, for a network's file system may remember an old answer."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
+def _seconds_since_touch(path: Path) -> float:
+    """By the clock of the file system, which all machines share; 0 where that cannot be asked."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as now:
+            os.utime(now.fileno())
+            return max((os.fstat(now.fileno()).st_mtime_ns - _touched(path)) / 1e9, 0.0)
+    except OSError:
+        return 0.0
+
+
+def _keep_touching(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(TOUCH_SECONDS):
+        with contextlib.suppress(OSError):  # the folder may have been removed
+            os.utime(path)
