@@ -13,22 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
+import gymnasium.wrappers
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from ringrl_envs.modules import load_attribute
 
-# They look on, and would write their files, or open their windows, anew.
-SPECTATORS = (
-    "gymnasium.wrappers.rendering:RecordVideo",
-    "gymnasium.wrappers.rendering:RenderCollection",
-    "gymnasium.wrappers.rendering:HumanRendering",
-)
-# They scale by running statistics, which no record has.
-ADAPTIVE = (
-    "gymnasium.wrappers.stateful_observation:NormalizeObservation",
-    "gymnasium.wrappers.stateful_reward:NormalizeReward",
-)
+# Of gymnasium's own wrappers, whose modules have moved: some look on, and would write their files or open their
+# windows anew; some scale by running statistics, which no record has.
+SPECTATORS = ("RecordVideo", "RenderCollection", "HumanRendering")
+ADAPTIVE = ("NormalizeObservation", "NormalizeReward")
 _SAME = ("kwargs", "max_episode_steps", "additional_wrappers")
 
 
@@ -135,8 +129,9 @@ def load_wrapper(wrapper: WrapperSpec) -> Callable[..., gymnasium.Env]:
     """
     if wrapper.kwargs is None:
         raise UnbuildableWrapperError(wrapper, "its arguments were not recorded.")
+    found = getattr(gymnasium.wrappers, _gymnasium_name(wrapper.entry_point), None)
     try:
-        found = load_attribute(wrapper.entry_point)
+        found = load_attribute(wrapper.entry_point) if found is None else found
     except ValueError as error:
         raise UnbuildableWrapperError(wrapper, str(error)) from error
     if not (isinstance(found, type) and issubclass(found, gymnasium.Wrapper)):
@@ -152,6 +147,7 @@ def _from_entry_point(env_id: str, entry_point: str, registered: EnvSpec | None)
         if registered is None:
             raise
         return registered  # as when a package has moved its classes
+    registered = registered or gymnasium.registry.get(env_id)  # the import may have registered it
     if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
         if registered is None:
             raise ValueError(f"its recorded entry point {entry_point} is no class of environments.")
@@ -169,13 +165,23 @@ def _wrappers(record: Mapping[str, Any], registered: EnvSpec | None) -> tuple[Wr
     wrappers = []
     for index, one in enumerate(told):
         place, kwargs = one["entry_point"], one.get("kwargs")
-        if place in SPECTATORS:
+        if _gymnasium_name(place) in SPECTATORS:
             continue
         if index < len(own) and own[index].entry_point == place and kwargs in (None, _recorded_kwargs(own[index])):
             kwargs = own[index].kwargs  # with tuples and arrays, if there are
         name = str(one.get("name", place.rpartition(":")[2]))
         wrappers.append(WrapperSpec(name, place, None if kwargs is None else dict(kwargs)))
     return tuple(wrappers)
+
+
+def has_running_statistics(wrapper: WrapperSpec) -> bool:
+    """Whether what a wrapper gives depends on what it has seen since it was made."""
+    return _gymnasium_name(wrapper.entry_point) in ADAPTIVE
+
+
+def _gymnasium_name(place: str) -> str:
+    """The name of a wrapper of gymnasium's own, whichever module it was in; empty for another's."""
+    return place.rpartition(":")[2] if place.startswith("gymnasium.wrappers.") else ""
 
 
 def _recorded_kwargs(wrapper: WrapperSpec) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
 from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
-from ringrl.cli.environments import environment_faults, environment_metadata, task_ids, vector_environment
+from ringrl.cli.environments import asked_for, environment_faults, environment_metadata, task_ids, vector_environment
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari import minari_root
@@ -80,6 +80,7 @@ def run(command: CollectCommand, folder: Path) -> None:
     console.print(
         f"{command.dataset}: {summary['episodes']} episodes, {summary['steps']} steps of {env.id}, "
         f"mean return {summary['mean_return']:.2f}, in {summary['seconds']:.0f} s\n{usage(command)}"
+        f"{asked_for(command.env, metadata)}"
         f"  run folder:       {folder}"
     )
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import ringrl_envs
 from gymnasium.envs.registration import EnvSpec
-from ringrl_envs.recorded import ADAPTIVE, is_same_environment, record_of, recordable, spec_from_record
+from ringrl_envs.recorded import has_running_statistics, is_same_environment, record_of, recordable, spec_from_record
 from ringrl_envs.registry import bare_id, find_spec, registered_spec, unbuildable_wrappers, with_arguments
 
 from ringrl.config import EnvConfig
@@ -81,6 +81,14 @@ def environment_metadata(env: EnvConfig) -> dict[str, Any]:
         return {"environment_name": env.id}
     plain, lost = recordable(spec)
     return {"env_spec": plain, "environment_name": env.id, "environment_unrecorded": lost}
+
+
+def asked_for(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
+    """A line on what training on a set with this `environment_metadata` has to be told; empty where that is nothing."""
+    lost = metadata.get("environment_unrecorded")
+    if not lost or ":" in env.id:
+        return ""
+    return f"  its environment:  {', '.join(lost)} could not be recorded; to train, {NAME_IT}\n"
 
 
 @contextlib.contextmanager
@@ -165,7 +173,7 @@ def _with_buildable_wrappers(spec: EnvSpec, named: bool, warn: Callable[[str], N
     for fault in faults:
         warn(f"env.id={spec.id} acts without a wrapper of the data set's: {fault}")
     for wrapper in spec.additional_wrappers:
-        if wrapper.entry_point in ADAPTIVE:
+        if has_running_statistics(wrapper):
             warn(f"env {spec.id}: {wrapper.name} scales by running statistics, which were not recorded and begin anew.")
     left_out = [id(fault.wrapper) for fault in faults]
     return dataclasses.replace(

@@ -18,10 +18,10 @@ from ringrl.training.config import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    """A gymnasium environment; without an id, the one that the data set names."""
+    """A gymnasium environment; without an id, the one that the data set names, as it was recorded."""
 
-    id: str = ""
-    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    id: str = ""  # ID, or MODULE:ID where importing MODULE registers ID
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)  # its arguments; also max_episode_steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,6 +160,17 @@ def test_every_way_of_acting_is_in_the_recorded_environment(tmp_path, layers, ho
 
 
 @QUIET
+def test_wrappers_that_gymnasium_has_moved_are_found(tmp_path) -> None:
+    spec = pendulum(*LAYERS["actions"]).spec
+    [rescale] = spec.additional_wrappers
+    moved = WrapperSpec(rescale.name, "gymnasium.wrappers.rescale_action:RescaleAction", rescale.kwargs)
+    spec.additional_wrappers = (WrapperSpec("RecordVideo", "gymnasium.wrappers.record_video:RecordVideo", {}), moved)
+    env = environment_of(EnvConfig(), write(tmp_path, spec)[0])
+    made = ringrl_envs.make(env.spec)
+    assert (made.action_space.low, made.action_space.high) == (-1, 1)
+
+
+@QUIET
 def test_arguments_on_top_make_it_another_environment(tmp_path) -> None:
     record(pendulum(*LAYERS["actions"], g=5.0, max_episode_steps=7))
     metadata = open_dataset(DataConfig(name=NAME), tmp_path).metadata
@@ -311,6 +322,17 @@ def test_what_no_record_has_is_asked_for(tmp_path, forget) -> None:
         with pytest.raises(RingRLError, match=said):
             environment_of(EnvConfig(), metadata)
         assert is_own_environment(environment_of(EnvConfig(f"line_module:{env_id}"), metadata), metadata)
+
+
+@pytest.mark.parametrize("env_id", ["Text-v0", "Class-v0", "Function-v0"])
+def test_a_recorded_entry_point_is_enough(tmp_path, forget, env_id) -> None:
+    forget()
+    spec = environment_metadata(EnvConfig(f"line_module:{env_id}"))["env_spec"]  # as Minari's own collector records it
+    forget()
+    env = environment_of(EnvConfig(), write(tmp_path, spec)[0])
+    forget()
+    assert env.id == env_id
+    assert ringrl_envs.make(env.spec).reset()[0] == np.zeros(1)
 
 
 def test_a_module_that_is_nowhere_names_the_path(tmp_path, monkeypatch) -> None:

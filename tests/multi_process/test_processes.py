@@ -184,3 +184,27 @@ def test_who_does_not_come_is_not_waited_for_for_ever(start) -> None:
     alone = start(1, *words, "distributed.coordinator=127.0.0.1:9", "distributed.process_id=1")
     assert alone.wait(60) == [2], alone.said()
     assert "did not find each other" in alone.said()
+
+
+def test_an_environment_of_one_s_own_is_found_by_every_process(start, tmp_path: Path) -> None:
+    source = (
+        "import gymnasium, numpy as np",
+        "class Line(gymnasium.Env):",
+        "    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)",
+        "    def __init__(self, scale=1.0): self.scale = scale",
+        "    def reset(self, *, seed=None, options=None): return np.zeros(1, np.float32), {}",
+        "    def step(self, action): return np.zeros(1, np.float32), self.scale, False, False, {}",
+        "gymnasium.register('Line-v0', lambda **kwargs: Line(**kwargs), max_episode_steps=60)",
+    )
+    (tmp_path / "lines.py").write_text("\n".join(source))
+    arguments = ("++env.kwargs.scale=2.0", "++env.kwargs.max_episode_steps=4")
+    words = ("env.id=lines:Line-v0", *arguments, "dataset=mine/lines-v0", "behavior=random", "episodes_per_task=4")
+    collected = start(1, "collect", *words, "num_environments=2", "overwrite=true")
+    assert collected.wait() == [0], collected.said()
+    words = ("train", "data=minari", "data.name=mine/lines-v0", "model=tiny", "chain.trajectories=2", "mesh.data=-1")
+    words += ("training.steps=2", "training.batch_size=4", "evaluation.trials=2", "evaluation.environments=2")
+    together = start(2, *words, "env.id=lines:Line-v0", "hydra.run.dir=run")
+    assert together.wait() == [0, 0], together.said()
+    found = summary(tmp_path / "run")
+    assert found["trial_returns"] == [8.0, 8.0]  # with the recorded arguments and time limit
+    assert found["environment"] == "Line-v0"
