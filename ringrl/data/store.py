@@ -177,15 +177,18 @@ def spec_to_json(spec: DataSpec) -> dict[str, Any]:
     """Plain numbers, strings and lists."""
     values = dataclasses.asdict(spec)
     values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
+    if not spec.action.start:  # as it was before there was a start: fingerprints are made of this
+        del values["action"]["start"]
     return values
 
 
 def spec_from_json(values: dict[str, Any]) -> DataSpec:
     """The inverse of `spec_to_json`."""
     action = values["action"]
+    low, high = tuple(action["low"]), tuple(action["high"])
     return DataSpec(
         observation_size=values["observation_size"],
-        action=ActionSpec(ActionKind(action["kind"]), action["size"], tuple(action["low"]), tuple(action["high"])),
+        action=ActionSpec(ActionKind(action["kind"]), action["size"], low, high, action.get("start", 0)),
         max_episode_steps=values["max_episode_steps"],
     )
 
