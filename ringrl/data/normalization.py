@@ -1,5 +1,7 @@
 """Scales of a data set, measured once and stored with the run: what an agent is shown is of order 1 in any units."""
 
+import itertools
+
 import numpy as np
 
 from ringrl.data.rules import column_range
@@ -56,7 +58,7 @@ def _chunks(store: EpisodeStore, chunk_steps: int = 1 << 16) -> list[tuple[int, 
     """First episode of each chunk and the one past its last: whole episodes of about so many steps together."""
     chunk = np.cumsum(store.lengths) // chunk_steps
     cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), store.num_episodes]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 class _Measured:

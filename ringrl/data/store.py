@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn
+from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -246,13 +246,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text())
     except OSError as error:
-        raise RingRLError(f"{file}: cannot be read ({error.strerror}).") from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":
         raise RingRLError(f"{file}: not an EpisodeStore; a Minari set is opened with data.source=minari.")
     if metadata.get("version") != VERSION:
         raise RingRLError(
-            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. {REMEDY}"
+            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. Use the RingRL "
+            "that made it, or import the set again under another name."
         )
     return metadata

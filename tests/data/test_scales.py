@@ -42,9 +42,7 @@ def store_in_units(path, unit: float) -> EpisodeStore:
     rewards = np.where(np.arange(STEPS) < STEPS // 2, 0.5, -0.5) * (1 + np.arange(EPISODES)[:, None])
     with EpisodeStoreWriter(path, len(COLUMNS), spec) as writer:
         for index in range(EPISODES):
-            writer.append(
-                unit * observations[index], unit * actions[index], unit * rewards[index], task_id=index % 2
-            )
+            writer.append(unit * observations[index], unit * actions[index], unit * rewards[index], task_id=index % 2)
         return writer.finish()
 
 
