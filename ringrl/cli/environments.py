@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import ringrl_envs
 from ringrl_envs.registry import find_spec
+from ringrl_envs.sync_vector import EnvironmentFault
 
 from ringrl.config import EnvConfig
 from ringrl.errors import RingRLError
@@ -45,6 +46,8 @@ def vector_environment(env: EnvConfig, count: int, **kwargs: Any) -> Iterator[gy
         environments = ringrl_envs.make_vector(env.id, count, **env.kwargs, **kwargs)
     try:
         yield environments
+    except EnvironmentFault as error:
+        raise RingRLError(str(error)) from error
     finally:
         environments.close()
 
