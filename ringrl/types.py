@@ -63,12 +63,16 @@ class Chain:
 
 @dataclasses.dataclass(frozen=True)
 class ActionSpec:
-    """Actions of an environment: kind, size (A), and bounds per dimension (empty when discrete)."""
+    """Actions of an environment: kind, size (A), and bounds per dimension (empty when discrete).
+
+    Discrete actions are numbered from 0 here, whatever number the environment's own begin with.
+    """
 
     kind: ActionKind
     size: int
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    start: int = 0  # the environment's number of discrete action 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,35 +86,82 @@ class DataSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Scales stored with a run: observations are standardised, rewards and returns divided.
+    """Scales stored with a run, by which everything that an agent is shown is of order 1, whatever its units.
 
-    The same object serves the loader and the acting policy, so a policy never meets unscaled numbers.
+    Observations are standardised, rewards and returns divided, continuous actions brought to [-1, 1]. The same object
+    serves the loader and the acting policy, so a policy never meets unscaled numbers. Runs of older versions have no
+    scale of actions and no limits.
     """
 
     observation_mean: np.ndarray  # (O,) float32
-    observation_std: np.ndarray  # (O,) float32, at least 1e-3 (a constant dimension gets 1)
+    observation_std: np.ndarray  # (O,) float32, positive
     reward_scale: float = 1.0
     return_scale: float = 1.0
+    action_center: np.ndarray | None = None  # (A,) float32; None leaves actions as they are, discrete ones always
+    action_half: np.ndarray | None = None  # (A,) float32, half the range of actions; 0 where there is one action alone
+    observation_limit: float | None = None  # shown observations lie within -limit..limit; None sets no limit
+    reward_limit: float | None = None  # shown rewards likewise
 
     def observations(self, raw: np.ndarray) -> np.ndarray:
         """Standardised observations of any leading shape, float32."""
-        return ((raw - self.observation_mean) / self.observation_std).astype(np.float32)
+        with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
+            shown = ((raw - self.observation_mean) / self.observation_std).astype(np.float32)
+        return limited(shown, self.observation_limit)
+
+    def rewards(self, raw: np.ndarray) -> np.ndarray:
+        """Scaled rewards of any shape, float32."""
+        with np.errstate(over="ignore"):
+            shown = np.asarray(raw / np.float32(self.reward_scale), np.float32)
+        return limited(shown, self.reward_limit)
+
+    def actions(self, raw: np.ndarray) -> np.ndarray:
+        """Actions (..., A) of the environment, scaled to [-1, 1]."""
+        if self.action_center is None or self.action_half is None:
+            return raw
+        width = np.where(self.action_half > 0, self.action_half, np.float32(1))
+        return ((raw - self.action_center) / width).astype(np.float32)
+
+    def environment_actions(self, shown: np.ndarray) -> np.ndarray:
+        """The inverse of `actions`: what an agent chose (..., A), in the environment's units."""
+        if self.action_center is None or self.action_half is None:
+            return shown
+        return np.asarray(shown * self.action_half + self.action_center, np.float32)
+
+    def shown_spec(self, spec: DataSpec) -> DataSpec:
+        """`spec` with the bounds that actions have once they are scaled: what an agent is made for."""
+        if self.action_center is None:
+            return spec
+        ones = (1.0,) * spec.action.size
+        action = dataclasses.replace(spec.action, low=tuple(-one for one in ones), high=ones)
+        return dataclasses.replace(spec, action=action)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and lists."""
+        arrays = {name: getattr(self, name) for name in _SCALES_OF_COLUMNS}
         return {
-            "observation_mean": [float(x) for x in self.observation_mean],
-            "observation_std": [float(x) for x in self.observation_std],
+            **{name: None if array is None else [float(x) for x in array] for name, array in arrays.items()},
             "reward_scale": float(self.reward_scale),
             "return_scale": float(self.return_scale),
+            "observation_limit": self.observation_limit,
+            "reward_limit": self.reward_limit,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Normalization":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`, also of what older versions wrote."""
+        arrays = {name: values.get(name) for name in _SCALES_OF_COLUMNS}
         return cls(
-            np.asarray(values["observation_mean"], np.float32),
-            np.asarray(values["observation_std"], np.float32),
-            values["reward_scale"],
-            values["return_scale"],
+            **{name: None if array is None else np.asarray(array, np.float32) for name, array in arrays.items()},  # type: ignore[arg-type]
+            reward_scale=values["reward_scale"],
+            return_scale=values["return_scale"],
+            observation_limit=values.get("observation_limit"),
+            reward_limit=values.get("reward_limit"),
         )
+
+
+def limited(shown: np.ndarray, limit: float | None) -> np.ndarray:
+    """`shown` within -limit..limit, in place; as it is without a limit."""
+    return shown if limit is None else np.clip(shown, -limit, limit, out=shown)
+
+
+_SCALES_OF_COLUMNS = ("observation_mean", "observation_std", "action_center", "action_half")

@@ -45,6 +45,7 @@ def collect_episodes(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
     record_physics: bool = False,
+    longest: int | None = None,
 ) -> list[Episode]:
     """Episodes from `behaviours`, a list of (name, weight, behaviour), in an order fixed by the seed.
 
@@ -55,22 +56,26 @@ def collect_episodes(
     `record_physics` keeps the states of simulators that tell them by `physics_state()`, as dm_control's do here.
 
     Raises:
-        ValueError: counts, weights or tasks that make no sense, or no physics to record.
+        ValueError: counts, weights or tasks that make no sense, no physics to record, an episode of more than `longest`
+            steps, and observations or rewards that are not finite in float32, in which they are kept.
     """
     sources = _physics_sources(vector_env) if record_physics else []
     plan = _plan(vector_env, behaviours, episodes_per_task, total_episodes, task_ids, seed)
     rng = np.random.default_rng([seed, 1])
-    return _Collector(vector_env, behaviours, plan, rng, sources).run(on_progress)
+    return _Collector(vector_env, behaviours, plan, rng, sources, longest).run(on_progress)
 
 
 def _physics_sources(vector_env: VectorEnv) -> list[Callable[[], np.ndarray]]:
     """What tells the state (D,) of each sub-environment's simulator."""
     environments = [env.unwrapped for env in getattr(vector_env, "envs", ())]
     if not environments or not all(hasattr(env, "physics_state") for env in environments):
-        spec = environments[0].spec if environments else vector_env.spec
-        name = spec.id if spec is not None else type(vector_env).__name__
-        raise ValueError(f"{name} has no physics to record: only ringrl/dmc_* environments do.")
+        raise ValueError(f"{_name(vector_env)} has no physics to record: only ringrl/dmc_* environments do.")
     return [env.physics_state for env in environments]
+
+
+def _name(vector_env: VectorEnv) -> str:
+    one = next(iter(getattr(vector_env, "envs", ())), vector_env)
+    return one.spec.id if one.spec is not None else type(one.unwrapped).__name__
 
 
 def _plan(
@@ -115,9 +120,10 @@ class _Collector:
         plan: _Plan,
         rng: np.random.Generator,
         physics_sources: list[Callable[[], np.ndarray]],
+        longest: int | None,
     ) -> None:
         self.env, self.behaviours, self.plan, self.rng = vector_env, behaviours, plan, rng
-        self.physics_sources = physics_sources
+        self.physics_sources, self.longest = physics_sources, longest
         count = vector_env.num_envs
         self.every = np.arange(count)
         self.episode = np.full(count, -1)  # which row of the plan; -1 when idle
@@ -138,6 +144,7 @@ class _Collector:
             before = {"observations": observations, **self._physics()}
             after, rewards, terminations, truncations, _ = self.env.step(actions)
             ended = {"terminations": terminations, "truncations": truncations}
+            self._check(after, rewards, active)
             self._record({**before, "actions": actions, "rewards": rewards, **ended})
             finished = active & (terminations | truncations)
             for index, (_, _, behaviour) in enumerate(self.behaviours):
@@ -166,6 +173,7 @@ class _Collector:
         seeds: Any = [int(value) for value in self.plan.seeds[chosen]]
         options = {"reset_mask": reset, "task_id": self.plan.task_ids[chosen]}
         observations, _ = self.env.reset(seed=seeds, options=options)
+        self._check(observations, np.zeros(len(mask)), mask)
         for index, (name, _, behaviour) in enumerate(self.behaviours):
             mine = mask & (self.owner == index)
             if not mine.any():
@@ -175,6 +183,23 @@ class _Collector:
             for i in np.flatnonzero(mine):
                 self.labels[i] = name if labels is None else labels[i]
         return observations
+
+    def _check(self, observations: np.ndarray, rewards: np.ndarray, active: np.ndarray) -> None:
+        """Raise ValueError for what no data set can hold, and for an episode that goes on for too long."""
+        for what, values in (("observation", observations), ("reward", rewards)):
+            within = np.abs(values.reshape(len(active), -1)) <= np.finfo(np.float32).max  # False for what is no number
+            wrong = active & ~within.all(axis=1)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise ValueError(
+                    f"{_name(self.env)}: the {what} after step {self.length[row]} of an episode is not finite in "
+                    "float32, in which data are kept: scale it in the environment, or repair it."
+                )
+        if self.longest is not None and (active & (self.length >= self.longest)).any():
+            raise ValueError(
+                f"{_name(self.env)}: an episode still runs after {self.longest} steps, and no time limit is known: end "
+                "episodes by env.kwargs.max_episode_steps=N, or allow longer ones by longest_episode=N."
+            )
 
     def _act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
         actions = None
@@ -208,6 +233,9 @@ class _Collector:
     def _finish(self, finished: np.ndarray, last: dict[str, np.ndarray]) -> None:
         for i in np.flatnonzero(finished):
             row, length = int(self.episode[i]), int(self.length[i])
+            to_go = np.cumsum(self.columns["rewards"][:length, i][::-1], dtype=np.float64)
+            if not (np.abs(to_go) <= np.finfo(np.float32).max).all():
+                raise ValueError(f"{_name(self.env)}: the rewards of an episode add up beyond float32: scale them.")
             steps = {name: column[:length, i].copy() for name, column in self.columns.items()}
             for name, values in last.items():
                 steps[name] = np.concatenate([steps[name], values[i : i + 1]])

@@ -49,7 +49,8 @@ class Flattener:
         """A new vector (O,) float32; ValueError when the observation has another size than its space."""
         parts: list[Any] = []
         self._collect(observation, parts)
-        return np.concatenate(parts, out=np.empty(self.size, np.float32), casting="unsafe")
+        with np.errstate(over="ignore"):  # a number beyond float32 is infinite
+            return np.concatenate(parts, out=np.empty(self.size, np.float32), casting="unsafe")
 
 
 def _collector(space: spaces.Space) -> Collector:

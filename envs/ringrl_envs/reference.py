@@ -14,14 +14,17 @@ SLOW_BATCH = 16  # environments stepped one after the other gain nothing from a 
 Scores = dict[str, dict[str, float | None]]
 
 
-def reference_scores(env_id: str, *, episodes: int = 256, seed: int = 0, **kwargs: Any) -> Scores:
+def reference_scores(
+    env_id: str, *, episodes: int = 256, seed: int = 0, longest: int | None = None, **kwargs: Any
+) -> Scores:
     """{"training" and "held_out": {"random": mean return, "expert": mean return or None without a controller}}.
 
     At least `episodes` episodes per number, the same number on every task of the split; the expert is the scripted
     controller at quality 1. An environment without tasks, or without held-out ones, has the same numbers in both.
 
     Raises:
-        ValueError: unknown id, or arguments that the environment does not take.
+        ValueError: unknown id, arguments that the environment does not take, or an episode of more than `longest`
+            steps.
     """
     vector_env = make_vector(env_id, batch_size(env_id, episodes), **kwargs)
     behaviours = {"random": make_controller(env_id, vector_env, kind="random"), "expert": None}
@@ -43,6 +46,7 @@ def reference_scores(env_id: str, *, episodes: int = 256, seed: int = 0, **kwarg
                     episodes_per_task=-(-episodes // len(ids)),
                     task_ids=ids,
                     seed=seed,
+                    longest=longest,
                 )
                 scores[split][name] = float(np.mean([episode.rewards.sum() for episode in collected]))
     vector_env.close()

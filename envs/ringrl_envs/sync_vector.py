@@ -1,7 +1,7 @@
 """The vectorised form of any gymnasium environment: one after the other, restarted by the caller alone."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -13,6 +13,10 @@ from ringrl_envs.task_vector_env import reset_mask, seed_list
 from ringrl_envs.tasks import TaskSplit, one_task
 
 
+class EnvironmentFault(ValueError):
+    """An environment has returned what gymnasium does not permit; the message is one line."""
+
+
 class DisabledSyncVectorEnv(SyncVectorEnv):
     """gymnasium's `SyncVectorEnv` with the same manners as `TaskVectorEnv`.
 
@@ -20,6 +24,8 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
     with reward 0 and no new end), `reset` leaves the caller's options alone, and `task_id` is dealt out to the
     sub-environments that have tasks (those whose unwrapped environment has a `task_split`); others have task 0.
     Observations must be arrays (a Box each), and infos are gathered as the parent does: both at a fraction of its time.
+    What infos hold never ends a step: values that do not go into one array are kept as objects. Rewards and ends may be
+    arrays of one number. `EnvironmentFault` is raised for what gymnasium does not permit.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]]) -> None:
@@ -51,8 +57,9 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
             if not mask[i]:
                 continue
             own_options = options if task_ids is None else {**options, "task_id": task_ids[i]}
-            self._observations[i], info = env.reset(seed=seeds[i], options=own_options or None)
-            infos = self._add_info(infos, info, i)
+            observation, info = env.reset(seed=seeds[i], options=own_options or None)
+            self._observe(i, observation)
+            infos = self._add_info(infos, info or {}, i)
         self._autoreset_envs[mask] = False
         if mask.any():
             self._add_tasks(infos, mask.copy())
@@ -61,21 +68,47 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
     def step(self, actions: Any):
         """One step of every unfinished sub-environment."""
         infos: dict[str, Any] = {}
-        observations, finished = self._observations, self._autoreset_envs.tolist()
+        finished = self._autoreset_envs.tolist()
         rewards: list[Any] = [0.0] * self.num_envs
         terminations, truncations = [False] * self.num_envs, [False] * self.num_envs
-        rows = actions if isinstance(actions, np.ndarray) else iterate(self.action_space, actions)
+        rows: Any = actions if isinstance(actions, np.ndarray) else iterate(self.action_space, actions)
+        if isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape:
+            rows = [np.asarray(action) for action in rows]  # a row of one dimension has numbers, not arrays
         for i, (env, action) in enumerate(zip(self.envs, rows, strict=True)):
             if finished[i]:
                 continue
-            observations[i], rewards[i], terminations[i], truncations[i], info = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
+            self._observe(i, observation)
+            rewards[i] = reward if type(reward) is float else self._one(reward, "reward", float)
+            terminations[i] = terminated if type(terminated) is bool else self._one(terminated, "terminated", bool)
+            truncations[i] = truncated if type(truncated) is bool else self._one(truncated, "truncated", bool)
             if info:
                 self._add_info(infos, info, i)
         if not all(finished):
             self._add_tasks(infos, ~self._autoreset_envs)
         ends = np.array(terminations, bool), np.array(truncations, bool)
         self._autoreset_envs |= ends[0] | ends[1]
-        return observations.copy(), np.array(rewards, np.float64), *ends, infos
+        return self._observations.copy(), np.array(rewards, np.float64), *ends, infos
+
+    def _observe(self, index: int, observation: Any) -> None:
+        """Keep a sub-environment's observation; a number beyond float32 becomes infinite."""
+        try:
+            with np.errstate(over="ignore"):
+                self._observations[index] = observation
+        except (TypeError, ValueError) as error:
+            raise EnvironmentFault(
+                f"{self._name} returned an observation that is none of {self.single_observation_space} ({error})."
+            ) from error
+
+    def _one(self, value: Any, what: str, kind: type) -> Any:
+        """The one number that an environment returned, also where it is in an array."""
+        try:
+            values = np.asarray(value)
+            if kind is bool and values.dtype.kind not in "biuf":
+                raise TypeError
+            return kind(values.reshape(()).item())
+        except (TypeError, ValueError):
+            raise EnvironmentFault(f"{self._name} returned {what}={value!r}, which is not one number.") from None
 
     def _task_ids(self, options: dict[str, Any]) -> list[Any] | None:
         """One id per sub-environment, or None when there is nothing to deal out; taken out of the options."""
@@ -99,17 +132,19 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
     def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
         """As the parent's, which makes a new mask for every key of every environment before it looks for one."""
         for key, value in env_info.items():
-            if isinstance(value, dict):
-                vector_infos[key] = self._add_info(vector_infos.get(key, {}), value, env_num)
+            values, mask = vector_infos.get(key), vector_infos.get(f"_{key}")
+            if not _is_mask(mask):
+                mask = np.zeros(self.num_envs, bool)
+            if isinstance(value, dict) and (values is None or isinstance(values, dict)):
+                vector_infos[key] = self._add_info(values or {}, value, env_num)
             else:
-                values = vector_infos.get(key)
-                if values is None:
-                    values = vector_infos[key] = self._column(value, key)
+                values = self._column(value, key) if values is None else values
+                if not _fits(values, value):
+                    values = _as_objects(values, mask)
                 values[env_num] = value
-            mask = vector_infos.get(f"_{key}")
-            if mask is None:
-                mask = vector_infos[f"_{key}"] = np.zeros(self.num_envs, bool)
+                vector_infos[key] = values
             mask[env_num] = True
+            vector_infos[f"_{key}"] = mask
         return vector_infos
 
     def _column(self, value: Any, key: str) -> np.ndarray:
@@ -119,3 +154,45 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
         if key != "final_obs" and isinstance(value, np.ndarray):
             return np.zeros((self.num_envs, *value.shape), value.dtype)
         return np.full(self.num_envs, None, object)
+
+
+def _is_mask(mask: Any) -> TypeGuard[np.ndarray]:
+    return isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.ndim == 1
+
+
+def _fits(values: Any, value: Any) -> bool:
+    """Whether a column has room for `value` as it is."""
+    if isinstance(values, dict):
+        return False
+    if isinstance(value, np.ndarray) and values.ndim > 1:
+        return value.shape == values.shape[1:] and np.can_cast(value.dtype, values.dtype, "safe")
+    if values.ndim > 1:
+        return False
+    kind = values.dtype.kind
+    if kind == "O":
+        return True
+    if isinstance(value, float) and kind == "f":
+        return True
+    if type(value) is int and kind == "i":
+        return -(1 << 63) <= value < 1 << 63
+    if kind == "f":
+        whole = isinstance(value, int | np.integer) and bool(abs(value) < 1 << 53)
+        return isinstance(value, np.floating) or whole
+    return isinstance(value, bool | np.number) and np.can_cast(np.asarray(value).dtype, values.dtype, "safe")
+
+
+def _as_objects(values: Any, told: np.ndarray) -> np.ndarray:
+    """The same values, an object for each environment; None for those that told nothing."""
+    objects = np.full(len(told), None, object)
+    for index in np.flatnonzero(told).tolist():
+        objects[index] = _told_by(values, index) if isinstance(values, dict) else values[index]
+    return objects
+
+
+def _told_by(values: dict[str, Any], index: int) -> dict[str, Any]:
+    """One environment's own dictionary, out of one of every environment's values."""
+    return {
+        key: _told_by(column, index) if isinstance(column, dict) else column[index]
+        for key, column in values.items()
+        if _is_mask(mask := values.get(f"_{key}")) and mask[index]
+    }

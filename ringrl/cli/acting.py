@@ -78,7 +78,7 @@ def load_agent(
         command = build(TrainCommand, metadata["config"])
         normalization = Normalization.from_json(metadata["normalization"])
         mesh = mesh if command.chain.context is Context.chain else None
-        agent = agent_of(command, spec_from_json(metadata["spec"]), mesh)
+        agent = agent_of(command, normalization.shown_spec(spec_from_json(metadata["spec"])), mesh)
         return LoadedAgent(
             command,
             agent,

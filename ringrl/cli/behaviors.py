@@ -12,7 +12,7 @@ from ringrl.config import BehaviorKind, CollectCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
-from ringrl.evaluation.rollout import check_vector_env
+from ringrl.evaluation.rollout import actions_in, check_vector_env
 from ringrl.online import ActorBehavior
 from ringrl.types import Context
 
@@ -76,6 +76,7 @@ class CheckpointBehavior:
         )
         self._policy = RecomputingPolicy(loaded.agent, loaded.parameters, loaded.normalization, config)
         self._policy.reset(environments.num_envs, seed)
+        self._space = environments.single_action_space
         self._owned = np.zeros(environments.num_envs, bool)  # where an episode of its own is running
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
@@ -84,8 +85,8 @@ class CheckpointBehavior:
         self._owned |= mask
 
     def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O)."""
-        return self._policy.act(observations, self._owned)
+        """Actions of the environment, (B, ...), for raw observations (B, O)."""
+        return actions_in(self._space, self._policy.act(observations, self._owned), self._owned)
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, mask: np.ndarray) -> None:
         """What its own actions, where `mask` is True, led to."""

@@ -21,8 +21,10 @@ from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari import minari_root
 from ringrl.errors import RingRLError
+from ringrl.evaluation.rollout import check_vector_env
 from ringrl.evaluation.summary import git_commit, write_atomically
 from ringrl.online import RewardKind, learn_online
+from ringrl.online.spaces import spaces_of
 
 DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed")
 OF_A_LEARNER = ("steps", "sac")
@@ -48,9 +50,14 @@ def run(command: CollectCommand, folder: Path) -> None:
     env, began, tally = command.env, time.perf_counter(), Tally()
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)
+        check_collectable(command, environments)
+        if longest_of(command, environments) is not None:
+            console.print(
+                f"{env.id} names no time limit: an episode of over {command.longest_episode} steps ends this."
+            )
         sink = make_sink(command, environments)
         try:
-            references = reference_scores(command)
+            references = reference_scores(command, longest_of(command, environments))
             metadata = metadata_of(command, references)
             (learn if command.learner else act)(command, environments, tasks, sink, tally, folder)
             if not tally.episodes:
@@ -103,6 +110,7 @@ def act(
                 seed=_seed_of(command.seed, first),
                 on_progress=lambda _, done, before=first: advance(before + done, total),
                 record_physics=sink.physics,
+                longest=longest_of(command, environments),
             )
             for episode in episodes:
                 sink.add(episode)
@@ -181,13 +189,29 @@ def usage(command: CollectCommand) -> str:
     )
 
 
-def reference_scores(command: CollectCommand) -> dict[str, dict[str, float | None]]:
+def check_collectable(command: CollectCommand, environments: VectorEnv) -> None:
+    """Raise RingRLError, before the first step, for an environment whose data `ringrl train` would refuse."""
+    check_vector_env(environments, None)
+    if command.learner is not None:
+        spaces_of(environments)
+
+
+def longest_of(command: CollectCommand, environments: VectorEnv) -> int | None:
+    """The most steps of an episode, where the environment itself names no limit."""
+    return None if ringrl_envs.max_episode_steps(environments) is not None else command.longest_episode
+
+
+def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, dict[str, float | None]]:
     """Returns of the random policy and of the controller at its best, per split; empty when not asked for."""
     if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no room for them
         return {}
     with environment_faults(command.env):
         return ringrl_envs.reference_scores(
-            command.env.id, episodes=command.reference_episodes, seed=command.seed, **command.env.kwargs
+            command.env.id,
+            episodes=command.reference_episodes,
+            seed=command.seed,
+            longest=longest,
+            **command.env.kwargs,
         )
 
 

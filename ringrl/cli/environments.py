@@ -12,6 +12,7 @@ import ringrl_envs
 from gymnasium.envs.registration import EnvSpec
 from ringrl_envs.recorded import has_running_statistics, is_same_environment, record_of, recordable, spec_from_record
 from ringrl_envs.registry import bare_id, find_spec, registered_spec, unbuildable_wrappers, with_arguments
+from ringrl_envs.sync_vector import EnvironmentFault
 
 from ringrl.config import EnvConfig
 from ringrl.errors import RingRLError
@@ -98,6 +99,8 @@ def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) 
         environments = ringrl_envs.make_vector(_spec_of(env), count, **kwargs)
     try:
         yield environments
+    except EnvironmentFault as error:
+        raise RingRLError(str(error)) from error
     finally:
         environments.close()
 

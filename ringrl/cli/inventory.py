@@ -42,7 +42,9 @@ def _minari_sets(root: Path) -> Iterator[Row]:
             row |= {"episodes": int(told["total_episodes"]), "steps": int(told["total_steps"])}
             spec = told.get("env_spec")
             row["environment"] = (json.loads(spec) if isinstance(spec, str) else spec or {}).get("id")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            row["fault"] = f"metadata.json cannot be read ({error.strerror})"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             row["fault"] = f"metadata.json is damaged ({type(error).__name__}: {error})"
         yield row
 

@@ -54,7 +54,7 @@ from ringrl.training.compatibility import check_compatible
 from ringrl.training.loop import TrainResult, train
 from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.state import create_state
-from ringrl.types import Chain, Context, Parameters
+from ringrl.types import Chain, Context, Normalization, Parameters
 
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
@@ -71,17 +71,21 @@ def run(command: TrainCommand, folder: Path) -> None:
     with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)
     check_alike(command, store.fingerprint)
-    normalization = fit_normalization(store, command.data.normalize_observations)
+    if resuming:  # another version might measure other scales than those that the agent learnt with
+        normalization = Normalization.from_json(checkpointer.load_metadata("last")["normalization"])
+    else:
+        normalization = fit_normalization(store, command.data.normalize_observations)
+    spec = normalization.shown_spec(store.spec)
     sampler = ChainSampler(store, command.chain, normalization)
     mesh = mesh_of(command.mesh, command.attention)
-    agent = agent_of(command, store.spec, mesh)
+    agent = agent_of(command, spec, mesh)
     if command.mesh.explain:
         return print_explanation(agent, command.training)
     if mesh is not None:
         show_compiler_flags(mesh, console)
     # Contexts shorter than a chain are not spread: there is nothing to gain.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
-    actor = agent if acting_mesh is not None else agent_of(command, store.spec)
+    actor = agent if acting_mesh is not None else agent_of(command, spec)
     acted_on = in_environment(store, command.env.id)  # of several sets, those of the environment that is acted in
     env = environment_of(command.env, acted_on.metadata, warn=console.print)
     if main or acting_mesh is not None:
@@ -173,7 +177,7 @@ def run(command: TrainCommand, folder: Path) -> None:
         )
         write_results(summary, found, folder)
         if whole is not None:
-            policy = make_policy(agent_of(command, store.spec), whole, normalization, acting)
+            policy = make_policy(agent_of(command, spec), whole, normalization, acting)
             video = write_video(policy, env, command.evaluation, trials, folder)
             logger.video("trials", video.frames, result.steps, video.fps)
             console.print(f"video: {video.path}")

@@ -67,6 +67,7 @@ class CollectCommand:
     split: Split = Split.training
     episodes_per_task: int = 100
     num_environments: int = 64  # at once
+    longest_episode: int = 10_000  # steps; a longer one of an environment without a time limit ends the command
     format: StorageFormat = StorageFormat.hdf5  # arrow: a folder an episode
     steps: int = 20_000  # behavior=sac or rnd: how long it learns; the episodes it meets meanwhile are the set
     sac: SacConfig = dataclasses.field(default_factory=SacConfig)
@@ -81,6 +82,8 @@ class CollectCommand:
             raise RingRLError("env.id is needed: choose env=NAME, or give env.id=ENVIRONMENT_ID.")
         if self.episodes_per_task < 1 or self.num_environments < 1:
             raise RingRLError("episodes_per_task and num_environments must be at least 1.")
+        if self.longest_episode < 1:
+            raise RingRLError(f"longest_episode={self.longest_episode} must be at least 1 step.")
         if not any(behavior.weight > 0 for behavior in self.behavior.values()):
             raise RingRLError("behavior names no policy with a positive weight: choose behavior=graded, for one.")
         learners = [name for name, behavior in self.behavior.items() if behavior.kind.learns and behavior.weight > 0]

@@ -15,7 +15,7 @@ from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 from ringrl.types import Chain, Normalization
 
-RETURN_TOLERANCE = 1e-6  # of max(1, |R*|): a return this close below the target return R* has reached it
+RETURN_TOLERANCE = 1e-6  # of return_scale, or |R*|: a return this close below the target return R* has reached it
 
 
 class ChainSampler:
@@ -112,7 +112,8 @@ class ChainSampler:
         starts = ends - lengths
         visible_from = np.broadcast_to(chain_starts, ends.shape) if config.context is Context.chain else starts
         targets = np.broadcast_to(returns.max(axis=1, keepdims=True), returns.shape) if config.relabel else returns
-        reached = returns >= targets - RETURN_TOLERANCE * np.maximum(1.0, np.abs(targets))
+        size = np.maximum(self.normalization.return_scale, np.abs(targets))
+        reached = returns >= targets - RETURN_TOLERANCE * size
         numbers = np.broadcast_to(np.arange(episodes.shape[1], dtype=np.int32), episodes.shape)
         supervised = numbers == numbers[0, -1] if config.supervise is Supervise.last else np.ones_like(numbers)
         return Trajectories(

@@ -23,7 +23,7 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, DataSpec
 
 CHUNK_STEPS = 1 << 16  # read at a time, or one episode
-TOLERANCE = 1e-6  # of max(1, |sum|): how far a recorded sum of rewards may be from the sum itself
+TOLERANCE = 1e-6  # of the sum, or the episode's largest reward: how far a recorded sum may be from the sum itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +217,12 @@ def _sum_faults(chunk: dict[str, np.ndarray], returns: np.ndarray, lengths: np.n
     sums, first = sum_to_go(chunk["rewards"], lengths), np.cumsum(lengths) - lengths
     recorded = np.full(len(sums), np.nan)
     recorded[first] = returns
+    largest = np.repeat(np.maximum.reduceat(np.abs(chunk["rewards"]).astype(np.float64), first), lengths)
+    tolerance = TOLERANCE * np.maximum(np.abs(sums), largest) + np.finfo(np.float32).smallest_subnormal
 
     def differ(values: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return ~(np.abs(values - sums) <= TOLERANCE * np.maximum(1.0, np.abs(sums))) & np.isfinite(sums)
+            return ~(np.abs(values - sums) <= tolerance) & np.isfinite(sums)
 
     wrong_returns = np.zeros(len(sums), bool)
     wrong_returns[first] = differ(recorded)[first]

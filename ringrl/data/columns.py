@@ -15,7 +15,16 @@ from ringrl.errors import RingRLError
 
 _FORMAT = np.lib.format
 
-REMEDY = "Delete the folder, and import it again (a Minari set's comes back by itself)."
+REMEDY = "Move the folder away, and import it again (a Minari set's comes back by itself)."
+
+
+class Unreadable(RingRLError):
+    """The system does not let a file be read: nothing is known of what is in it."""
+
+
+def unreadable(path: Path, error: OSError) -> Unreadable:
+    """The one line that a user sees when reading `path` fails."""
+    return Unreadable(f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk.")
 
 
 def disk_error(path: Path, error: OSError) -> RingRLError:
@@ -101,10 +110,17 @@ class ColumnWriter:
 class MappedColumn:
     """A `.npy` file seen as a read-only array; `release` gives its resident pages back to the system.
 
-    Raises `RingRLError` when the file is missing, is not the column expected, or is shorter than it says.
+    Raises `RingRLError` when the file is missing, is not the column expected, or is shorter than it says, and
+    `Unreadable` where the system does not let it be read.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        try:
+            self._open(path, np.dtype(dtype), shape)
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def _open(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         remedy = f"The store at {path.parent} is damaged. {REMEDY}"
         if not path.is_file():
             raise RingRLError(f"{path}: this column is missing. {remedy}")
@@ -119,11 +135,11 @@ class MappedColumn:
             except ValueError as error:
                 raise RingRLError(f"{path}: not a column of numbers ({error}). {remedy}") from error
             offset = file.tell()
-            expected = offset + int(np.prod(shape)) * np.dtype(dtype).itemsize
+            expected = offset + int(np.prod(shape)) * dtype.itemsize
             if found_shape != shape or found_dtype != dtype or path.stat().st_size != expected:
                 raise RingRLError(
                     f"{path}: holds {found_shape} {found_dtype} in {path.stat().st_size} bytes where metadata.json "
-                    f"says {shape} {np.dtype(dtype)} in {expected}. {remedy}"
+                    f"says {shape} {dtype} in {expected}. {remedy}"
                 )
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.array = np.frombuffer(self._map, dtype, offset=offset).reshape(shape)

@@ -2,11 +2,11 @@
 
 import difflib
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
+from ringrl.data.columns import Unreadable
 from ringrl.data.config import DataConfig, Source
 from ringrl.data.joined import join_stores
 from ringrl.data.sources.minari import Progress, build_from_minari, find_minari_set, minari_key, minari_root
@@ -82,14 +82,16 @@ def _open(config: DataConfig, name: str, root: Path, progress: Progress | None) 
 
 
 def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | None) -> EpisodeStore:
+    damaged = False
     if path.exists():
         try:
             return EpisodeStore.open(path)
+        except Unreadable:
+            raise
         except RingRLError:
-            # The cache is ours, and everything in it can be built again.
-            shutil.rmtree(path)
+            damaged = True  # the new one takes its place when it is whole
     try:
-        return build_from_minari(name, folder, path, progress)
+        return build_from_minari(name, folder, path, progress, overwrite=damaged)
     except RingRLError:
         if not path.is_dir():
             raise

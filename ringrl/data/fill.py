@@ -83,10 +83,9 @@ class StepFiller:
         numbers = trajectories.numbers[which]
         # R* minus what was earned before the step; the own return minus that is the store's return to go.
         return_to_go = trajectories.above_own[which] + store.returns_to_go[steps]
-        reward_scale = np.float32(scale.reward_scale)
         put("observations", scale.observations(store.observations.take(steps, axis=0)))
-        put("actions", store.actions.take(steps, axis=0))
-        put("rewards", store.rewards[steps] / reward_scale)
+        put("actions", scale.actions(store.actions.take(steps, axis=0)))
+        put("rewards", scale.rewards(store.rewards[steps]))
         put("return_to_go", return_to_go / scale.return_scale)
         put("completion", timesteps == trajectories.completed[which])
         put("timesteps", timesteps)
@@ -113,8 +112,8 @@ class StepFiller:
             packed[hidden] = 0
             put(f"previous_{name}", packed)
 
-        put_previous("actions", store.actions.take(steps, axis=0))
-        put_previous("rewards", store.rewards[steps] / reward_scale)
+        put_previous("actions", scale.actions(store.actions.take(steps, axis=0)))
+        put_previous("rewards", scale.rewards(store.rewards[steps]))
         put_previous("completion", timesteps == trajectories.completed[which])
         put_previous("mask", np.ones(len(steps), bool))
 

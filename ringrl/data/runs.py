@@ -7,7 +7,7 @@ same bits as `ringrl.data.fill.StepFiller`, at nearly the speed of a copy.
 import numpy as np
 
 from ringrl.data.fill import Arrays, StepFiller, Trajectories, empty_arrays
-from ringrl.types import Chain, Context
+from ringrl.types import Chain, Context, limited
 
 WORTHWHILE_STEPS = 200  # mean length from which copying runs is faster than gathering steps
 TILE_NUMBERS = 1 << 15  # of observations scaled at a time: with their scales they stay in a core's cache
@@ -28,7 +28,6 @@ class RunFiller:
         self._mean, self._std = (
             np.tile(values, (self._piece, 1)) for values in (scale.observation_mean, scale.observation_std)
         )
-        self._reward_scale = np.float32(scale.reward_scale)
         self._count = np.arange(self._piece, dtype=np.int32)
 
     def chains(self, trajectories: Trajectories, places: np.ndarray) -> Chain | None:
@@ -125,10 +124,12 @@ class RunFiller:
         """What the store has of the steps `rows`, scaled."""
         store, scale, size = self._store, self._filler.normalization, rows.stop - rows.start
         observations = chain["observations"][to]
-        np.subtract(store.observations[rows], self._mean[:size], out=observations)
-        np.divide(observations, self._std[:size], out=observations)
-        chain["actions"][to] = store.actions[rows]
-        np.divide(store.rewards[rows], self._reward_scale, out=chain["rewards"][to])
+        with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
+            np.subtract(store.observations[rows], self._mean[:size], out=observations)
+            np.divide(observations, self._std[:size], out=observations)
+        limited(observations, scale.observation_limit)
+        chain["actions"][to] = scale.actions(store.actions[rows])
+        chain["rewards"][to] = scale.rewards(store.rewards[rows])
         return_to_go = np.add(store.returns_to_go[rows], above_own)
         return_to_go /= scale.return_scale
         chain["return_to_go"][to] = return_to_go

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn
+from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -177,15 +177,18 @@ def spec_to_json(spec: DataSpec) -> dict[str, Any]:
     """Plain numbers, strings and lists."""
     values = dataclasses.asdict(spec)
     values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
+    if not spec.action.start:  # as it was before there was a start: fingerprints are made of this
+        del values["action"]["start"]
     return values
 
 
 def spec_from_json(values: dict[str, Any]) -> DataSpec:
     """The inverse of `spec_to_json`."""
     action = values["action"]
+    low, high = tuple(action["low"]), tuple(action["high"])
     return DataSpec(
         observation_size=values["observation_size"],
-        action=ActionSpec(ActionKind(action["kind"]), action["size"], tuple(action["low"]), tuple(action["high"])),
+        action=ActionSpec(ActionKind(action["kind"]), action["size"], low, high, action.get("start", 0)),
         max_episode_steps=values["max_episode_steps"],
     )
 
@@ -243,13 +246,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text())
     except OSError as error:
-        raise RingRLError(f"{file}: cannot be read ({error.strerror}).") from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":
         raise RingRLError(f"{file}: not an EpisodeStore; a Minari set is opened with data.source=minari.")
     if metadata.get("version") != VERSION:
         raise RingRLError(
-            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. {REMEDY}"
+            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. Use the RingRL "
+            "that made it, or import the set again under another name."
         )
     return metadata

@@ -144,6 +144,15 @@ class EpisodeStoreWriter:
         finally:
             self._wait()
 
+    def set_tasks(self, task_ids: Sequence[int], names: Sequence[str] | None = None) -> None:
+        """Replace the tasks of the episodes appended so far, one each; with `names`, tasks are numbers of these."""
+        if len(task_ids) != len(self._episodes["task_ids"]):
+            raise ValueError(f"{len(task_ids)} tasks for {len(self._episodes['task_ids'])} episodes")
+        self._check_tasks(task_ids, [""] * len(task_ids), len(self._episodes["lengths"]))
+        self._episodes["task_ids"] = list(task_ids)
+        if names is not None:
+            self.metadata["task_names"] = list(names)
+
     def finish(self) -> EpisodeStore:
         """Move the store into place and open it; raises `RingRLError` when no episode was appended."""
         if not self._episodes["lengths"]:
@@ -162,7 +171,7 @@ class EpisodeStoreWriter:
                 self._build.remove()
                 if read_metadata(self.path).get("fingerprint") != fingerprint:
                     raise RingRLError(
-                        f"{self.path}: another store appeared meanwhile. Give another name, or delete that one."
+                        f"{self.path}: another store appeared meanwhile. Give another name, or overwrite=true."
                     ) from error
         return EpisodeStore.open(self.path)
 
@@ -187,13 +196,15 @@ class EpisodeStoreWriter:
         if not self._overwrite:
             if finished:
                 return
-            raise RingRLError(f"{self.path}: already exists. Delete it, or write the store to another folder.")
+            raise RingRLError(
+                f"{self.path}: already exists. Give another name, or replace that store by overwrite=true."
+            )
         known = {"metadata.json", LOCK_FILE, *(f"{name}.npy" for name in (*STEP_COLUMNS, *EPISODE_DTYPES))}
         found = sorted({entry.name for entry in self.path.iterdir()} - known) if self.path.is_dir() else [""]
         if found or self.path.is_symlink():
             raise RingRLError(
                 f"{self.path}: not a store alone ({found[0] or 'no folder'} is there), so it is not overwritten. "
-                "Delete it, or write the store to another folder."
+                "Give another name, or move that folder away."
             )
 
     def _name(self, index: int, names: Sequence[str]) -> str:
@@ -246,9 +257,7 @@ class EpisodeStoreWriter:
         if not np.isfinite(column).all():
             index = int(np.searchsorted(starts, np.argmin(np.isfinite(column)), side="right")) - 1
             raise RingRLError(f"{self._name(index, names)}: rewards add up beyond the range of float32; scale them.")
-        for index, task_id in enumerate(task_ids):
-            if not 0 <= task_id < 1 << 31:
-                raise RingRLError(f"{self._name(index, names)}: task_id={task_id} is not in 0..2147483647.")
+        self._check_tasks(task_ids, names)
         actions = self._rules.stored(actions)
         if not self._rules.bounded:
             low, high = column_range(actions)
@@ -267,6 +276,12 @@ class EpisodeStoreWriter:
         told["task_ids"] += task_ids
         told["policy_ids"] += [self._policies.setdefault(policy, len(self._policies)) for policy in policies]
         told["terminated"] += terminated
+
+    def _check_tasks(self, task_ids: Sequence[int], names: Sequence[str], before: int = 0) -> None:
+        """Raise RingRLError for a task that has no room in its column; the first is `before` episodes back."""
+        for index, task_id in enumerate(task_ids):
+            if not 0 <= task_id < 1 << 31:
+                raise RingRLError(f"{self._name(index - before, names)}: task_id={task_id} is not in 0..2147483647.")
 
     def _wait(self) -> None:
         """Until the threads have hashed and written what they were given; their fault is raised as the disk's."""

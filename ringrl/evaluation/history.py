@@ -84,15 +84,18 @@ class History:
         self.lengths[rows] += 1
 
     def finish_step(self, actions: np.ndarray, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """Completes the newest step of the active rows: what was done, earned, and whether the trial ended there."""
+        """Completes the newest step of the active rows: what was done, earned, and whether the trial ended there.
+
+        Actions (B, A) or (B,) are those that the agent chose, in its own scale; rewards (B,) are raw.
+        """
         rows = np.flatnonzero(active)
         at = self.lengths[rows] - 1
         self.actions[rows, at] = actions[rows]
-        self.rewards[rows, at] = rewards[rows] / self.normalization.reward_scale
+        self.rewards[rows, at] = self.normalization.rewards(rewards[rows])
         self.returns[rows] += rewards[rows]
         self.timestep[rows] += 1
         ended = rows[finished[rows]]
-        tolerance = 1e-6 * max(1.0, abs(self.target_return))
+        tolerance = 1e-6 * max(self.normalization.return_scale, abs(self.target_return))
         reached = self.returns[ended] >= self.target_return - tolerance
         self.completion[ended, self.lengths[ended] - 1] = reached
         self.returns[ended] = 0.0

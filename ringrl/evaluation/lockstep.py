@@ -9,9 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.rollout import SUCCESS_KEYS
-
-INFO_KEYS = tuple(name for key in SUCCESS_KEYS for name in (key, f"_{key}"))  # gymnasium: `_key` says who told `key`
+from ringrl.evaluation.rollout import SUCCESS_KEYS, read_success
 
 
 def in_lockstep(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
@@ -34,17 +32,16 @@ class Lockstep(gymnasium.vector.VectorWrapper):
     def step(self, actions: Any):
         """As of the environments; every process calls it, with the same actions."""
         observations, rewards, terminated, truncated, infos = _in_all(lambda: self.env.step(actions))
-        told = np.array([name in infos for name in INFO_KEYS])
-        flags = np.stack([np.asarray(infos.get(name, np.zeros(self.num_envs)), bool) for name in INFO_KEYS])
+        success = read_success(infos, self.num_envs)
         *answers, told, flags = _from_first_process(
             np.asarray(observations),
             np.asarray(rewards, np.float64),
             np.asarray(terminated, bool),
             np.asarray(truncated, bool),
-            told,
-            flags,
+            np.array([success is not None]),
+            np.zeros(self.num_envs, bool) if success is None else success,
         )
-        return *answers, {name: flags[index] for index, name in enumerate(INFO_KEYS) if told[index]}
+        return *answers, {SUCCESS_KEYS[0]: flags} if told[0] else {}
 
 
 def _in_all(act: Callable[[], Any]) -> Any:

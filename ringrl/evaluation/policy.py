@@ -85,7 +85,7 @@ class HistoryPolicy(abc.ABC):
         self.actions = np.asarray(
             _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, self._calls)
         )
-        return self.actions
+        return self.normalization.environment_actions(self.actions)
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
         """What the last actions earned (B,), and where they ended a trial (B,)."""

@@ -108,7 +108,7 @@ def rollout(
         steps[active] += 1
         _check_finite("reward", rewards, active, trial, steps)
         sums[active] += rewards[active]
-        told = _read_success(infos, count)
+        told = read_success(infos, count)
         if told is not None:
             success_known = True
             succeeded |= told & active
@@ -195,14 +195,21 @@ def _legal_actions(
     """Actions in the environment's own shape and dtype, within its bounds; idle environments get a quiet one."""
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
-    space = vector_env.single_action_space
+    return actions_in(vector_env.single_action_space, actions, active)
+
+
+def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """An agent's actions (B, A) or (B,) as a Box or Discrete space takes them: in its shape, dtype and bounds.
+
+    Discrete actions begin at the space's start, whole numbers of a Box are the nearest. Those not active get 0.
+    """
     if isinstance(space, gymnasium.spaces.Discrete):
-        quiet = np.full(active.shape, space.start, space.dtype)
-        return np.where(active, actions.reshape(active.shape), quiet).astype(space.dtype)
+        return (np.where(active, actions.reshape(active.shape), 0) + space.start).astype(space.dtype)
     assert isinstance(space, gymnasium.spaces.Box)
-    actions = actions.reshape(active.shape + space.shape)
-    rows = active.reshape(active.shape + (1,) * len(space.shape))
-    return np.clip(np.where(rows, actions, 0.0), space.low, space.high).astype(space.dtype)
+    rows = np.where(active[:, None], actions.reshape(len(active), -1), 0.0).reshape(len(active), *space.shape)
+    if np.issubdtype(space.dtype, np.integer):
+        rows = np.rint(rows)
+    return np.clip(rows, space.low, space.high).astype(space.dtype)
 
 
 def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:
@@ -215,13 +222,28 @@ def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.n
         )
 
 
-def _read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
-    """(B,) bool of this step's successes, or None where `info` says nothing of success."""
+def read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
+    """(B,) bool of this step's successes, or None where `info` says nothing of success.
+
+    Only an environment that tells one number, itself or in an array, tells anything.
+    """
     for key in SUCCESS_KEYS:
         if key in infos:
-            told = np.asarray(infos.get(f"_{key}", np.ones(count, bool)), bool)
-            return told & np.asarray(infos[key]).astype(bool)
+            told, values = np.asarray(infos.get(f"_{key}", np.ones(count, bool)), bool), infos[key]
+            if isinstance(values, np.ndarray) and values.shape == (count,) and values.dtype.kind in "biuf":
+                return told & (np.nan_to_num(values) != 0)
+            known = [_flag(values[row]) if told[row] and not isinstance(values, dict) else None for row in range(count)]
+            return np.array([flag is True for flag in known]) if known.count(None) < count else None
     return None
+
+
+def _flag(value: Any) -> bool | None:
+    """Whether one number is not 0; None for anything else."""
+    try:
+        number = float(np.asarray(value).reshape(()).item())
+    except (TypeError, ValueError):
+        return None
+    return None if isinstance(value, str | bytes) or number != number else number != 0
 
 
 def _name(vector_env: gymnasium.vector.VectorEnv) -> str:

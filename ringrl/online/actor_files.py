@@ -55,6 +55,12 @@ def load_actor(path: str | Path) -> Actor:
         return _actor(_arrays(Path(path)))
     except FileNotFoundError:
         raise RingRLError(f"{path}: no such file: give an actor that ringrl saved (actor_*.npz).") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise RingRLError(f"{path}: cannot be read now ({error.strerror}). See to the file's rights.") from None
+        raise RingRLError(f"{path} is not a whole actor file ({error}): give one that ringrl saved.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged archive raises almost anything
         fault = (str(error) or type(error).__name__).splitlines()[0]
         raise RingRLError(f"{path} is not a whole actor file ({fault}): give one that ringrl saved.") from None

@@ -139,9 +139,11 @@ class _Episodes:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Next observations (B, O), rewards, terminated and truncated (B,); the episodes that ended are handed over."""
         observations, rewards, terminated, truncated, _ = self._env.step(actions)
-        if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
+        if not all((np.abs(values) <= np.finfo(np.float32).max).all() for values in (observations, rewards)):
             name = environment_name(self._env)
-            raise RingRLError(f"{name}: an observation or reward is not finite, so nothing can be learnt from it.")
+            raise RingRLError(
+                f"{name}: an observation or reward is not finite in float32, so nothing can be learnt from it."
+            )
         for episode in self._recorder.step(actions, observations, rewards, terminated, truncated, uniform=uniform):
             on_episode(episode)
         return observations, rewards, terminated, truncated

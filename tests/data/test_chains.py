@@ -32,7 +32,7 @@ def slow_chain(store: EpisodeStore, config: ChainConfig, scale: Normalization, e
         to_go = target
         for t in range(length):
             reward = store.rewards[begin + t]
-            done = t == length - 1 and store.returns[episode] >= target - 1e-6 * max(1, abs(target))
+            done = t == length - 1 and store.returns[episode] >= target - 1e-6 * max(scale.return_scale, abs(target))
             if first <= t < first + (config.window_steps or length):
                 position = len(rows)
                 segment = {Context.chain: 0, Context.trial: trajectory, Context.step: position}[config.context]
@@ -42,7 +42,7 @@ def slow_chain(store: EpisodeStore, config: ChainConfig, scale: Normalization, e
                     {
                         "observations": (store.observations[begin + t] - scale.observation_mean)
                         / scale.observation_std,
-                        "actions": store.actions[begin + t],
+                        "actions": scaled_action(store.actions[begin + t], scale),
                         "rewards": reward / scale.reward_scale,
                         "return_to_go": to_go / scale.return_scale,
                         "completion": float(done),
@@ -63,6 +63,12 @@ def slow_chain(store: EpisodeStore, config: ChainConfig, scale: Normalization, e
         rows.append(padding | {"positions": position, "segment_ids": -1})
     assert len(rows) == steps
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def scaled_action(action: np.ndarray, scale: Normalization) -> np.ndarray:
+    if scale.action_center is None:
+        return action
+    return (action - scale.action_center) / scale.action_half
 
 
 def assert_equals_slow(chain: Chain, slow: list[dict]) -> None:

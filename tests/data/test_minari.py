@@ -19,6 +19,7 @@ from ringrl.data import minari_writer as writer_module
 from ringrl.data.config import DataConfig, Source
 from ringrl.data.sources.minari import build_from_minari
 from ringrl.errors import RingRLError
+from ringrl.types import ActionKind, ActionSpec
 
 NAME = "ringrl/test-v0"
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -346,26 +347,63 @@ def _gap(table):
         ("hdf5", _metadata(total_episodes=4), "counts 4 episodes, its files hold 5"),
         ("arrow", _metadata(total_episodes="many"), "invalid literal"),
         ("arrow", _metadata(data_format=None), "metadata.json lacks 'data_format'"),
-        ("arrow", _metadata(data_format="zarr"), "zarr"),
         ("arrow", _metadata(observation_space=None), "metadata.json lacks 'observation_space'"),
         ("arrow", _metadata(env_spec="{"), "JSONDecodeError"),
-        ("hdf5", _column("rewards", None), "episode 3: ValueError: there is no rewards"),
-        ("hdf5", _column("rewards", ["much"] * 4), "episode 3: ValueError: rewards hold object values, not numbers"),
+        ("hdf5", _column("rewards", None), "episode 3: Contradiction: there is no rewards"),
         ("hdf5", _column("actions", np.zeros((2, 2))), "episode 3: .*5 observations, 2 actions and 4 rewards"),
         ("hdf5", _column("actions", np.zeros((4, 3))), r"episode 3: .*actions have shape \(4, 3\), expected 2 numbers"),
         ("hdf5", _column("observations", np.zeros((5, 2))), r"episode 3: .*have shape \(5, 2\), expected \(steps, 3\)"),
-        ("hdf5", _no_steps, "episode 3: ValueError: it has no steps"),
         ("arrow", _no_arrow, "episode 3: ArrowInvalid"),
         ("arrow", _broken_episode_metadata, "episode 3: JSONDecodeError"),
         ("arrow", _table(lambda table: table.drop_columns("actions")), "episode 3: .*there is no column 'actions'"),
         ("arrow", _table(lambda table: pa.table({"word": ["foreign"] * 5})), "episode 3: .*no column 'observations'"),
-        ("arrow", _table(lambda table: table.slice(0, 3)), "episode 3: ValueError: 3 rows for 4 steps"),
-        ("arrow", _table(_gap), "episode 3: ValueError: rewards have gaps"),
+        ("arrow", _table(lambda table: table.slice(0, 3)), "episode 3: Contradiction: 3 rows for 4 steps"),
+        ("arrow", _table(_gap), "episode 3: Contradiction: rewards have gaps"),
     ],
 )
 def test_a_damaged_set_gives_one_line(tmp_path, data_format, damage, what):
     damage(write(tmp_path, data_format=data_format) / "data")
-    _fails(tmp_path, rf"{NAME} in .* is damaged or half-downloaded \(.*{what}.*\): delete that folder")
+    _fails(tmp_path, rf"{NAME} in .* is damaged or half-downloaded \(.*{what}.*\): move that folder away")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (_metadata(data_format="zarr"), "zarr"),
+        (_column("rewards", ["much"] * 4), "episode 3: ValueError: rewards hold object values, not numbers"),
+        (_no_steps, "episode 3: ValueError: it has no steps"),
+    ],
+)
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path, damage, what):
+    damage(write(tmp_path, data_format="hdf5") / "data")
+    _fails(tmp_path, rf"{NAME} in .* cannot be read \(.*{what}.*\); nothing shows that it is damaged, so keep it")
+
+
+def test_a_file_that_another_process_holds_is_not_called_damaged(tmp_path, monkeypatch):
+    write(tmp_path, data_format="hdf5")
+
+    def held(*arguments, **options):
+        raise BlockingIOError(11, "Unable to synchronously open file (unable to lock file, errno = 11)")
+
+    monkeypatch.setattr(h5py, "File", held)
+    _fails(tmp_path, rf"{NAME} in .* cannot be read now \(BlockingIOError: .*unable to lock file")
+
+
+def test_a_store_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch):
+    write(tmp_path)
+    store = open_set(tmp_path)
+    opened = type(store.path).open
+
+    def refused(path, *arguments, **options):
+        if path.name == "rewards.npy":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.path), "open", refused)
+        with pytest.raises(RingRLError, match=r"rewards\.npy: cannot be read now \(Permission denied\)"):
+            open_set(tmp_path)
+    assert open_set(tmp_path).fingerprint == store.fingerprint
 
 
 def test_a_set_of_another_minari_gives_one_line(tmp_path):
@@ -400,10 +438,31 @@ def test_spaces_that_are_not_supported(tmp_path):
     samples = {"observations": ["ab", "cd"], "actions": np.zeros((1, 2), np.float32), "rewards": np.zeros(1)}
     write(tmp_path, [CollectedEpisode(**samples, terminated=True)], observation_space=text)
     _fails(tmp_path, "Text observations are not supported")
-    samples = {"observations": np.zeros((2, 3), np.float32), "actions": np.ones(1, int), "rewards": np.zeros(1)}
+    samples = {"observations": np.zeros((2, 3), np.float32), "actions": np.ones((1, 2), int), "rewards": np.zeros(1)}
     episodes = [CollectedEpisode(**samples, terminated=True)]
-    write(tmp_path, episodes, action_space=spaces.Discrete(3, start=1), overwrite=True)
-    _fails(tmp_path, "discrete actions start at 1")
+    write(tmp_path, episodes, action_space=spaces.MultiDiscrete([2, 3]), overwrite=True)
+    _fails(tmp_path, r"MultiDiscrete\(\[2 3\]\) actions are not supported")
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "hdf5"])
+@pytest.mark.parametrize(
+    ("space", "spec", "stored"),
+    [
+        (spaces.Discrete(3, start=5), ActionSpec(ActionKind.discrete, 3, start=5), [2, 0]),
+        (spaces.Discrete(3, start=-1), ActionSpec(ActionKind.discrete, 3, start=-1), [2, 0]),
+        (spaces.Box(0, 9, (2,), np.int64), ActionSpec(ActionKind.continuous, 2, (0, 0), (9, 9)), [[9, 0], [4, 7]]),
+        (spaces.Box(0, 255, (1,), np.uint8), ActionSpec(ActionKind.continuous, 1, (0,), (255,)), [[200], [3]]),
+        (spaces.Box(-2, 2, (), np.float64), ActionSpec(ActionKind.continuous, 1, (-2,), (2,)), [[0.5], [2]]),
+    ],
+    ids=["from 5", "from -1", "integers", "bytes", "one number"],
+)
+def test_actions_that_begin_elsewhere_or_are_whole_numbers(tmp_path, data_format, space, spec, stored):
+    actions = np.asarray(stored, space.dtype).reshape(2, *space.shape) + getattr(space, "start", 0)
+    samples = {"observations": np.zeros((3, 3), np.float32), "actions": actions, "rewards": np.zeros(2)}
+    write(tmp_path, [CollectedEpisode(**samples, terminated=True)], action_space=space, data_format=data_format)
+    store = open_set(tmp_path)
+    assert store.spec.action == spec
+    np.testing.assert_array_equal(store.actions, stored)
 
 
 def test_an_existing_set_is_kept_unless_told_otherwise(tmp_path, root):
@@ -469,9 +528,9 @@ def test_a_set_that_another_process_builds_meanwhile_is_opened(tmp_path, monkeyp
     write(tmp_path)
     build = datasets.build_from_minari
 
-    def beaten(*arguments):
-        build(*arguments)
-        return build(*arguments)  # the place is taken
+    def beaten(*arguments, **options):
+        build(*arguments, **options)
+        return build(*arguments, **options)  # the place is taken
 
     monkeypatch.setattr(datasets, "build_from_minari", beaten)
     assert open_set(tmp_path).num_episodes > 0

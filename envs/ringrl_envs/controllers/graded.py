@@ -34,18 +34,35 @@ class Expert(Protocol):
 
 
 def random_actions(space: spaces.Space, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` uniform actions: (count,) int64 for Discrete, (count, A) for Box; sides without a bound count as 1.
+    """`count` random actions: (count,) int64 for Discrete, (count, ...) for Box.
+
+    Distributed as gymnasium samples them: uniform between two bounds (whole numbers with both), at an exponential
+    distance from a single one, normal where there is none.
 
     Raises:
         ValueError: another kind of space.
     """
     if isinstance(space, spaces.Discrete):
         return int(space.start) + rng.integers(int(space.n), size=count)
-    if isinstance(space, spaces.Box):
-        low = np.where(np.isfinite(space.low), space.low, -1.0)
-        high = np.where(np.isfinite(space.high), space.high, 1.0)
-        return rng.uniform(low, high, (count, *space.shape)).astype(space.dtype)
-    raise ValueError(f"no random actions for {space}: only Box and Discrete action spaces are supported.")
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"no random actions for {space}: only Box and Discrete action spaces are supported.")
+    shape = (count, *space.shape)
+    if np.issubdtype(space.dtype, np.integer):
+        return rng.integers(space.low, space.high, shape, space.dtype, endpoint=True)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    below, above = np.isfinite(low), np.isfinite(high)
+    if (below & above).all():
+        with np.errstate(over="ignore"):
+            wide = not np.isfinite(high - low).all()
+        if not wide:
+            return rng.uniform(low, high, shape).astype(space.dtype)
+        share = rng.uniform(size=shape)
+        return ((1.0 - share) * low + share * high).astype(space.dtype)
+    low, high = np.where(below, low, 0.0), np.where(above, high, 0.0)
+    share, away, anywhere = rng.uniform(size=shape), rng.exponential(size=shape), rng.standard_normal(shape)
+    between = (1.0 - share) * low + share * high
+    one_sided = np.where(below, low + away, np.where(above, high - away, anywhere))
+    return np.clip(np.where(below & above, between, one_sided), space.low, space.high).astype(space.dtype)
 
 
 class RandomController:

@@ -16,9 +16,10 @@ SIGMA = 0.3
 class OrnsteinUhlenbeckController:
     """x <- (1 - theta) x + sigma n with n normal, per dimension; the action is x clipped to [-1, 1], then scaled.
 
-    [-1, 1] becomes the action space's bounds; sides without a bound count as 1 (-1 below). x starts every episode
-    from its stationary distribution, normal with a standard deviation of sigma / sqrt(1 - (1 - theta)^2), 0.57 by
-    default, so that first actions vary as much as later ones. x is remembered over about 1 / theta steps.
+    [-1, 1] becomes the action space's bounds; a side without one counts as 2 from the other, or as -1 and 1. x starts
+    every episode from its stationary distribution, normal with a standard deviation of sigma / sqrt(1 - (1 -
+    theta)^2), 0.57 by default, so that first actions vary as much as later ones. x is remembered over about 1 / theta
+    steps.
     """
 
     def __init__(
@@ -30,9 +31,13 @@ class OrnsteinUhlenbeckController:
             raise ValueError(f"theta={theta} is not above 0 and at most 1 (white noise).")
         if not (np.isfinite(sigma) and sigma > 0.0):
             raise ValueError(f"sigma={sigma} is not a positive number.")
-        low = np.where(np.isfinite(action_space.low), action_space.low, -1.0)
-        high = np.where(np.isfinite(action_space.high), action_space.high, 1.0)
-        self.middle, self.half = (low + high) / 2, (high - low) / 2
+        low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
+        below, above = np.isfinite(low), np.isfinite(high)
+        low, high = (
+            np.where(below, low, np.where(above, high - 2.0, -1.0)),
+            np.where(above, high, np.where(below, low + 2.0, 1.0)),
+        )
+        self.middle, self.half = low / 2 + high / 2, high / 2 - low / 2
         self.low, self.high = low.astype(action_space.dtype), high.astype(action_space.dtype)
         self.theta, self.sigma = theta, sigma
         self.state = np.zeros((num_envs, *action_space.shape))

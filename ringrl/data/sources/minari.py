@@ -23,6 +23,7 @@ from ringrl.types import ActionKind, ActionSpec
 Progress = Callable[[int, int], None]  # (done, total)
 BATCH_BYTES = 8 << 20  # of observations read before they are written
 STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
+READER = b"2"  # changes where a set's store would be another than a version before made of it
 _KEPT_METADATA = ("ref_min_score", "ref_max_score", "reference_scores", "dataset_id", "algorithm_name", "description")
 
 
@@ -121,7 +122,7 @@ def _download(name: str, root: Path) -> None:
 def minari_key(folder: Path) -> str:
     """A short key that changes with the set: of its metadata and of the sizes and times of its largest parts."""
     metadata = folder / "metadata.json"
-    key = hashlib.blake2b(metadata.read_bytes(), digest_size=5)
+    key = hashlib.blake2b(READER + metadata.read_bytes(), digest_size=5)
     for file in (metadata, folder / "main_data.hdf5", folder / "0"):
         if file.exists():
             status = file.stat()
@@ -135,10 +136,12 @@ def build_from_minari(
     """Read the Minari set in `folder` once and write it as a store in `store_path`.
 
     Observations of Box, Discrete and nested Dict or Tuple spaces are flattened in the order of `sources.spaces`. The
-    task of an episode is `task_id` in its metadata, its reset options or its infos, else 0; its policy is `policy`
-    there. The environment is the one that the set names for evaluation, else the one it was recorded in. Raises
-    `RingRLError` in one line for a damaged set, an unsupported space, or a faulty episode (with its number).
+    task of an episode is `task_id` in its metadata, its reset options or its infos, else 0, a number or a name as in
+    `sources.labels`; its policy is `policy` there. The environment is the one that the set names for evaluation, else
+    the one it was recorded in. Raises `RingRLError` in one line for a damaged set, one that cannot be read for another
+    reason, an unsupported space, or a faulty episode (with its number).
     """
+    from ringrl.data.sources.labels import label_of, number_tasks
     from ringrl.data.sources.minari_episodes import open_minari_files
     from ringrl.data.sources.spaces import action_spec, observation_size
 
@@ -152,7 +155,7 @@ def build_from_minari(
             kept = _kept_metadata(metadata)
             files = stack.enter_context(open_minari_files(folder, storage))
         except Exception as error:  # h5py's, pyarrow's and json's own
-            raise _damaged(name, folder, _one_line(error)) from error
+            raise _unread(name, folder, error) from error
         if files.count != total:
             raise _damaged(name, folder, f"metadata.json counts {total} episodes, its files hold {files.count}")
         if not total:
@@ -160,17 +163,20 @@ def build_from_minari(
         writer = stack.enter_context(
             EpisodeStoreWriter(store_path, size, action, source=source, metadata=kept, overwrite=overwrite)
         )
-        batch = _Batch()
+        batch, labels = _Batch(), []
         for index in range(total):
             try:
-                batch.add(files.read(index), storage.observation_space, action)
-            except Exception as error:
-                raise _damaged(name, folder, f"episode {index}: {_one_line(error)}") from error
+                episode = files.read(index)
+                batch.add(episode, storage.observation_space, action)
+                labels.append(label_of(episode.told.get("task_id")))
+            except Exception as error:  # whatever those libraries raise
+                raise _unread(name, folder, error, f"episode {index}: ") from error
             if batch.bytes >= BATCH_BYTES or index == total - 1:
                 batch.write(writer)
                 batch = _Batch()
             if progress is not None:
                 progress(index + 1, total)
+        writer.set_tasks(*number_tasks(labels))
         return writer.finish()
 
 
@@ -180,37 +186,35 @@ class _Batch:
     def __init__(self) -> None:
         self.bytes = 0
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._told: list[tuple[bool, int, str]] = []
+        self._told: list[tuple[bool, str]] = []
 
     def add(self, episode: Any, space: Any, action: ActionSpec) -> None:
-        """Add a `MinariEpisode` of that observation space; ValueError where its arrays do not fit together."""
-        from ringrl.data.sources.spaces import flatten_observations
+        """Add a `MinariEpisode` of that observation space; Contradiction where its arrays do not fit together."""
+        from ringrl.data.sources.labels import policy_name
+        from ringrl.data.sources.spaces import Contradiction, actions_of, flatten_observations
 
         observations = flatten_observations(space, episode.observations)
         steps, actions = len(episode.rewards), episode.actions
         if not steps:
             raise ValueError("it has no steps")
         if len(observations) not in (steps, steps + 1) or len(actions) != steps:
-            raise ValueError(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
+            raise Contradiction(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
         discrete = action.kind is ActionKind.discrete
         if actions.size != steps * (1 if discrete else action.size):
-            raise ValueError(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
-        actions = actions.reshape(-1) if discrete else actions.reshape(steps, -1)
+            raise Contradiction(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
+        actions = actions_of(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
         self._steps.append((observations[:steps], actions, episode.rewards))
-        self._told.append(
-            (episode.terminated, int(episode.told.get("task_id", 0)), str(episode.told.get("policy", "")))
-        )
+        self._told.append((episode.terminated, policy_name(episode.told.get("policy"))))
         self.bytes += observations.nbytes
 
     def write(self, writer: EpisodeStoreWriter) -> None:
         """Append them all."""
         observations, actions, rewards = (np.concatenate(column) for column in zip(*self._steps, strict=True))
-        terminated, task_ids, policies = zip(*self._told, strict=True)
+        terminated, policies = zip(*self._told, strict=True)
         lengths = np.array([len(step[2]) for step in self._steps])
         writer.append_many(
             *(observations, actions, rewards, lengths),
             terminated=np.array(terminated),
-            task_ids=np.array(task_ids),
             policies=policies,
         )
 
@@ -232,13 +236,20 @@ def _open(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
                 f"Minari set {name} was written by Minari {metadata['minari_version']}, which the installed "
                 f"{minari.__version__} does not read: fetch a later version of the set."
             )
-        int(metadata["total_episodes"])
+        _check_count(name, folder, metadata)
         _check_spaces(name, metadata)
         return MinariStorage.read(folder), metadata
     except RingRLError:
         raise
-    except Exception as error:  # whatever the damage makes Minari's parsers raise
-        raise _damaged(name, folder, _one_line(error)) from error
+    except Exception as error:  # whatever Minari's parsers raise
+        raise _unread(name, folder, error) from error
+
+
+def _check_count(name: str, folder: Path, metadata: dict[str, Any]) -> None:
+    try:
+        int(metadata["total_episodes"])
+    except (TypeError, ValueError) as error:
+        raise _damaged(name, folder, f"total_episodes: {error}") from error
 
 
 def _check_spaces(name: str, metadata: dict[str, Any]) -> None:
@@ -311,9 +322,35 @@ def _not_downloaded(name: str, error: BaseException) -> RingRLError:
 
 def _damaged(name: str, folder: Path, what: str) -> RingRLError:
     return RingRLError(
-        f"Minari set {name} in {folder} is damaged or half-downloaded ({what}): delete that folder, "
+        f"Minari set {name} in {folder} is damaged or half-downloaded ({what}): move that folder away, "
         "then collect or download it again."
     )
+
+
+def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingRLError:
+    """One line for what stopped reading: a set is called damaged only where that is what the fault shows."""
+    if isinstance(error, RingRLError):
+        return error
+    what = where + _one_line(error)
+    if _shows_damage(error):
+        return _damaged(name, folder, what)
+    if isinstance(error, OSError):
+        return RingRLError(f"Minari set {name} in {folder} cannot be read now ({what}): see that its files are free.")
+    return RingRLError(
+        f"Minari set {name} in {folder} cannot be read ({what}); nothing shows that it is damaged, so keep it: see "
+        f"whether minari.load_dataset({name!r}) opens it, and what RingRL reads in README, Data."
+    )
+
+
+def _shows_damage(error: Exception) -> bool:
+    """Whether files that were written whole could not have led to it."""
+    from ringrl.data.sources.spaces import Contradiction
+
+    if isinstance(error, OSError):
+        # Faults of the system have a number, also where HDF5 tells of them; those of a file's format have none.
+        return isinstance(error, FileNotFoundError) or (error.errno is None and "errno" not in str(error))
+    invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's, which is loaded only where it is needed
+    return invalid or isinstance(error, Contradiction | json.JSONDecodeError | UnicodeDecodeError | EOFError)
 
 
 def _one_line(error: BaseException) -> str:

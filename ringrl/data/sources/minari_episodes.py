@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from ringrl.data.sources.spaces import Contradiction
+
 _COLUMNS = ("observations", "actions", "rewards", "terminations")
 _TOLD = ("task_id", "policy")
 
@@ -26,11 +28,11 @@ class MinariEpisode(NamedTuple):
     actions: np.ndarray  # (T, ...)
     rewards: np.ndarray  # (T,)
     terminated: bool
-    told: dict[str, Any]  # task_id and policy, where the set tells them
+    told: dict[str, Any]  # task_id and policy, where the set tells them, as it does: see `sources.labels`
 
 
 class MinariFiles(Protocol):
-    """An open set. `read` raises whatever damage makes the libraries below raise, and ValueError."""
+    """An open set. `read` raises whatever the libraries below raise, Contradiction and ValueError."""
 
     count: int  # episodes in the files
 
@@ -64,7 +66,10 @@ class _Hdf5:
     def read(self, index: int) -> MinariEpisode:
         """See `MinariFiles`."""
         # By identifiers, not by h5py's File and Group, which take several times as long to make.
-        group = self._h5.h5g.open(self._file.id, f"episode_{index}".encode())
+        try:
+            group = self._h5.h5g.open(self._file.id, f"episode_{index}".encode())
+        except KeyError as error:
+            raise Contradiction(f"there is no episode_{index}") from error
         told = {name: value for name in _TOLD if (value := self._told(group, name)) is not None}
         return MinariEpisode(
             self._nested(group, "observations", self._space),
@@ -85,7 +90,7 @@ class _Hdf5:
         try:
             dataset = self._h5.h5d.open(group, path.encode())
         except KeyError as error:
-            raise ValueError(f"there is no {path}") from error
+            raise Contradiction(f"there is no {path}") from error
         if dataset.dtype.kind not in "biuf":  # never strings or objects
             raise ValueError(f"{path} hold {dataset.dtype} values, not numbers")
         values = np.empty(dataset.shape, dataset.dtype)
@@ -96,10 +101,12 @@ class _Hdf5:
     def _told(self, group: Any, name: str) -> Any:
         for attribute in (name, f"options/{name}"):
             if self._h5.h5a.exists(group, attribute.encode()):
-                return _first(self._h5.Group(group).attrs[attribute])
-        if "infos" in group and name in self._h5.h5g.open(group, b"infos"):
-            return _first(self._h5.Dataset(self._h5.h5d.open(group, f"infos/{name}".encode()))[:1])
-        return None
+                return self._h5.Group(group).attrs[attribute]
+        infos = self._h5.Group(group).get("infos") if "infos" in group else None
+        values = infos.get(name) if isinstance(infos, self._h5.Group) else None
+        if not isinstance(values, self._h5.Dataset) or not values.size:
+            return None
+        return values[()] if not values.shape else values[0]
 
 
 class _Arrow:
@@ -117,18 +124,20 @@ class _Arrow:
         table = self._table(folder)
         for name in _COLUMNS:
             if name not in table.column_names:
-                raise ValueError(f"there is no column {name!r}")
+                raise Contradiction(f"there is no column {name!r}")
         columns = {name: _whole(table.column(name)) for name in _COLUMNS}
         # The last row, with no action behind it, is padded, unless there are as many observations as actions.
         steps = int(metadata.get("total_steps", table.num_rows - 1))
         if table.num_rows not in (steps, steps + 1):
-            raise ValueError(f"{table.num_rows} rows for {steps} steps")
+            raise Contradiction(f"{table.num_rows} rows for {steps} steps")
         told = _told_of(metadata)
         if "infos" in table.column_names:
             infos = table.column("infos")
             fields = {field.name for field in infos.type} if hasattr(infos.type, "fields") else set()
             for name in fields & (set(_TOLD) - set(told)):
-                told[name] = _first(_whole(infos).field(name)[:1].to_pylist())
+                (first,) = _whole(infos).field(name)[:1].to_pylist() or (None,)
+                if first is not None:
+                    told[name] = first
         return MinariEpisode(
             _nested(columns["observations"], self._spaces["observations"], "observations"),
             _nested(columns["actions"][:steps], self._spaces["actions"], "actions"),
@@ -143,7 +152,7 @@ class _Arrow:
 
         names = [name for name in os.listdir(folder) if name.endswith(f".{self._format}")]
         if not names:
-            raise ValueError(f"there is no {self._format} file")
+            raise Contradiction(f"there is no {self._format} file")
         tables = []
         for name in sorted(names, key=lambda name: (len(name), name)):
             if self._format == "parquet":
@@ -162,7 +171,8 @@ class _ByMinari:
         """See `MinariFiles`."""
         episode, metadata = next(iter(self._storage.get_episodes([index]))), self._storage.get_episode_metadata([index])
         infos = episode.get("infos") or {}
-        told = {name: _first(infos[name]) for name in _TOLD if name in infos} | _told_of(next(iter(metadata)))
+        told = {name: first for name in _TOLD if (first := _first_row(infos.get(name))) is not None}
+        told |= _told_of(next(iter(metadata)))
         return MinariEpisode(
             episode["observations"],
             np.asarray(episode["actions"]),
@@ -204,12 +214,12 @@ def _field(column: Any, key: str, name: str) -> Any:
     try:
         return column.field(key)
     except (KeyError, AttributeError) as error:
-        raise ValueError(f"{name} have no part {key!r}") from error
+        raise Contradiction(f"{name} have no part {key!r}") from error
 
 
 def _numbers(array: Any, name: str) -> np.ndarray:
     if array.null_count:
-        raise ValueError(f"{name} have gaps")
+        raise Contradiction(f"{name} have gaps")
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} hold {array.type} values, not numbers")
@@ -224,9 +234,9 @@ def _whole(column: Any) -> Any:
 def _told_of(metadata: dict[str, Any]) -> dict[str, Any]:
     options = metadata.get("options")
     places = (options if isinstance(options, dict) else {}, metadata)
-    return {name: _first(place[name]) for place in places for name in _TOLD if place.get(name) is not None}
+    return {name: place[name] for place in places for name in _TOLD if place.get(name) is not None}
 
 
-def _first(values: Any) -> Any:
-    value = np.asarray(values).reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else value
+def _first_row(values: Any) -> Any:
+    """Of an info's values, one a step, the first; None where they are no such thing."""
+    return values[0] if isinstance(values, np.ndarray | list | tuple) and np.ndim(values) and len(values) else None

@@ -15,6 +15,10 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
+class Contradiction(ValueError):
+    """The parts of a data set contradict each other: evidence that it is damaged, where other faults are none."""
+
+
 def observation_size(space: spaces.Space, name: str) -> int:
     """Size of a flattened observation; raises `RingRLError` naming the set `name` for a space that has none."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
@@ -35,21 +39,24 @@ def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
 def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]:
     """The parts of such observations in order, each (T, size) float32.
 
-    Raises ValueError, naming the part, for one that is missing, of another shape than its space, or not of numbers.
+    Raises Contradiction, naming the part, for one that is missing or of another shape than its space, and ValueError
+    for one that is not of numbers.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         found = [
             leaf for key, part in _parts(space) for leaf in leaves(part, _part(values, key, name), f"{name}[{key!r}]")
         ]
         if len({len(leaf) for leaf in found}) > 1:
-            raise ValueError(f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}")
+            raise Contradiction(
+                f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}"
+            )
         return found
     values = np.asarray(values)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"observations{name} hold {values.dtype} values, not numbers")
     shape = tuple(space.shape or ())
     if values.shape[1:] != shape and not (isinstance(space, spaces.Discrete) and values.shape[1:] == (1,)):
-        raise ValueError(
+        raise Contradiction(
             f"observations{name} have shape {values.shape}, expected (steps, {', '.join(map(str, shape))})"
         )
     if isinstance(space, spaces.Discrete):
@@ -72,19 +79,27 @@ def _part(values: Any, key: Any, name: str) -> Any:
     try:
         return values[key]
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"observations{name} have no part {key!r}") from error
+        raise Contradiction(f"observations{name} have no part {key!r}") from error
 
 
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:
-    """Kind, size and bounds of an action space; raises `RingRLError` for any but Box and Discrete from 0."""
+    """Kind, size and bounds of an action space; raises `RingRLError` for any but Box and Discrete.
+
+    Discrete actions are numbered from 0 by `actions_of`; those of a Box of whole numbers are numbers like any other.
+    """
     if isinstance(space, spaces.Discrete):
-        if space.start:
-            raise RingRLError(f"{name}: discrete actions start at {space.start}; renumber them from 0.")
-        return ActionSpec(ActionKind.discrete, int(space.n))
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return ActionSpec(ActionKind.discrete, int(space.n), start=int(space.start))
+    if isinstance(space, spaces.Box):
         low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
         return ActionSpec(ActionKind.continuous, len(low), low, high)
-    raise RingRLError(f"{name}: {space} actions are not supported; use a Discrete or a floating-point Box space.")
+    raise RingRLError(f"{name}: {space} actions are not supported; use a Discrete or a Box space.")
+
+
+def actions_of(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
+    """Actions as a store has them, of recorded ones: discrete ones numbered from 0."""
+    if not spec.start:
+        return values
+    return (values.astype(np.int64) if values.dtype.kind in "biu" else values) - spec.start
 
 
 def _one_hot(choices: np.ndarray, size: int) -> np.ndarray:
