@@ -188,7 +188,10 @@ def _spec_of(environment: str | EnvSpec, kwargs: Mapping[str, Any]) -> EnvSpec:
 def _make_bare(spec: EnvSpec) -> gymnasium.Env:
     """The environment without the wrappers of its specification, but those that its entry point puts on."""
     if isinstance(spec.entry_point, str):
-        load_attribute(spec.entry_point)  # the current folder is looked in too
+        try:
+            load_attribute(spec.entry_point)  # gymnasium would not look in the current folder
+        except ValueError as error:
+            raise ValueError(f"{spec.id}: {error}") from error
     return gymnasium.make(dataclasses.replace(spec, additional_wrappers=()), disable_env_checker=True)
 
 
