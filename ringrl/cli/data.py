@@ -85,7 +85,7 @@ def show(store: EpisodeStore, statistics: dict[str, Any]) -> None:
         f"  returns  " + _quantiles(returns) + "\n  lengths  " + _quantiles(lengths)
     )
     _rows(("task", "episodes", "steps", "best return"), [
-        (str(task["name"]), f"{task['episodes']:,}", f"{task['steps']:,}", f"{task['best_return']:.2f}")
+        (_numbered(task), f"{task['episodes']:,}", f"{task['steps']:,}", f"{task['best_return']:.2f}")
         for task in statistics["tasks"]
     ])  # fmt: skip
     _rows(("policy", "episodes", "mean return"), [
@@ -110,6 +110,12 @@ def report_violations(violations: "Sequence[Violation]", where: str) -> None:
         print(f"ringrl: {violation}", file=sys.stderr)
     if violations:
         raise RingRLError(f"{where}: {len(violations)} faults, listed above; repair the source and import it again.")
+
+
+def _numbered(task: dict[str, Any]) -> str:
+    """The task's number, by which data.tasks knows it, and its name if it has one."""
+    number, name = str(task["task_id"]), str(task["name"])
+    return number if name == number else f"{number} {name}"
 
 
 def _quantiles(numbers: dict[str, float]) -> str:

@@ -132,7 +132,7 @@ def rollout(
             index = int(np.argmax(steps))
             raise RingRLError(
                 f"Environment {index}, trial {trial[index]} still runs after {steps[index]} steps: "
-                "give the environment a time limit (max_episode_steps)."
+                "give the environment a time limit (env.kwargs.max_episode_steps=N)."
             )
         if ended.any():  # idle environments too: a finished one may not be stepped
             fresh, _ = vector_env.reset(options={"reset_mask": ended.copy()})

@@ -59,8 +59,6 @@ def load_actor(path: str | Path) -> Actor:
         if error.errno is not None:
             raise RingRLError(f"{path}: cannot be read now ({error.strerror}). See to the file's rights.") from None
         raise RingRLError(f"{path} is not a whole actor file ({error}): give one that ringrl saved.") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged archive raises almost anything
         fault = (str(error) or type(error).__name__).splitlines()[0]
         raise RingRLError(f"{path} is not a whole actor file ({fault}): give one that ringrl saved.") from None

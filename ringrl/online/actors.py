@@ -24,7 +24,8 @@ class Actor:
     def act(self, observations: np.ndarray, rng: np.random.Generator, noise: float = 1.0) -> np.ndarray:
         """Actions (B, A) in [-1, 1] for raw observations (B, O), with `noise` times the learnt deviation."""
         raw = np.asarray(observations, np.float32)
-        hidden = np.clip((raw - self.observation_mean) / self.observation_std, -CLIP, CLIP)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the clip as well
+            hidden = np.clip((raw - self.observation_mean) / self.observation_std, -CLIP, CLIP)
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(hidden @ kernel + bias, 0.0)
         mean, spread = np.split(hidden @ self.kernels[-1] + self.biases[-1], 2, axis=-1)

@@ -1,4 +1,4 @@
-"""Running mean and variance, and observations scaled by them."""
+"""Running mean and deviation, and observations scaled by them, in units of any size."""
 
 import dataclasses
 
@@ -7,26 +7,27 @@ import jax.numpy as jnp
 
 from ringrl.types import Array
 
-SMALLEST_VARIANCE = 1e-6
+ROUNDING = 1e-6  # of the mean: what is this near to constant differs by float32's rounding
+SMALLEST = 1e-37  # what float32 can still divide by
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Mean and variance of all that was seen so far, float32, shape (...)."""
+    """Mean and deviation of all that was seen so far, float32, shape (...)."""
 
     mean: jax.Array  # (...)
-    variance: jax.Array  # (...)
+    deviation: jax.Array  # (...); not its square, which leaves float32's range long before it does
     count: jax.Array  # () float32
 
     @property
     def std(self) -> jax.Array:
-        """Standard deviation, at least 1e-3."""
-        return jnp.sqrt(jnp.maximum(self.variance, SMALLEST_VARIANCE))
+        """Standard deviation to divide by: positive, and at least what rounding makes of a constant."""
+        return jnp.maximum(self.deviation, jnp.maximum(ROUNDING * jnp.abs(self.mean), SMALLEST))
 
 
 def create_moments(shape: tuple[int, ...]) -> Moments:
-    """Mean 0 and variance 1, which the first batch replaces."""
+    """Mean 0 and deviation 1, which the first batch replaces."""
     return Moments(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.zeros((), jnp.float32))
 
 
@@ -36,13 +37,26 @@ def update_moments(moments: Moments, values: Array) -> Moments:
     added = jnp.float32(values.shape[0])
     count = moments.count + added
     share = added / count
-    difference = values.mean(axis=0) - moments.mean
-    between = difference**2 * share * (1.0 - share)
-    variance = moments.variance * (1.0 - share) + values.var(axis=0) * share + between
-    return Moments(moments.mean + difference * share, variance, count)
+    mean = values.mean(axis=0, keepdims=True)
+    centered = values - mean
+    size = jnp.maximum(jnp.abs(centered).max(axis=0, keepdims=True), SMALLEST)
+    within = size[0] * jnp.sqrt(jnp.mean((centered / size) ** 2, axis=0))
+    difference = mean[0] - moments.mean
+    deviation = _root_of_squares(
+        moments.deviation * jnp.sqrt(1.0 - share),
+        within * jnp.sqrt(share),
+        jnp.abs(difference) * jnp.sqrt(share * (1.0 - share)),
+    )
+    return Moments(moments.mean + difference * share, deviation, count)
 
 
 def standardize(moments: Moments, values: Array, clip: float) -> jax.Array:
     """`values` (B, N) in standard deviations from the mean, within -clip..clip."""
     scaled = (values - moments.mean[None]) / moments.std[None]
     return jnp.clip(scaled, -clip, clip)
+
+
+def _root_of_squares(*parts: jax.Array) -> jax.Array:
+    """The square root of the sum of squares, each within float32's range, of parts that are not negative."""
+    largest = jnp.maximum(jnp.stack(parts).max(axis=0), SMALLEST)
+    return largest * jnp.sqrt(sum(((part / largest) ** 2 for part in parts), start=jnp.zeros_like(largest)))

@@ -33,7 +33,9 @@ def spaces(low: np.ndarray = LOW, high: np.ndarray = HIGH) -> Spaces:
 def state(config: SacConfig):
     fresh = create_state(0, 2, 1, config)
     mean, variance = np.array([5.0, -1.0], np.float32), np.array([4.0, 0.25], np.float32)
-    return dataclasses.replace(fresh, moments=dataclasses.replace(fresh.moments, mean=mean, variance=variance))
+    return dataclasses.replace(
+        fresh, moments=dataclasses.replace(fresh.moments, mean=mean, deviation=np.sqrt(variance))
+    )
 
 
 @pytest.fixture

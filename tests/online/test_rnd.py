@@ -76,7 +76,7 @@ def test_moments_are_those_of_all_batches_together() -> None:
         moments = add(moments, batch)
     everything = batches.reshape(-1, 2)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(moments.variance, everything.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(moments.deviation, everything.std(axis=0), rtol=1e-4)
     scaled = np.array(jax.jit(standardize)(moments, everything, 1.5))
     assert np.abs(scaled).max() == 1.5
     expected = (everything - everything.mean(axis=0)) / everything.std(axis=0)
@@ -87,4 +87,18 @@ def test_what_never_changes_does_not_divide_by_zero() -> None:
     constant = np.full((8, 1), 3.0, np.float32)
     moments = jax.jit(update_moments)(create_moments((1,)), constant)
     scaled = jax.jit(standardize)(moments, np.array([[3.0], [3.001], [9.0]], np.float32), 5.0)
-    np.testing.assert_allclose(scaled[:, 0], [0.0, 1.0, 5.0], atol=1e-3)
+    np.testing.assert_allclose(scaled[:, 0], [0.0, 5.0, 5.0], atol=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e9, 1e30])
+def test_observations_are_standardized_in_any_unit(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    batches = rng.normal(size=(4, 64, 3)) * [1.0, 1.0, 0.0] + [0.0, 50.0, 0.0]
+    standardized = []
+    for scale in (1.0, unit):
+        moments, add = create_moments((3,)), jax.jit(update_moments)
+        for batch in batches:
+            moments = add(moments, (scale * batch).astype(np.float32))
+        standardized.append(jax.jit(standardize)(moments, (scale * batches[0]).astype(np.float32), 10.0))
+    assert np.std(standardized[1], axis=0)[:2].min() > 0.7
+    np.testing.assert_allclose(*standardized, atol=1e-3)

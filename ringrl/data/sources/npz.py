@@ -25,7 +25,7 @@ def read_npz(path: Path, keys: Sequence[str], largest: int) -> dict[str, np.ndar
     try:
         with zipfile.ZipFile(path) as archive:
             return {key: _read_array(archive, path, key, largest) for key in keys}
-    except (RingRLError, MemoryError):
+    except RingRLError:
         raise
     except Exception as error:  # whatever the damage makes zipfile, zlib and numpy's parser raise
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
