@@ -109,6 +109,8 @@ def _run(command: TrainCommand, folder: Path) -> None:
 
     acted_on = in_environment(store, env.id)  # of several sets, those of the environment that is acted in
     target_return = default_target_return(acted_on)
+    acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
+    trials = trials_of(command.evaluation, command)
     own = is_own_environment(env, acted_on.metadata)
     references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
     metadata = {
@@ -136,8 +138,6 @@ def _run(command: TrainCommand, folder: Path) -> None:
         write_changes(changes, folder)
         write_atomically(folder / CONFIG_FILE, as_yaml(as_told(command)))
 
-    acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
-    trials = trials_of(command.evaluation, command)
     evaluations: dict[int, Rollout] = {}
     interrupt = Interrupt()
 
