@@ -115,7 +115,7 @@ def train(runs: Path, cores: "queue.SimpleQueue[set[int]]", environment: str, na
         return 0
     words = (
         f"train experiment={environment} agent={variant.agent} {variant.overrides} seed={seed} "
-        f"label='{name}' hydra.run.dir={folder}"
+        f"label='{name}' hydra.run.dir={folder} resume=auto"
     )
     share = cores.get()
     try:

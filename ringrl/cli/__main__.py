@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ringrl {ringrl.__version__}")
         return 0
+    from ringrl.cli.preemption import EndsWhenPreempted
+
+    with EndsWhenPreempted():
+        return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
     from ringrl.cli import failures
 
     wants_full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -79,7 +86,7 @@ def _hydra(command: str, words: list[str]) -> None:
 
     from ringrl.cli.compose import conf_folder, register_schemas
     from ringrl.cli.job import module_of, run_job
-    from ringrl.cli.overrides import check_overrides, normalise, resume_folder, vocabulary
+    from ringrl.cli.overrides import check_overrides, normalise, quoted, resume_folder, vocabulary
     from ringrl.config import COMMANDS
     from ringrl.parallel.multiprocess import follows
 
@@ -95,17 +102,22 @@ def _hydra(command: str, words: list[str]) -> None:
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))
     folder = resume_folder(overrides, sweeping=options.multirun)
-    if command in SEVERAL_PROCESSES and follows(words):
+    follower = command in SEVERAL_PROCESSES and follows(words)
+    if follower:
         words = [*words, *_NOBODY_S_FOLDER]
-    elif folder is not None:  # continue in that folder, and leave the record of its first start alone
-        words = [*words, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    elif folder is not None:
+        words = [*words, f"hydra.run.dir={quoted(folder)}"]
+    # Hydra would put a command on record in a folder before it is known whether it may write there.
+    keeps_record = not follower and not any(override.key_or_group == "hydra.output_subdir" for override in overrides)
+    if keeps_record:
+        words = [*words, "hydra.output_subdir=null"]
 
     register_schemas()
 
     failed: list[Exception] = []  # kept from Hydra, which would print more than one line
 
     def job(config: DictConfig) -> None:
-        error = run_job(command, config)
+        error = run_job(command, config, keeps_record)
         if error is not None:
             failed.append(error)
 

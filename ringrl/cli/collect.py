@@ -47,6 +47,12 @@ def run(command: CollectCommand, folder: Path) -> None:
         console.print(f"{command.dataset} is there already: {target}{told}")
         return
 
+    if command.learner and not command.overwrite and any((folder / "actors").glob(ACTOR_FILES)):
+        raise RingRLError(
+            f"{folder} has the actors of another learner: set overwrite=true to replace them, or choose another folder "
+            "by hydra.run.dir=FOLDER."
+        )
+
     env, began, tally = command.env, time.perf_counter(), Tally()
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)

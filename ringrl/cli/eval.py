@@ -11,6 +11,7 @@ from ringrl.cli.devices import full_mesh
 from ringrl.cli.environments import environment_of, is_own_environment
 from ringrl.cli.preflight import check_filming
 from ringrl.cli.results import write_results, write_video
+from ringrl.cli.run_folder import held_folder
 from ringrl.config import EvalCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.policy import make_policy
@@ -21,7 +22,13 @@ from ringrl.parallel.multiprocess import agree_on_text, is_main_process, join_pr
 def run(command: EvalCommand, folder: Path) -> None:
     """Rebuild the agent from its checkpoint alone, roll it out, and write the results into `folder`."""
     join_processes(command.distributed)
-    folder, console = Path(agree_on_text(str(folder))), output()
+    folder = Path(agree_on_text(str(folder)))
+    with held_folder(folder, "eval"):
+        _run(command, folder)
+
+
+def _run(command: EvalCommand, folder: Path) -> None:
+    console = output()
     if jax.process_count() > 1 and (command.evaluation.video or not command.evaluation.sharded):
         raise RingRLError("several processes evaluate together with evaluation.sharded=true, and film nothing.")
     mesh = full_mesh(command.mesh) if command.evaluation.sharded else None

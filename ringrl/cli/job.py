@@ -11,23 +11,28 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
+from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted
 
+HOLD_THEIR_FOLDER = ("train", "eval")  # which may be several processes, and have to find each other first
+RECORD = ".hydra"  # in a run folder: what Hydra puts on record
 
-def run_job(command: str, config: DictConfig) -> Exception | None:
+
+def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exception | None:
     """Run `command` in its folder; the error of a single run is returned.
 
     A sweep's job leaves its error in its folder instead, so that the other jobs go on and a job in another
     process or on another machine is heard of; a fault of the program's own is raised. Jobs side by side on one
-    machine get a GPU each, and a preempted job of a sweep on SLURM is queued again.
+    machine get a GPU each, and a preempted job of a sweep on SLURM is queued again. With `keeps_record` the folder gets
+    Hydra's record of the first command that may write there, and of one that is put in its place.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -35,7 +40,14 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
-        importlib.import_module(module_of(command)).run(built, folder)
+            (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt before
+        run = importlib.import_module(module_of(command)).run
+        with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else held_folder(folder, command):
+            if keeps_record and not (folder / RECORD).exists():
+                _write_record(config, folder / RECORD)
+            run(built, folder)
+        if keeps_record and getattr(built, "overwrite", False):
+            _write_record(config, folder / RECORD)
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
@@ -47,6 +59,14 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         overrides = " ".join(HydraConfig.get().overrides.task)
         (folder / ERROR_FILE).write_text(f"{line} (job {overrides})\n")
     return None
+
+
+def _write_record(config: DictConfig, folder: Path) -> None:
+    """The files that Hydra itself would write: the configuration, Hydra's own, and the overrides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), folder / "hydra.yaml")
+    OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
 
 
 def module_of(command: str) -> str:

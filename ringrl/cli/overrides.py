@@ -1,6 +1,7 @@
 """Reads the command line's overrides before Hydra does, so that a slip gets one line with the nearest valid name."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
     return Vocabulary(tuple(key_paths(command)), {name: tuple(sorted(found)) for name, found in groups.items()})
 
 
+FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are one path each
 FREE_MAPPINGS = ("env.kwargs.", "behavior.")  # keys under these are the user's own
 
 
@@ -44,14 +46,33 @@ def normalise(command: str, arguments: Sequence[str]) -> list[str]:
 
     `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; a
     key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
-    attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology.
+    attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology. Folders may
+    have any name: those that Hydra would read otherwise are quoted for it.
     """
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
     texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
     texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in texts]
     texts = [word for text in texts for word in _target(text)]
+    texts = [_quoted_folder(text) for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
+
+
+def quoted(text: str) -> str:
+    """A text as a value that Hydra and OmegaConf read as just this text, whatever is in it."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
+    return "'" + escaped.replace("${", r"\${") + "'"
+
+
+def _quoted_folder(text: str) -> str:
+    """`key=FOLDER` with the folder quoted where that is needed; quotes and interpolations of the user's own stay."""
+    key, _, value = text.partition("=")
+    if key.lstrip("+") not in FOLDER_KEYS or re.fullmatch(r"[\w./~@%+-]*", value, re.ASCII) or "${" in value:
+        return text
+    if key == "checkpoint" and "," in value:  # a sweep
+        return text
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return text if is_quoted else f"{key}={quoted(value)}"
 
 
 def _target(text: str) -> list[str]:

@@ -1,12 +1,11 @@
 """What an evaluation leaves in its run folder: summary.json, trials.csv, trials.png, and a video on request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ringrl_envs
 
-from ringrl.cli.acting import scores_of
 from ringrl.cli.console import output, table_width
 from ringrl.cli.environments import Environment, dealt_tasks, environment_faults
 from ringrl.evaluation.config import EvaluationConfig
@@ -21,11 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def training_curves(losses: Sequence[tuple[int, float]], evaluations: Mapping[int, Rollout], title: str) -> "Figure":
-    """Loss by step, and where there are several evaluations the returns of their first and last trials."""
-    history: dict[str, Any] = {"loss": tuple(zip(*losses, strict=True)) if losses else ((), ())}
+def training_curves(
+    losses: Mapping[int, float], evaluations: Mapping[int, Mapping[str, float]], title: str
+) -> "Figure":
+    """Loss by step, and where there are several evaluations the returns of their first and last trials, by step too."""
+    history: dict[str, Any] = {"loss": tuple(zip(*sorted(losses.items()), strict=True)) if losses else ((), ())}
     if len(evaluations) > 1:
-        scores = {step: scores_of(found) for step, found in sorted(evaluations.items())}
+        scores = dict(sorted(evaluations.items()))
         for name in ("first", "last"):
             history[f"return of the {name} trial"] = (tuple(scores), tuple(value[name] for value in scores.values()))
     return plot_training_curves(history, title=title, log=("loss",))

@@ -41,22 +41,31 @@ def run_lock(folder: Path, command: str, say: Callable[[str], None] = lambda lin
         raise RingRLError(
             f"{folder} cannot be written ({error.strerror}): choose another folder by hydra.run.dir=FOLDER."
         ) from error
-    stop = threading.Event()
+    stop, held = threading.Event(), False
     try:
         locked = _try_flock(descriptor)
         owner = _read_owner(path)
+        owner = owner if "process" in owner else {}
         if locked is False or (owner and _may_live(owner, path, locked, say)):
             raise RingRLError(
                 f"{folder} is in use by {describe_owner(owner)}: wait until that has ended, or choose another folder "
                 "by hydra.run.dir=FOLDER."
             )
         _write_owner(descriptor, {**this_process(), "command": command, "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        held = True
         threading.Thread(target=_keep_touching, args=(path, stop), name="run lock", daemon=True).start()
         yield
-        _write_owner(descriptor, {})
     finally:
         stop.set()
+        if held:
+            _write_owner(descriptor, {"command": command})
         os.close(descriptor)
+
+
+def last_command(folder: Path) -> str | None:
+    """The command that holds a folder, or held it last; None where that is not known."""
+    command = _read_owner(folder / LOCK_FILE).get("command")
+    return command if isinstance(command, str) else None
 
 
 def describe_owner(owner: dict[str, Any]) -> str:
@@ -103,7 +112,8 @@ def _try_flock(descriptor: int) -> bool | None:
 
 
 def _read_owner(path: Path) -> dict[str, Any]:
-    """The owner that the file names; empty where the last one ended in order, or was killed as it wrote."""
+    """What the file says: the owner; of one that ended in order, `command` alone; nothing where it was killed as it
+    wrote."""
     try:
         owner = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -115,7 +125,7 @@ def _write_owner(descriptor: int, owner: dict[str, Any]) -> None:
     """In place, for a file of another inode would not be locked. A failure leaves the lock itself as good as before."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(owner).encode() if owner else b"", 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
 
 
 def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Callable[[str], None]) -> bool:
@@ -128,8 +138,8 @@ def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Calla
     before, waited = _touched(path), _seconds_since_touch(path)
     if waited < DEAD_SECONDS:
         say(
-            f"{path.parent} was last used by {describe_owner(owner)}: waiting up to {DEAD_SECONDS:.0f} s to see whether "
-            "that lives."
+            f"{path.parent} was last used by {describe_owner(owner)}: waiting up to {DEAD_SECONDS:.0f} s to see "
+            "whether that lives."
         )
     until = time.monotonic() + DEAD_SECONDS - waited
     while time.monotonic() < until:

@@ -7,22 +7,27 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
 from ringrl.cli.compose import as_plain, as_yaml
-from ringrl.cli.console import output, progress_bar
+from ringrl.cli.console import output, progress_bar, table_width
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment
-from ringrl.cli.overrides import AUTO, CONFIG_FILE
+from ringrl.cli.overrides import CONFIG_FILE
 from ringrl.cli.preflight import check_acting, check_filming
 from ringrl.cli.results import training_curves, write_results, write_video
-from ringrl.cli.schema import build
-from ringrl.config import TrainCommand
+from ringrl.cli.resuming import RecordedChange, accepted_changes, plain_changes, rate_change, write_changes
+from ringrl.cli.run_folder import CHECKPOINTS, goes_on, held_folder, remove_run
+from ringrl.cli.watch import Watch
+from ringrl.config import ResumeChanges, TrainCommand
 from ringrl.data import (
     ChainSampler,
     default_target_return,
@@ -35,38 +40,54 @@ from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
-from ringrl.evaluation.report import runs_figure
+from ringrl.evaluation.report import runs_figure, runs_table
 from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
-from ringrl.evaluation.summary import build_summary, write_atomically
+from ringrl.evaluation.summary import FILE_NAME, build_summary, load_summary, runs_of, write_atomically
 from ringrl.ops import step_order
 from ringrl.parallel.batches import BatchParts
 from ringrl.parallel.multiprocess import (
     DistributedConfig,
     agree_on_text,
     first_process_first,
+    in_process_0,
     is_main_process,
     join_processes,
     wait_for_process_0,
 )
 from ringrl.training.checkpoint import Checkpointer
-from ringrl.training.compatibility import check_compatible
-from ringrl.training.loop import TrainResult, train
+from ringrl.training.checkpoint_folder import CheckpointFolder
+from ringrl.training.interrupt import Interrupt
+from ringrl.training.loop import train
 from ringrl.training.metrics import TensorBoardLogger
+from ringrl.training.run_history import RunHistory
 from ringrl.training.state import create_state
 from ringrl.types import Chain, Context, Normalization, Parameters
+
+_logger = logging.getLogger(__name__)
 
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
 def run(command: TrainCommand, folder: Path) -> None:
-    """Train, evaluate and write everything into `folder`."""
+    """Train, evaluate and write everything into `folder`, which no other command may write into meanwhile."""
     join_processes(command.distributed)
     folder = Path(agree_on_text(str(folder)))
+    with contextlib.nullcontext() if command.mesh.explain else held_folder(folder, "train"):
+        try:
+            _run(command, folder)
+        except KeyboardInterrupt as interrupt:  # while nothing was to be saved, or by a second Ctrl-C
+            steps = CheckpointFolder(folder / CHECKPOINTS).steps()
+            if str(interrupt) or not steps:
+                raise
+            line = f"interrupted; saved last at step {steps[-1]}; `{command_to_go_on(folder)}` goes on."
+            raise KeyboardInterrupt(line) from None
+
+
+def _run(command: TrainCommand, folder: Path) -> None:
     console, main = output(), is_main_process()
-    checkpointer = Checkpointer(folder / "checkpoints", command.training.keep_last, warn=console.print)
-    has_checkpoint = agree_on_text("yes" if checkpointer.steps() else "no") == "yes"
-    resuming = command.resume is not None and (command.resume != AUTO or has_checkpoint)
+    checkpointer = Checkpointer(folder / CHECKPOINTS, command.training.keep_last, warn=console.print)
+    resuming = not command.mesh.explain and goes_on_in_all(command, folder)
 
     with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)
@@ -94,10 +115,12 @@ def run(command: TrainCommand, folder: Path) -> None:
         check_filming(env, command.evaluation, folder)
 
     target_return = default_target_return(acted_on)
+    acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
+    trials = trials_of(command.evaluation, command)
     own = is_own_environment(env, acted_on.metadata)
     references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
     metadata = {
-        "config": as_plain(command),
+        "config": as_plain(as_told(command)),
         "spec": spec_to_json(store.spec),
         "normalization": normalization.to_json(),
         **env.record(),
@@ -106,16 +129,23 @@ def run(command: TrainCommand, folder: Path) -> None:
         "data_fingerprint": store.fingerprint,
         **references,
     }
-    state, resumed = create_state(agent, command.training, command.seed), None
+    state, resumed, changes = create_state(agent, command.training, command.seed), None, []
     if resuming:
-        check_compatible(with_defaults(checkpointer.load_metadata("last")), must_agree(metadata))
-        state, resumed = checkpointer.restore("last", like=state)
+        changes = changes_in_all(command, metadata, checkpointer.load_metadata("last"), folder, "newest")
+        state, resumed = checkpointer.restore("last", like=state)  # of a damaged one, the one before
+        changes = changes_in_all(command, metadata, resumed, folder, "restored")
+        if is_finished(command, resumed, changes, folder):
+            return _show_finished(folder, console)
+        _show_changes(command, resumed, changes, console)
+    metadata["config_changes"] = plain_changes(changes)
     if main:
-        write_atomically(folder / CONFIG_FILE, as_yaml(dataclasses.replace(command, resume=None)))
+        if not resuming:
+            remove_run(folder)
+        write_changes(changes, folder)
+        write_atomically(folder / CONFIG_FILE, as_yaml(as_told(command)))
 
-    acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
-    trials = trials_of(command.evaluation, command)
     evaluations: dict[int, Rollout] = {}
+    interrupt = Interrupt()
 
     summarize = functools.partial(
         _summary,
@@ -124,8 +154,13 @@ def run(command: TrainCommand, folder: Path) -> None:
         reference=reference_of(references, command.evaluation.split),
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,
+        changes=changes,
     )
-    with _logger(folder, resumed_at=int(state.step) + 1 if resuming or command.resume == AUTO else None) as logger:
+    start = int(state.step)
+    with (
+        _tensorboard(folder, resumed_at=start + 1 if resuming else None) as logger,
+        RunHistory(folder, start) if main else contextlib.nullcontext() as history,
+    ):
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
             if acting_mesh is None:
@@ -136,7 +171,8 @@ def run(command: TrainCommand, folder: Path) -> None:
             try:
                 policy = make_policy(actor, parameters, normalization, acting)
                 with progress_bar("trials") as advance:
-                    found = evaluate_policy(policy, env, command.evaluation, trials, advance)
+                    check = Watch(interrupt, together=acting_mesh is not None)
+                    found = evaluate_policy(policy, env, command.evaluation, trials, advance, check)
             finally:
                 if acting_mesh is None:
                     wait_for_process_0(f"evaluation {step}")
@@ -156,24 +192,28 @@ def run(command: TrainCommand, folder: Path) -> None:
             command.training,
             checkpointer=checkpointer,
             logger=logger,
+            history=history,
             evaluate=evaluate,
             metadata=metadata,
             resumed=resumed,
             profile=folder if command.profile and main else None,
             progress=main,
+            interrupt=interrupt,
         )
         if result.interrupted:
-            line = f"stopped and saved at step {result.steps}; `ringrl train resume={folder}` goes on."
+            line = f"stopped and saved at step {result.steps}; `{command_to_go_on(folder)}` goes on."
             raise Preempted(line) if result.preempted else KeyboardInterrupt(line)
 
         whole = gathered(result.state.params) if command.evaluation.video else None
-        if logger is None:
+        if logger is None or history is None:
             return wait_for_process_0("results")
         found = evaluations[max(evaluations)]
-        summary = summarize(found, result=result)
+        final_loss = history.losses.get(result.steps, result.final_loss)
+        summary = summarize(found, train={**vars(result), "final_loss": final_loss})
         logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
         save_png(
-            training_curves(result.losses, evaluations, command.label or command.agent.name), folder / "curves.png"
+            training_curves(history.losses, history.evaluations, command.label or command.agent.name),
+            folder / "curves.png",
         )
         write_results(summary, found, folder)
         if whole is not None:
@@ -207,7 +247,7 @@ def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int
     return map(batches.join, load(parts=batches.parts))
 
 
-def _logger(folder: Path, resumed_at: int | None) -> contextlib.AbstractContextManager[TensorBoardLogger | None]:
+def _tensorboard(folder: Path, resumed_at: int | None) -> contextlib.AbstractContextManager[TensorBoardLogger | None]:
     return TensorBoardLogger(folder, resumed_at=resumed_at) if is_main_process() else contextlib.nullcontext()
 
 
@@ -222,16 +262,63 @@ def check_alike(command: TrainCommand, fingerprint: str) -> None:
         )
 
 
-def with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's metadata, keys that its version did not know at their defaults."""
-    return {**metadata, "config": as_plain(build(TrainCommand, metadata["config"]))}
+def goes_on_in_all(command: TrainCommand, folder: Path) -> bool:
+    """`goes_on`, as process 0 finds it."""
+    return agree_on_text("yes" if in_process_0("resume", lambda: goes_on(command, folder)) else "no") == "yes"
 
 
-def must_agree(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a checkpoint's metadata without which continuing would not be continuing."""
-    config = metadata["config"]
-    sections = {name: config[name] for name in ("seed", "agent", "model", "chain", "data")}
-    return {"config": sections, "data_fingerprint": metadata["data_fingerprint"]}
+def changes_in_all(
+    command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path, which: str
+) -> list[RecordedChange]:
+    """`accepted_changes` in process 0, which has them on record; none elsewhere. What it refuses, all refuse."""
+    return (
+        in_process_0(f"changes of the {which} checkpoint", lambda: accepted_changes(command, metadata, saved, folder))
+        or []
+    )
+
+
+def is_finished(
+    command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], folder: Path
+) -> bool:
+    """Whether a run is at its end, as process 0 finds it: its results are there, and nothing of it has changed."""
+
+    def finished() -> bool:
+        if resumed["step"] != command.training.steps or resumed.get("evaluation") is None:
+            return False
+        if not (folder / FILE_NAME).exists():
+            return False
+        summary = load_summary(folder)  # of this end, or of one before
+        theirs = summary["train"].get("steps"), summary.get("config_changes", [])
+        return theirs == (resumed["step"], plain_changes(changes))
+
+    return agree_on_text("yes" if in_process_0("finished", finished) else "no") == "yes"
+
+
+def _show_finished(folder: Path, console: Console) -> None:
+    """The results of a run that has nothing left to do."""
+    if is_main_process():
+        console.print(runs_table(runs_of(load_summary(folder)), width=table_width(console)), end="")
+    console.print(f"finished already; run folder: {folder}")
+
+
+def _show_changes(
+    command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], console: Console
+) -> None:
+    """A line on the console and in the log for each setting that is another from here on."""
+    lines = [str(change) for change in changes if change.step == resumed["step"]]
+    for line in [*lines, *(map(str, rate_change(command, resumed)) if lines else ())]:
+        console.print(line)
+        _logger.info("%s", line)
+
+
+def as_told(command: TrainCommand) -> TrainCommand:
+    """The command as a run folder keeps it: without what concerns how this process began."""
+    return dataclasses.replace(command, resume=None, overwrite=False, resume_changes=ResumeChanges.refuse)
+
+
+def command_to_go_on(folder: Path) -> str:
+    """What to type to go on with a run, ready for a shell."""
+    return f"ringrl train {shlex.quote(f'resume={folder}')}"
 
 
 def _summary(
@@ -242,7 +329,8 @@ def _summary(
     reference: Reference | None,
     data_fingerprint: str,
     target_return: float,
-    result: TrainResult | None = None,
+    changes: Sequence[RecordedChange],
+    train: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     return build_summary(
         agent=command.agent.name,
@@ -250,10 +338,10 @@ def _summary(
         seed=command.seed,
         rollout=found,
         reference=reference,
-        train=None if result is None else {**vars(result)},
-        config=as_plain(command),
+        train=train,
+        config=as_plain(as_told(command)),
         data_fingerprint=data_fingerprint,
         label=command.label or None,
         bootstrap_samples=command.evaluation.bootstrap_samples,
-        extra={"target_return": target_return},
+        extra={"target_return": target_return, "config_changes": plain_changes(changes)},
     )

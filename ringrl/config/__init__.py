@@ -12,7 +12,7 @@ from ringrl.config.data import (
 )
 from ringrl.config.plan import PlanCommand, Search
 from ringrl.config.tools import BenchCommand, Benchmark, ReportCommand
-from ringrl.config.train import EnvConfig, EvalCommand, TrainCommand, Which
+from ringrl.config.train import EnvConfig, EvalCommand, ResumeChanges, TrainCommand, Which
 
 COMMANDS = {
     "train": TrainCommand,
@@ -39,6 +39,7 @@ __all__ = [
     "ImportSource",
     "PlanCommand",
     "ReportCommand",
+    "ResumeChanges",
     "Rewards",
     "Search",
     "StorageFormat",

@@ -24,6 +24,13 @@ class EnvConfig:
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)  # its arguments; also max_episode_steps
 
 
+class ResumeChanges(enum.StrEnum):
+    """What happens where a run is resumed with other settings that change its result."""
+
+    refuse = "refuse"
+    record = "record"  # it goes on with them, and each is on record with its step
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
     """`ringrl train`: an agent on a data set."""
@@ -32,6 +39,8 @@ class TrainCommand:
     label: str = ""  # how reports call this run's agent; empty: agent.name
     seed: int = 0
     resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
+    resume_changes: ResumeChanges = ResumeChanges.refuse  # settings of training and evaluation that differ on resuming
+    overwrite: bool = False  # put this run in place of the one in its folder
     profile: bool = False  # a trace of a few steps, which TensorBoard opens
     debug: bool = False  # tracebacks instead of one-line errors
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
@@ -47,6 +56,8 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if self.overwrite and self.resume is not None:
+            raise RingRLError("overwrite=true and resume exclude each other: the one begins anew, the other goes on.")
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
         check_mesh(self.attention, self.mesh)

@@ -6,9 +6,12 @@ Where there are several processes all of them call `ArrayWrite` and `read_arrays
 """
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
+import re
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ringrl.errors import RingRLError
+
 Nested = dict[str, Any]
 
+_PATTERN = re.compile(r"[\[\]*?\\]")
 _READ_BYTES = 1 << 22
 _writes = itertools.count()
 
@@ -56,6 +62,30 @@ class _WithoutReports(logging.Filter):
 _WITHOUT_REPORTS = _WithoutReports()
 
 
+def without_patterns(path: Path) -> Path:
+    """The same folder by a path in which orbax finds no pattern: it looks for its files by a glob below the whole path.
+
+    Where a name on the way has a bracket or the like, the way leads through a link of this user's in the temporary
+    folder, named by what it leads to, so that it is the same in every process. Raises RingRLError where that cannot be.
+    """
+    last = max((index for index, part in enumerate(path.parts) if _PATTERN.search(part)), default=-1)
+    if last < 0:
+        return path
+    above = Path(*path.parts[: last + 1])
+    name = hashlib.sha256(os.fsencode(above)).hexdigest()[:24]
+    link = Path(tempfile.gettempdir()) / f"ringrl-{os.getuid()}-{name}"
+    try:
+        link.symlink_to(above)
+    except OSError as error:
+        ours = link.is_symlink() and link.lstat().st_uid == os.getuid() and os.readlink(link) == str(above)
+        if not ours:
+            raise RingRLError(
+                f"{path} has a name that needs the link {link}, which cannot be made ({error.strerror}): remove it, "
+                "set TMPDIR, or choose a folder without brackets and the like in its name."
+            ) from error
+    return link.joinpath(*path.parts[last + 1 :])
+
+
 class ArrayWrite:
     """A tree of arrays on its way to a new folder.
 
@@ -75,7 +105,7 @@ class ArrayWrite:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             multiprocessing_options=processes,
         )
-        self._writer.save(path, args=ocp.args.PyTreeSave(raw))
+        self._writer.save(without_patterns(path), args=ocp.args.PyTreeSave(raw))
 
     def finish(self) -> None:
         """Wait until the arrays of all processes are in the folder; raises what the disk did. Call it once."""
@@ -113,7 +143,7 @@ def verify_arrays(path: Path, checksums: dict[str, int]) -> None:
 def stored_shapes(path: Path) -> Nested:
     """Shape and dtype of each array of a verified folder, a key's as its raw data."""
     with ocp.PyTreeCheckpointer() as reader:
-        stored = reader.metadata(path).item_metadata.tree
+        stored = reader.metadata(without_patterns(path)).item_metadata.tree
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
 
 
@@ -127,7 +157,7 @@ def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nes
     # Without arguments orbax would ask for the devices that wrote the checkpoint.
     arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), shapes)
     with ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(path, restore_args=arguments)
+        return reader.restore(without_patterns(path), restore_args=arguments)
 
 
 def _restore_argument(leaf: Any) -> ocp.RestoreArgs:

@@ -118,9 +118,7 @@ def test_resume_gives_the_same_losses(ringrl, collected: Path, tmp_path: Path) -
     assert summary_of(parts)["train"]["final_loss"] == summary_of(whole)["train"]["final_loss"]
     assert summary_of(parts)["returns"] == summary_of(whole)["returns"]
 
-    assert (
-        "model.width is 16 in the checkpoint and 32 now" in ringrl("train", f"resume={parts}", "model.width=32").error
-    )
+    assert "model.width was 16, is 32" in ringrl("train", f"resume={parts}", "model.width=32").error
     assert "agent=dt: resume=RUN keeps" in ringrl("train", f"resume={parts}", "agent=dt").error
 
     # A damaged last checkpoint: the one before is used, and said so.
@@ -149,7 +147,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: P
     step = int(sorted((run / "checkpoints").glob("step_*"))[-1].name.removeprefix("step_"))
     assert f"ringrl: stopped and saved at step {step}; `ringrl train resume={run}` goes on." in err
     assert "Traceback" not in err
-    outcome = ringrl("train", f"resume={run}", f"training.steps={step + 1}")
+    outcome = ringrl("train", f"resume={run}", f"training.steps={step + 1}", "resume_changes=record")
     assert outcome.code == 0, outcome.err
     assert summary_of(run)["train"]["steps"] == step + 1
 
@@ -234,4 +232,4 @@ def test_auto_resume_starts_a_run_and_goes_on_with_it(ringrl, collected: Path) -
         outcome = ringrl(*words, "hydra.run.dir=again", f"training.steps={steps}")
         assert outcome.code == 0, outcome.err
     assert logged_steps(Path("again")) == [1, 2]
-    assert "model.width is" in ringrl(*words, "hydra.run.dir=again", "training.steps=3", "model.width=32").error
+    assert "model.width was" in ringrl(*words, "hydra.run.dir=again", "training.steps=3", "model.width=32").error

@@ -66,7 +66,7 @@ def test_defaults_survive(command: type) -> None:
 
 
 def test_a_checkpoint_from_before_a_key_has_its_default() -> None:
-    from ringrl.cli.train import with_defaults
+    from ringrl.cli.resuming import with_defaults
 
     config = as_plain(TrainCommand())
     older = {**config, "data": {key: value for key, value in config["data"].items() if key not in ("also", "tasks")}}

@@ -1,0 +1,142 @@
+"""What a resumed run may change: what does not change its result freely, the rest on request and on record.
+
+A run keeps what it is: its seed, agent, model, chain and data. How it is trained and evaluated changes by
+`resume_changes=record` alone, and every change is recorded with its step. A key that nothing here names changes the
+result.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringrl.cli.compose import as_plain
+from ringrl.cli.schema import build
+from ringrl.config import ResumeChanges, TrainCommand
+from ringrl.errors import RingRLError
+from ringrl.evaluation.summary import write_atomically
+from ringrl.training.compatibility import Change, changes_between, list_changes
+from ringrl.training.config import Schedule, TrainingConfig
+from ringrl.training.optimizer import learning_rate_schedule
+
+CHANGES_FILE = "config_changes.json"  # in a run folder, where it was resumed with other settings
+
+# They change what a run is called, where and how fast it runs, what it logs and keeps; its numbers to rounding at most.
+FREE = (
+    *("name", "label", "resume", "resume_changes", "overwrite", "profile", "debug", "mesh", "distributed", "attention"),
+    *("agent.loss_block_size", "model.remat", "model.feedforward_block_size", "model.unroll_layers", "data.download"),
+    *("training.log_every", "training.histogram_every", "training.save_every", "training.save_every_minutes"),
+    *("training.keep_last", "training.loader_threads", "training.prefetch", "training.nonfinite_limit"),
+    *("evaluation.video", "evaluation.sharded", "evaluation.bootstrap_samples"),
+)
+KEPT = ("seed", "agent", "model", "chain", "data", "data_fingerprint")  # without these it would be another run
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedChange:
+    """A setting that was changed when a run was resumed."""
+
+    step: int  # the last step that was done with the old value
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"from step {self.step + 1} on: {Change(self.key, self.was, self.now)}"
+
+
+def accepted_changes(
+    command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path
+) -> list[RecordedChange]:
+    """The changes of a run's settings so far and those that this command makes, ascending by step.
+
+    Args:
+        command: What the run is told now.
+        metadata: What its next checkpoints will say: `config`, `data_fingerprint`, `environment`.
+        saved: What the checkpoint that it goes on from says.
+        folder: The run folder, whose record says what was already allowed at that step.
+
+    Raises:
+        RingRLError: A key differs that may not change, or that may only with `resume_changes=record`; all are named.
+    """
+    step, earlier = int(saved["step"]), [RecordedChange(**entry) for entry in saved.get("config_changes", [])]
+    found = differences(metadata, saved)
+    kept = [change for change in found if is_one_of(change.key, KEPT)]
+    if kept:
+        raise RingRLError(
+            f"{folder} is another run: {list_changes(kept)}. A run keeps its {', '.join(KEPT[:-2])} and data: give "
+            "the same, or train in another folder (hydra.run.dir=FOLDER)."
+        )
+    if command.training.steps < step:
+        raise RingRLError(
+            f"training.steps={command.training.steps}: the run in {folder} is at step {step} already: give at least "
+            f"training.steps={step}, or train in another folder (hydra.run.dir=FOLDER)."
+        )
+    allowed = {(change.key, repr(change.now)) for change in read_changes(folder) if change.step == step}
+    unasked = [
+        change
+        for change in found
+        if (change.key, repr(change.now)) not in allowed and not _is_harmless(change, command.training)
+    ]
+    if unasked and command.resume_changes is ResumeChanges.refuse:
+        raise RingRLError(
+            f"{folder} was trained with other settings: {list_changes([*unasked, *rate_change(command, saved)])}. "
+            "Give the same, or resume_changes=record to go on with these from here and have it on record, or train in "
+            "another folder (hydra.run.dir=FOLDER)."
+        )
+    return [*earlier, *(RecordedChange(step, change.key, change.was, change.now) for change in found)]
+
+
+def differences(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[Change]:
+    """What differs between a checkpoint's metadata and those of the run that goes on, free keys left out."""
+    config, environment = with_defaults(saved)["config"], saved.get("environment")
+    if environment == metadata["environment"]:  # named now and found before, or the other way round
+        config = {**config, "env": metadata["config"]["env"]}
+    found = changes_between(config, metadata["config"])
+    theirs, ours = ({"data_fingerprint": of.get("data_fingerprint")} for of in (saved, metadata))
+    found += changes_between(theirs, ours)
+    return [change for change in found if not is_one_of(change.key, FREE)]
+
+
+def is_one_of(key: str, sections: Sequence[str]) -> bool:
+    """Whether a dotted key is one of these, or below one of them."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's metadata, keys that its version did not know at their defaults."""
+    return {**metadata, "config": as_plain(build(TrainCommand, metadata["config"]))}
+
+
+def write_changes(changes: Sequence[RecordedChange], folder: Path) -> None:
+    """Put the changes of a run on record in its folder; without any there is no such file."""
+    if changes or (folder / CHANGES_FILE).exists():
+        write_atomically(folder / CHANGES_FILE, json.dumps(plain_changes(changes), indent=1) + "\n")
+
+
+def plain_changes(changes: Sequence[RecordedChange]) -> list[dict[str, Any]]:
+    """As JSON."""
+    return [dataclasses.asdict(change) for change in changes]
+
+
+def read_changes(folder: Path) -> list[RecordedChange]:
+    """The changes that a run folder has on record."""
+    try:
+        return [RecordedChange(**entry) for entry in json.loads((folder / CHANGES_FILE).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _is_harmless(change: Change, training: TrainingConfig) -> bool:
+    """Whether every step has the same update with the new value: more or fewer steps of a rate that does not end."""
+    return change.key == "training.steps" and training.optimizer.schedule is Schedule.constant
+
+
+def rate_change(command: TrainCommand, saved: Mapping[str, Any]) -> list[Change]:
+    """The next step's learning rate, where it would have been another; without a step to do it was 0."""
+    step, before = int(saved["step"]), with_defaults(saved)["config"]["training"]
+    trained = build(TrainingConfig, before)
+    was, now = (f"{float(learning_rate_schedule(training)(step)):.3g}" for training in (trained, command.training))
+    ended = " (its schedule has ended)" if step >= trained.steps and was != now else ""
+    return [] if was == now else [Change(f"the learning rate of step {step + 1}", f"{was}{ended}", now)]

@@ -1,0 +1,93 @@
+"""Which command may write into a run folder: one at a time, and none over a training run but by its word."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ringrl.cli.console import output
+from ringrl.cli.failures import ERROR_FILE
+from ringrl.cli.overrides import AUTO, CONFIG_FILE
+from ringrl.cli.resuming import CHANGES_FILE
+from ringrl.cli.run_lock import last_command, run_lock
+from ringrl.config import TrainCommand
+from ringrl.errors import RingRLError
+from ringrl.evaluation.summary import FILE_NAME
+from ringrl.parallel.multiprocess import in_process_0
+from ringrl.training.checkpoint_folder import CheckpointFolder
+from ringrl.training.run_history import EVALUATIONS_FILE, LOSSES_FILE
+
+CHECKPOINTS = "checkpoints"
+RESULTS = (FILE_NAME, "plan.json", "table.md", "actors")  # of commands: what a folder would lose
+# What a training run leaves, besides its checkpoints and TensorBoard's events.
+_FILES = (
+    *(FILE_NAME, CONFIG_FILE, CHANGES_FILE, LOSSES_FILE, EVALUATIONS_FILE, ERROR_FILE),
+    *("trials.csv", "trials.png", "curves.png", "video.mp4"),
+)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path, command: str) -> Iterator[None]:
+    """Hold a run folder for a command while entered; of several processes all call it.
+
+    Raises RingRLError, in all of them, where another process is at work in the folder, or it has results of another
+    command, which this one would replace.
+    """
+
+    def hold() -> None:
+        if other := other_command(folder, command):
+            raise RingRLError(
+                f"{folder} has results of `ringrl {other}`, which `ringrl {command}` would replace: choose another "
+                "folder by hydra.run.dir=FOLDER."
+            )
+        holding.enter_context(run_lock(folder, command, output().print))
+
+    with contextlib.ExitStack() as holding:
+        in_process_0("run folder", hold)
+        yield
+
+
+def other_command(folder: Path, command: str) -> str | None:
+    """The command other than this one that has left results in a folder, if one has."""
+    if has_run(folder):
+        return None if command == "train" else "train"
+    last = last_command(folder) if any((folder / name).exists() for name in RESULTS) else None
+    return last if last != command else None
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a folder has something of a training run that would be missed: a checkpoint, or results."""
+    has_results = (folder / CONFIG_FILE).exists() and (folder / FILE_NAME).exists()
+    return has_results or bool(CheckpointFolder(folder / CHECKPOINTS).steps())
+
+
+def goes_on(command: TrainCommand, folder: Path) -> bool:
+    """Whether `ringrl train` goes on with the run of a folder, rather than beginning one there.
+
+    Raises RingRLError where it would begin one in place of another without being told to.
+    """
+    resume = AUTO if command.resume is None and was_queued_again(os.environ) else command.resume
+    if resume is not None and (resume != AUTO or CheckpointFolder(folder / CHECKPOINTS).steps()):
+        return True
+    if not command.overwrite and (has_run(folder) or (folder / FILE_NAME).exists()):
+        raise RingRLError(
+            f"{folder} has a run already: give resume=auto to go on with it, overwrite=true to put this one in its "
+            "place, or another folder (hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER of a sweep)."
+        )
+    return False
+
+
+def was_queued_again(environment: Mapping[str, str]) -> bool:
+    """Whether SLURM has started this job before: what is in its folder is its own."""
+    count = environment.get("SLURM_RESTART_COUNT", "")
+    return count.isdigit() and int(count) > 0
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what a training run has left in a folder; files that are none of a run's stay."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for events in folder.rglob("*.tfevents.*"):
+        events.unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
