@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import importlib
+import logging
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import ringrl
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
@@ -20,6 +23,9 @@ from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted
+from ringrl.training.heartbeat import duration
+
+_logger = logging.getLogger(__name__)
 
 
 def run_job(command: str, config: DictConfig) -> Exception | None:
@@ -29,14 +35,19 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
     process or on another machine is heard of; a fault of the program's own is raised. Jobs side by side on one
     machine get a GPU each, and a preempted job of a sweep on SLURM is queued again.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder, began = Path(HydraConfig.get().runtime.output_dir), time.perf_counter()
+    _logger.info("ringrl %s: %s %s", ringrl.__version__, command, " ".join(HydraConfig.get().overrides.task))
     try:
         set_defaults_of_libraries()
         built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
         importlib.import_module(module_of(command)).run(built, folder)
-    except Exception as error:
+        _logger.info("ended after %s", duration(time.perf_counter() - began))
+    except BaseException as error:
+        _log_failure(error)
+        if not isinstance(error, Exception):
+            raise
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
         if isinstance(error, Preempted) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
@@ -47,6 +58,15 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         overrides = " ".join(HydraConfig.get().overrides.task)
         (folder / ERROR_FILE).write_text(f"{line} (job {overrides})\n")
     return None
+
+
+def _log_failure(error: BaseException) -> None:
+    """In the run's log alone, if there is one: on the screen it is shown by `ringrl.cli.failures`."""
+    if not logging.getLogger().handlers:
+        return
+    line = describe(error) or str(error) or type(error).__name__
+    of_the_program = isinstance(error, Exception) and describe(error) is None
+    _logger.error("%s", line, exc_info=error if of_the_program else None)
 
 
 def module_of(command: str) -> str:

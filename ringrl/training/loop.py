@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ringrl.training.agreement import Lookout
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
+from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
 from ringrl.training.milestones import Evaluate, Milestones
 from ringrl.training.profile import profile_window
@@ -93,7 +95,10 @@ def train(
             chains, chain_steps = batch.loss_mask.shape
             tokens, flops = chains * chain_steps * agent.tokens_per_step, agent.train_flops(chains, chain_steps)
             batches = itertools.chain([batch], batches)
-            train_step = compile_train_step(agent, training, state, batch)
+            began = time.perf_counter()
+            with Heartbeat("compiling the training step", say=bar.say):
+                train_step = compile_train_step(agent, training, state, batch)
+            bar.say(f"training step on {chains} x {chain_steps} steps compiled in {time.perf_counter() - began:.1f} s")
         recorder = Recorder(training, bar, logger, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
 
         def totals() -> dict[str, Any]:
