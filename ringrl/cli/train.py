@@ -13,9 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
+from ringrl.cli.acting import (
+    acting_config,
+    agent_of,
+    evaluate_policy,
+    reference_of,
+    scores_line,
+    scores_of,
+    trials_of,
+)
 from ringrl.cli.compose import as_plain, as_yaml
-from ringrl.cli.console import output, progress_bar
+from ringrl.cli.console import output, progress_bar, progress_output
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
@@ -34,7 +42,7 @@ from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
-from ringrl.evaluation.report import runs_figure
+from ringrl.evaluation.report import evaluation_figure
 from ringrl.evaluation.rollout import Rollout, check_vector_env
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
@@ -55,6 +63,14 @@ from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.state import create_state
 from ringrl.types import Chain, Context, Parameters
 
+CHARTS = {  # in TensorBoard's tab of custom scalars
+    "evaluation": {
+        "return": ["evaluation/(first|last|mean|best)$"],
+        "normalised return": ["evaluation/normalized_(first|last|mean|best)$"],
+        "success": ["evaluation/success.*"],
+    },
+    "seconds a step": {"parts": ["time/(step|loader_wait|dispatch|device_wait|other)$"]},
+}
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
@@ -77,7 +93,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     if command.mesh.explain:
         return print_explanation(agent, command.training)
     if mesh is not None:
-        show_compiler_flags(mesh, console)
+        show_compiler_flags(mesh, output(logged=False))  # which it logs itself
     # Contexts shorter than a chain are not spread: there is nothing to gain.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
     actor = agent if acting_mesh is not None else agent_of(command, store.spec)
@@ -111,11 +127,13 @@ def run(command: TrainCommand, folder: Path) -> None:
     trials = trials_of(command.evaluation, command)
     evaluations: dict[int, Rollout] = {}
 
+    reference = reference_of(references, command.evaluation.split)
+    seen_returns = (float(acted_on.returns.min()), float(acted_on.returns.max()))
     summarize = functools.partial(
         _summary,
         command,
         environment=env.id,
-        reference=reference_of(references, command.evaluation.split),
+        reference=reference,
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,
     )
@@ -134,15 +152,18 @@ def run(command: TrainCommand, folder: Path) -> None:
             finally:
                 if acting_mesh is None:
                     wait_for_process_0(f"evaluation {step}")
+            earlier = {before: np.nanmean(evaluations[before].trial_returns, axis=0) for before in sorted(evaluations)}
             evaluations[step] = found
+            scores = scores_of(found, reference)
+            console.print(f"evaluation at step {step}: {scores_line(found, scores)}")
             if logger is not None:
-                summary = summarize(found)
-                logger.trials(summary["trial_returns"], step)
-                logger.figure("trials", runs_figure([summary]), step)
-            return scores_of(found)
+                figure = evaluation_figure(summarize(found), step=step, returns=seen_returns, earlier=earlier)
+                logger.figure("trials", figure, step)
+            return scores
 
         if logger is not None:
             logger.text("config", as_yaml(command))
+            logger.layout(CHARTS)
         result = train(
             agent,
             state,
@@ -155,6 +176,7 @@ def run(command: TrainCommand, folder: Path) -> None:
             resumed=resumed,
             profile=folder if command.profile and main else None,
             progress=main,
+            console=progress_output(),
         )
         if result.interrupted:
             line = f"stopped and saved at step {result.steps}; `ringrl train resume={folder}` goes on."
@@ -165,7 +187,8 @@ def run(command: TrainCommand, folder: Path) -> None:
             return wait_for_process_0("results")
         found = evaluations[max(evaluations)]
         summary = summarize(found, result=result)
-        logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
+        final = {f"final/{name}": value for name, value in scores_of(found, reference).items()}
+        logger.hparams(as_plain(command), final, result.steps)
         save_png(
             training_curves(result.losses, evaluations, command.label or command.agent.name), folder / "curves.png"
         )
