@@ -32,12 +32,14 @@ from ringrl.cli.schema import build
 from ringrl.config import TrainCommand
 from ringrl.data import (
     ChainSampler,
+    EpisodeStore,
     default_target_return,
     fit_normalization,
     in_environment,
     make_loader,
     open_dataset,
 )
+from ringrl.data.config import DataConfig
 from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
@@ -128,7 +130,7 @@ def run(command: TrainCommand, folder: Path) -> None:
     evaluations: dict[int, Rollout] = {}
 
     reference = reference_of(references, command.evaluation.split)
-    seen_returns = (float(acted_on.returns.min()), float(acted_on.returns.max()))
+    seen_returns = returns_range(command.data, acted_on)
     summarize = functools.partial(
         _summary,
         command,
@@ -200,6 +202,13 @@ def run(command: TrainCommand, folder: Path) -> None:
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
     wait_for_process_0("results")
+
+
+def returns_range(data: DataConfig, acted_on: EpisodeStore) -> tuple[float, float]:
+    """The lowest and highest return in the data, the same for agents that keep another part of the best of it."""
+    whole = dataclasses.replace(data, top_fraction=1.0)
+    returns = acted_on.returns if whole == data else open_dataset(whole).returns
+    return float(returns.min()), float(returns.max())
 
 
 def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int) -> Iterator[Chain]:

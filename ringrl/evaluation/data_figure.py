@@ -43,7 +43,7 @@ def bin_edges(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " edges"]:
 
 def _draw_histogram(axes: Axes, values: np.ndarray, color: str, unit: str) -> None:
     edges = bin_edges(values)
-    axes.hist(values, bins=edges, color=color, linewidth=0)
+    axes.hist(values, bins=edges.tolist(), color=color, linewidth=0)
     whole = bool((values == np.round(values)).all())
     if whole and edges[-1] - edges[0] < LEAST_SPAN:
         middle = (edges[0] + edges[-1]) / 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from ringrl.training.recorder import Logger, Recorder
 from ringrl.training.state import Agent, TrainState
 from ringrl.training.step import TrainStep, make_train_step
 from ringrl.types import Chain
+
+_logger = logging.getLogger(__name__)
 
 MakeBatches = Callable[[int], Iterator[Chain]]
 
@@ -98,7 +101,8 @@ def train(
             began = time.perf_counter()
             with Heartbeat("compiling the training step", say=bar.say):
                 train_step = compile_train_step(agent, training, state, batch)
-            bar.say(f"training step on {chains} x {chain_steps} steps compiled in {time.perf_counter() - began:.1f} s")
+            seconds = time.perf_counter() - began
+            _logger.info("training step on %d x %d steps compiled in %.1f s", chains, chain_steps, seconds)
         recorder = Recorder(training, bar, logger, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
 
         def totals() -> dict[str, Any]:
