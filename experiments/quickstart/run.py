@@ -15,7 +15,7 @@ SIZES = {"full": ("hidden_goal_point_maze", "quickstart"), "smoke": ("quickstart
 NEXT = """
 What you can type next (ringrl is in .venv/bin):
   the curves of all four agents:  tensorboard --logdir {sweep}
-  more trials in one context:     ringrl eval checkpoint={sweep}/0 evaluation.trials=32
+  more trials in one context:     ringrl eval checkpoint={sweep}/at_seed0 evaluation.trials=32
   another environment:            ringrl collect collection=dark_room && ringrl train +experiment=dark_room
   your own Minari data set:       ringrl train data=minari data.name=NAMESPACE/NAME-v0
   a sweep, and its table:         ringrl train -m seed=0,1,2 agent=at,dt +experiment={experiment}

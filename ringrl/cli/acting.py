@@ -109,7 +109,11 @@ def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
     scores = metadata.get("reference_scores") or {}
     low = scores.get(f"{split}/random", metadata.get("ref_min_score"))
     high = scores.get(f"{split}/expert", metadata.get("ref_max_score"))
-    return None if low is None or high is None else Reference(float(low), float(high))
+    if low is None or high is None:
+        return None
+    measured = {"random policy": f"{split}/random", "scripted controller at its best": f"{split}/expert"}
+    names = [name if key in scores else "the data's reference" for name, key in measured.items()]
+    return Reference(float(low), float(high), *names)
 
 
 def acting_config(
@@ -182,8 +186,27 @@ def evaluate_policy(
     return join_rollouts(parts)
 
 
-def scores_of(found: Rollout) -> dict[str, float]:
-    """First, last, mean and best return, and `score`, the mean over all trials, which decides the best checkpoint."""
-    scores = score(Sample(found.trial_returns, found.task_ids), bootstrap_samples=2)
+def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
+    """Numbers of an evaluation by name, as TensorBoard and checkpoints have them.
+
+    First, last, mean and best return; `score`, the mean over all trials, which decides the best checkpoint; with a
+    reference the four normalised (`normalized_last`); where the environment tells of success, its share of all trials,
+    of the first and of the last.
+    """
+    scores = score(Sample(found.trial_returns, found.task_ids), bootstrap_samples=0)
     values = {name: getattr(scores, name).value for name in SUMMARIES}
-    return {**values, "score": values["mean"]}
+    values["score"] = values["mean"]
+    if reference is not None:
+        values |= {f"normalized_{name}": float(reference.normalize(values[name])) for name in SUMMARIES}
+    if found.trial_success is not None:
+        told = score(Sample(found.trial_success, found.task_ids), bootstrap_samples=0)
+        values |= {"success": told.mean.value, "success_first": told.first.value, "success_last": told.last.value}
+    return values
+
+
+def scores_line(found: Rollout, scores: Mapping[str, float]) -> str:
+    """The main numbers of an evaluation, and how many trials are behind them, in a line."""
+    environments, trials = found.trial_returns.shape
+    numbers = ", ".join(f"{name} {scores[name]:.4g}" for name in SUMMARIES)
+    success = f", success {scores['success']:.0%}" if "success" in scores else ""
+    return f"return of the first trial {numbers.removeprefix('first ')}{success} ({environments} x {trials} trials)"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from ringrl.cli.attention_benchmark import PUBLISHED, RING, Problem, matmul_gflops, measure
@@ -40,9 +39,14 @@ def run(command: BenchCommand, folder: Path) -> None:
             advance(done, len(problems))
             results["problems"].append(measure(problem, command))
             write_atomically(folder / "bench.json", json.dumps(results, indent=1) + "\n")
-    Console(width=table_width(console), highlight=False).print(table(results))
+    output(table_width(console)).print(table(results))
     if command.published:
-        save_png(plot_ratios(ratios(results), title="Published ring attention / RingRL's ring"), folder / "bench.png")
+        figure = plot_ratios(
+            ratios(results),
+            title="Ring attention: published beside RingRL's",
+            ylabel="published / RingRL's (above 1: RingRL's needs less)",
+        )
+        save_png(figure, folder / "bench.png")
     console.print(f"figures: {folder}")
 
 

@@ -211,7 +211,7 @@ def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, 
     """Returns of the random policy and of the controller at its best, per split; empty when not asked for."""
     if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no room for them
         return {}
-    with environment_faults(command.env):
+    with environment_faults(command.env), progress_bar("reference scores"):
         return ringrl_envs.reference_scores(
             command.env.id,
             episodes=command.reference_episodes,

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
+from ringrl.cli.run_names import register_resolvers
 from ringrl.cli.schema import build, schema
 from ringrl.config import COMMANDS
 from ringrl.errors import RingRLError
@@ -27,9 +28,10 @@ def conf_folder() -> Path:
 
 
 def register_schemas() -> None:
-    """Make each command's schema known to Hydra as `<command>_schema`."""
+    """Make each command's schema known to Hydra as `<command>_schema`, and the names of run folders to OmegaConf."""
     for command, cls in COMMANDS.items():
         ConfigStore.instance().store(name=f"{command}_schema", node=schema(cls))
+    register_resolvers()
 
 
 def command_from(cls: type[T], config: DictConfig) -> T:

@@ -1,32 +1,128 @@
-"""What commands print while they work."""
+"""What commands print while they work, on the screen and in the log of their run folder.
+
+Lines of a sweep's jobs that may run side by side begin with the job's name.
+"""
 
 import contextlib
+import io
+import logging
+import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ringrl.parallel.multiprocess import is_main_process
+from ringrl.training.heartbeat import Heartbeat
+
+_logger = logging.getLogger(__name__)
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+_ONE_AFTER_ANOTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs one job at a time
 
 
-def output() -> Console:
-    """Standard output, of process 0 alone; made anew, for it may have been redirected."""
-    return Console(quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
+def output(width: int | None = None, *, logged: bool = True) -> Console:
+    """Standard output, of process 0 alone; made anew, for it may have been redirected. The run's log has it too."""
+    stream: Any = _Lines(sys.stdout, job_prefix(), logged=logged and not _launches())
+    return Console(file=stream, width=width, quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
+
+
+def progress_output() -> Console:
+    """Standard error, for what is shown of the way; no terminal to draw on for jobs that may run side by side."""
+    prefix = job_prefix()
+    if not prefix:
+        return Console(stderr=True)
+    stream: Any = _Lines(sys.stderr, prefix)
+    return Console(file=stream, force_terminal=False)
 
 
 def table_width(console: Console) -> int:
     """Columns for a table: the terminal's, or 120 where the output goes to a file."""
-    return console.width if console.is_terminal else 120
+    return console.width - len(job_prefix()) if console.is_terminal else 120
+
+
+def job_prefix() -> str:
+    """What begins the lines of a sweep's job: the name of its folder, where jobs may run side by side; else nothing."""
+    if not HydraConfig.initialized() or _launches():
+        return ""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return ""
+    return "" if hydra.launcher["_target_"] == _ONE_AFTER_ANOTHER else f"[{Path(hydra.runtime.output_dir).name}] "
+
+
+def _launches() -> bool:
+    """Whether this process launches a sweep and is in none of its jobs: it has no log, and Hydra's shows on screen."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and OmegaConf.is_missing(hydra.job, "num")
 
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields `advance(done, total)`; a bar on standard error where that is a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal or not is_main_process():
+    """Yields `advance(done, total)`; a bar on standard error where that is a terminal, elsewhere a line a minute."""
+    console = progress_output()
+    if not is_main_process():
         yield lambda done, total: None
         return
+    if not console.is_terminal:
+        with Heartbeat(label, say=lambda line: say_progress(line, console)) as beat:
+            yield beat.advance
+        return
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (
+        Heartbeat(label, say=_logger.info) as beat,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
         task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            beat.advance(done, total)
+
+        yield advance
+
+
+def say_progress(line: str, console: Console) -> None:
+    """A line about the way, on standard error and in the log."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    _logger.info(line)
+
+
+class _Lines(io.TextIOBase):
+    """A stream of whole lines, each with a prefix; what is written is logged as well, without styles, if asked for."""
+
+    def __init__(self, stream: TextIO, prefix: str, *, logged: bool = False) -> None:
+        self._stream, self._prefix, self._logged = stream, prefix, logged
+
+    def write(self, text: str) -> int:
+        """Write it at once, so that lines of several jobs do not mix."""
+        lines = text.splitlines(keepends=True)
+        self._stream.write("".join(f"{self._prefix}{line}" for line in lines))
+        plain = _STYLES.sub("", text).rstrip()
+        if self._logged and plain:
+            _logger.info(plain if len(lines) == 1 else f"\n{plain}")
+        return len(text)
+
+    def flush(self) -> None:
+        """Of the stream."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Of the stream."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Of the stream."""
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream."""
+        return self._stream.encoding or "utf-8"

@@ -65,7 +65,7 @@ def print_explanation(agent: SequenceAgent, training: TrainingConfig) -> None:
     for placed in explain(state, mesh):
         shape = " x ".join(map(str, placed.shape)) or "scalar"
         table.add_row(placed.path, shape, placed.dtype, _words(placed.spec), f"{placed.bytes_per_device:,}")
-    wide = Console(width=max(table_width(console), 160), highlight=False, quiet=console.quiet)
+    wide = output(max(table_width(console), 160))
     wide.print(table)
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     whole = bytes_per_device(state, None)

@@ -1,4 +1,4 @@
-"""`ringrl eval checkpoint=RUN`: n trials of a trained agent, in its own environment or another one."""
+"""`ringrl eval checkpoint=RUN`: n trials of a trained agent, as its run was evaluated unless told otherwise."""
 
 from pathlib import Path
 
@@ -36,31 +36,32 @@ def _run(command: EvalCommand, folder: Path) -> None:
     trained = loaded.command
     env = environment_of(command.env, loaded.metadata, warn=console.print)
     own = is_own_environment(env, loaded.metadata)
-    acting = acting_config(command.evaluation, trained, loaded.agent.spec, loaded.chain_steps, loaded.target_return)
-    trials = trials_of(command.evaluation, trained)
+    evaluation = command.evaluation.of_run(trained.evaluation)
+    acting = acting_config(evaluation, trained, loaded.agent.spec, loaded.chain_steps, loaded.target_return)
+    trials = trials_of(evaluation, trained)
     policy = make_policy(loaded.agent, loaded.parameters, loaded.normalization, acting)
 
-    if command.evaluation.video:
-        check_filming(env, command.evaluation, folder)
+    if evaluation.video:
+        check_filming(env, evaluation, folder)
     with progress_bar("trials") as advance:
-        found = evaluate_policy(policy, env, command.evaluation, trials, advance)
+        found = evaluate_policy(policy, env, evaluation, trials, advance)
 
     summary = build_summary(
         agent=trained.agent.name,
         environment=env.spec.id,
         seed=trained.seed,
         rollout=found,
-        reference=reference_of(loaded.metadata, command.evaluation.split) if own else None,
+        reference=reference_of(loaded.metadata, evaluation.split) if own else None,
         train={name: loaded.metadata.get(name) for name in ("tokens", "seconds")} | {"steps": loaded.metadata["step"]},
-        config={**as_plain(trained), "eval": as_plain(command)},
+        config={**as_plain(trained), "eval": {**as_plain(command), "evaluation": as_plain(evaluation)}},
         data_fingerprint=loaded.metadata.get("data_fingerprint"),
         label=command.label or trained.label or None,
-        bootstrap_samples=command.evaluation.bootstrap_samples,
+        bootstrap_samples=evaluation.bootstrap_samples,
         extra={"checkpoint": str(command.checkpoint), "target_return": acting.target_return},
     )
     if is_main_process():
         write_results(summary, found, folder)
-    if command.evaluation.video:
-        console.print(f"video: {write_video(policy, env, command.evaluation, trials, folder).path}")
+    if evaluation.video:
+        console.print(f"video: {write_video(policy, env, evaluation, trials, folder).path}")
     wait_for_process_0("results")
     console.print(f"results: {folder}")

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import importlib
+import logging
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import ringrl
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
@@ -21,6 +24,9 @@ from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted
+from ringrl.training.heartbeat import duration
+
+_logger = logging.getLogger(__name__)
 
 HOLD_THEIR_FOLDER = ("train", "eval")  # which may be several processes, and have to find each other first
 RECORD = ".hydra"  # in a run folder: what Hydra puts on record
@@ -34,7 +40,8 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
     machine get a GPU each, and a preempted job of a sweep on SLURM is queued again. With `keeps_record` the folder gets
     Hydra's record of the first command that may write there, and of one that is put in its place.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder, began = Path(HydraConfig.get().runtime.output_dir), time.perf_counter()
+    _logger.info("ringrl %s: %s %s", ringrl.__version__, command, " ".join(HydraConfig.get().overrides.task))
     try:
         set_defaults_of_libraries()
         built = _build(command, config)
@@ -48,7 +55,11 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
             run(built, folder)
         if keeps_record and getattr(built, "overwrite", False):
             _write_record(config, folder / RECORD)
-    except Exception as error:
+        _logger.info("ended after %s", duration(time.perf_counter() - began))
+    except BaseException as error:
+        _log_failure(error)
+        if not isinstance(error, Exception):
+            raise
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
         if isinstance(error, Preempted) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
@@ -67,6 +78,15 @@ def _write_record(config: DictConfig, folder: Path) -> None:
     OmegaConf.save(config, folder / "config.yaml")
     OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), folder / "hydra.yaml")
     OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
+
+
+def _log_failure(error: BaseException) -> None:
+    """In the run's log alone, if there is one: on the screen it is shown by `ringrl.cli.failures`."""
+    if not logging.getLogger().handlers:
+        return
+    line = describe(error) or str(error) or type(error).__name__
+    of_the_program = isinstance(error, Exception) and describe(error) is None
+    _logger.error("%s", line, exc_info=error if of_the_program else None)
 
 
 def module_of(command: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from ringrl.cli import plan_tables as tables
 from ringrl.cli.compose import as_plain
@@ -61,7 +61,7 @@ def run(command: PlanCommand, folder: Path) -> None:
         compile = functools.partial(compile_plan, cache=cache, scratch=folder)
         outcome = by_compiler(command, plan, compile, title)
 
-    printed = Console(width=table_width(console), highlight=False)
+    printed = output(table_width(console))
     for line in notes:
         console.print(line)
     for item in outcome.shown:

@@ -5,27 +5,38 @@ from pathlib import Path
 from ringrl.cli.console import output, table_width
 from ringrl.config import ReportCommand
 from ringrl.errors import RingRLError
-from ringrl.evaluation.report import write_report
+from ringrl.evaluation.report import find_runs, report_runs
+from ringrl.evaluation.run_folders import Latest, latest_runs, unfinished_line, unfinished_runs
 
 
 def run(command: ReportCommand, folder: Path) -> None:
     """Gather the runs, print their table, and write table.md, table.csv and figure.png into `folder`."""
     console = output()
-    paths = command.runs or [str(latest(Path("runs/train") / command.name))]
-    table = write_report(
-        paths,
+    named = Path("runs/train") / command.name
+    if command.runs:
+        unfinished = unfinished_runs([path for path in command.runs if Path(path).is_dir()])
+        found, place = Latest(find_runs(command.runs), 0, unfinished), None
+    else:
+        found, place = _of_name(named), named
+    table = report_runs(
+        found.runs,
         folder,
         normalized=command.normalized,
         bootstrap_samples=command.bootstrap_samples,
         width=table_width(console),
     )
     console.print(table, end="")
+    if found.unfinished:
+        console.print(unfinished_line(found.unfinished, place))
+    if found.older:
+        console.print(
+            f"left out: {found.older} of {named} with the same agent, seed and label as a later one "
+            f"(runs=[{named}] takes all)"
+        )
     console.print(f"table and figure: {folder}")
 
 
-def latest(runs: Path) -> Path:
-    """The newest run, or sweep of runs, under a name; the folders are named by date and time."""
-    folders = sorted(folder for folder in runs.glob("*") if folder.is_dir())
-    if not folders:
-        raise RingRLError(f"No run in {runs}: give runs=[FOLDER,...], or the name that `ringrl train` was given.")
-    return folders[-1]
+def _of_name(folder: Path) -> Latest:
+    if not any(path.is_dir() for path in folder.glob("*")):
+        raise RingRLError(f"No run in {folder}: give runs=[FOLDER,...], or the name that `ringrl train` was given.")
+    return latest_runs(folder)

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def training_curves(
     losses: Mapping[int, float], evaluations: Mapping[int, Mapping[str, float]], title: str
 ) -> "Figure":
-    """Loss by step, and where there are several evaluations the returns of their first and last trials, by step too."""
+    """Loss by step, and where there are several evaluations the returns of their first and last trials, on one axis."""
     history: dict[str, Any] = {"loss": tuple(zip(*sorted(losses.items()), strict=True)) if losses else ((), ())}
     if len(evaluations) > 1:
         scores = dict(sorted(evaluations.items()))
-        for name in ("first", "last"):
-            history[f"return of the {name} trial"] = (tuple(scores), tuple(value[name] for value in scores.values()))
+        history["return"] = {
+            f"{name} trial": (tuple(scores), tuple(value[name] for value in scores.values()))
+            for name in ("first", "last")
+        }
     return plot_training_curves(history, title=title, log=("loss",))
 
 

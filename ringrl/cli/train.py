@@ -16,9 +16,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
+from ringrl.cli.acting import (
+    acting_config,
+    agent_of,
+    evaluate_policy,
+    reference_of,
+    scores_line,
+    scores_of,
+    trials_of,
+)
 from ringrl.cli.compose import as_plain, as_yaml
-from ringrl.cli.console import output, progress_bar, table_width
+from ringrl.cli.console import output, progress_bar, progress_output, table_width
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment
 from ringrl.cli.overrides import CONFIG_FILE
@@ -30,17 +38,19 @@ from ringrl.cli.watch import Watch
 from ringrl.config import ResumeChanges, TrainCommand
 from ringrl.data import (
     ChainSampler,
+    EpisodeStore,
     default_target_return,
     fit_normalization,
     in_environment,
     make_loader,
     open_dataset,
 )
+from ringrl.data.config import DataConfig
 from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
-from ringrl.evaluation.report import runs_figure, runs_table
+from ringrl.evaluation.report import evaluation_figure, runs_table
 from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import FILE_NAME, build_summary, load_summary, runs_of, write_atomically
@@ -66,6 +76,14 @@ from ringrl.types import Chain, Context, Normalization, Parameters
 
 _logger = logging.getLogger(__name__)
 
+CHARTS = {  # in TensorBoard's tab of custom scalars
+    "evaluation": {
+        "return": ["evaluation/(first|last|mean|best)$"],
+        "normalised return": ["evaluation/normalized_(first|last|mean|best)$"],
+        "success": ["evaluation/success.*"],
+    },
+    "seconds a step": {"parts": ["time/(step|loader_wait|dispatch|device_wait|other)$"]},
+}
 KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
@@ -103,7 +121,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
     if command.mesh.explain:
         return print_explanation(agent, command.training)
     if mesh is not None:
-        show_compiler_flags(mesh, console)
+        show_compiler_flags(mesh, output(logged=False))  # which it logs itself
     # Contexts shorter than a chain are not spread: there is nothing to gain.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
     actor = agent if acting_mesh is not None else agent_of(command, spec)
@@ -147,11 +165,13 @@ def _run(command: TrainCommand, folder: Path) -> None:
     evaluations: dict[int, Rollout] = {}
     interrupt = Interrupt()
 
+    reference = reference_of(references, command.evaluation.split)
+    seen_returns = returns_range(command.data, acted_on)
     summarize = functools.partial(
         _summary,
         command,
         environment=env.spec.id,
-        reference=reference_of(references, command.evaluation.split),
+        reference=reference,
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,
         changes=changes,
@@ -176,15 +196,18 @@ def _run(command: TrainCommand, folder: Path) -> None:
             finally:
                 if acting_mesh is None:
                     wait_for_process_0(f"evaluation {step}")
+            earlier = {before: np.nanmean(evaluations[before].trial_returns, axis=0) for before in sorted(evaluations)}
             evaluations[step] = found
+            scores = scores_of(found, reference)
+            console.print(f"evaluation at step {step}: {scores_line(found, scores)}")
             if logger is not None:
-                summary = summarize(found)
-                logger.trials(summary["trial_returns"], step)
-                logger.figure("trials", runs_figure([summary]), step)
-            return scores_of(found)
+                figure = evaluation_figure(summarize(found), step=step, returns=seen_returns, earlier=earlier)
+                logger.figure("trials", figure, step)
+            return scores
 
         if logger is not None:
             logger.text("config", as_yaml(command))
+            logger.layout(CHARTS)
         result = train(
             agent,
             state,
@@ -198,6 +221,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
             resumed=resumed,
             profile=folder if command.profile and main else None,
             progress=main,
+            console=progress_output(),
             interrupt=interrupt,
         )
         if result.interrupted:
@@ -210,7 +234,8 @@ def _run(command: TrainCommand, folder: Path) -> None:
         found = evaluations[max(evaluations)]
         final_loss = history.losses.get(result.steps, result.final_loss)
         summary = summarize(found, train={**vars(result), "final_loss": final_loss})
-        logger.hparams(as_plain(command), {f"final/{name}": value for name, value in scores_of(found).items()})
+        final = {f"final/{name}": value for name, value in scores_of(found, reference).items()}
+        logger.hparams(as_plain(command), final, result.steps)
         save_png(
             training_curves(history.losses, history.evaluations, command.label or command.agent.name),
             folder / "curves.png",
@@ -223,6 +248,13 @@ def _run(command: TrainCommand, folder: Path) -> None:
             console.print(f"video: {video.path}")
     console.print(f"run folder: {folder}")
     wait_for_process_0("results")
+
+
+def returns_range(data: DataConfig, acted_on: EpisodeStore) -> tuple[float, float]:
+    """The lowest and highest return in the data, the same for agents that keep another part of the best of it."""
+    whole = dataclasses.replace(data, top_fraction=1.0)
+    returns = acted_on.returns if whole == data else open_dataset(whole).returns
+    return float(returns.min()), float(returns.max())
 
 
 def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int) -> Iterator[Chain]:

@@ -5,6 +5,7 @@ import enum
 
 from ringrl.config.checks import check_name
 from ringrl.errors import RingRLError
+from ringrl.evaluation.config import check_redraws
 from ringrl.training.config import Precision
 
 
@@ -12,14 +13,15 @@ from ringrl.training.config import Precision
 class ReportCommand:
     """`ringrl report`: a table and a figure over runs."""
 
-    runs: list[str] = dataclasses.field(default_factory=list)  # run folders, or folders of runs; empty: the latest
-    name: str = "run"  # with runs empty: the latest under runs/train/<name>
+    runs: list[str] = dataclasses.field(default_factory=list)  # run folders, or folders of runs; empty: those of name
+    name: str = "run"  # with runs empty: under runs/train/<name>, the latest of each agent, seed and label
     normalized: bool = True  # where all runs of an environment have the same references
-    bootstrap_samples: int = 2000
+    bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
     debug: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_redraws("bootstrap_samples", self.bootstrap_samples)
 
 
 class Benchmark(enum.StrEnum):

@@ -8,7 +8,7 @@ from ringrl.agents.config import AgentConfig
 from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_trajectory_embedding
 from ringrl.data.config import ChainConfig, DataConfig
 from ringrl.errors import RingRLError
-from ringrl.evaluation.config import EvaluationConfig
+from ringrl.evaluation.config import EvaluationChoice, EvaluationConfig
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
@@ -87,7 +87,7 @@ class EvalCommand:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
-    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    evaluation: EvaluationChoice = dataclasses.field(default_factory=EvaluationChoice)  # null: as the run had it
 
     def __post_init__(self) -> None:
         check_name(self.name)

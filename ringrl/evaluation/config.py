@@ -37,12 +37,49 @@ class EvaluationConfig:
     sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
     seed: int = 10_000
     video: bool = False
-    bootstrap_samples: int = 2000
+    bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
 
     def __post_init__(self) -> None:
         if self.trials < 0 or self.environments < 1 or self.repeats < 1:
             raise RingRLError("evaluation.trials must be at least 0, environments and repeats at least 1.")
+        check_redraws("evaluation.bootstrap_samples", self.bootstrap_samples)
         if self.temperature <= 0:
             raise RingRLError(
                 f"evaluation.temperature={self.temperature} must be positive; sample=false takes the mode."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationChoice:
+    """How a trained agent is rolled out: null is as its run was; devices and film are asked for anew."""
+
+    trials: int | None = None
+    environments: int | None = None
+    repeats: int | None = None
+    split: Split | None = None
+    sample: bool | None = None
+    temperature: float | None = None
+    target_return: float | None = None
+    when_full: WhenFull | None = None
+    context_steps: int | None = None
+    sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
+    seed: int | None = None
+    video: bool = False
+    bootstrap_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        self.of_run(EvaluationConfig())  # what the checks refuse is refused at once
+
+    def of_run(self, run: EvaluationConfig) -> EvaluationConfig:
+        """The evaluation of a run with what was chosen here in its place."""
+        chosen = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(run, **{name: value for name, value in chosen.items() if value is not None})
+
+
+FEWEST_REDRAWS = 40  # the 2.5 % quantile lies among so many, not beyond them
+
+
+def check_redraws(key: str, samples: int) -> None:
+    """Raises RingRLError for a bootstrap of so few redraws that it has no 2.5 % quantile."""
+    if samples != 0 and samples < FEWEST_REDRAWS:
+        raise RingRLError(f"{key}={samples}: a 95 % interval needs {FEWEST_REDRAWS} or more; 0 leaves intervals out.")

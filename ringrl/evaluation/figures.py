@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 AGENT_COLORS = {"AT": PALETTE[0], "DT": PALETTE[1], "BC-10%": PALETTE[2], "BC": PALETTE[3]}
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT, GRID = "#222222", "#767676", "#E6E6E6"
+LABEL_WIDTH = 26  # characters of a line of a label beside a panel
 DIRECT_LABELS = 8  # more curves than this get a legend
 
 
@@ -31,6 +33,7 @@ class Curve:
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    earlier: Sequence[Sequence[float]] = ()  # means of earlier evaluations, each (n,), the first one first
 
 
 def plot_trials(
@@ -48,11 +51,15 @@ def plot_trials(
 def plot_panels(
     panels: Mapping[str, Sequence[Curve]],
     *,
-    ylabel: str = "Return",
+    ylabel: str | Mapping[str, str] = "Return",
     references: Mapping[str, Mapping[str, float]] | None = None,
     note: str = "Mean and 95 % interval",
+    span: tuple[float, float] | None = None,
 ) -> Figure:
-    """One panel of return by trial per entry (an environment), two a row; a label has one colour throughout."""
+    """One panel of return by trial per entry (an environment), two a row; a label has one colour throughout.
+
+    `ylabel` is for all panels, or one for each; `span` is a range that every vertical axis covers at least.
+    """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(7.4 * columns if columns == 1 else 6.4 * columns, 4.4 * rows)
@@ -60,42 +67,56 @@ def plot_panels(
     styles = _styles(labels)
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
-        _draw_trials(axes, curves, styles, (references or {}).get(title, {}))
+        _draw_trials(axes, curves, styles, (references or {}).get(title, {}), span)
         axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20 if note else 8)
         if note:
             axes.text(0, 1.025, note, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
-        if index % columns == 0:
-            axes.set_ylabel(ylabel)
+        axes.set_ylabel(ylabel if isinstance(ylabel, str) else ylabel[title])
     return figure
 
 
+Series = tuple[Sequence[float], Sequence[float]]  # steps, values
+
+
 def plot_training_curves(
-    history: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "", log: Sequence[str] = ()
+    history: Mapping[str, Series | Mapping[str, Series]], *, title: str = "", log: Sequence[str] = ()
 ) -> Figure:
     """One panel per metric of `{name: (steps, values)}`: every value faint, a running mean strong.
 
-    The metrics named in `log` get a logarithmic axis where all their values are positive.
+    Several curves of one metric, `{name: {label: (steps, values)}}`, share its panel and so its axes. The metrics named
+    in `log` get a logarithmic axis where all their values are positive and differ by a factor of 10.
     """
     columns = min(2, max(1, len(history)))
     rows = max(1, -(-len(history) // columns))
     figure = new_figure(6.4 if columns == 1 else 5.2 * columns, 3.3 * rows)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    for index, (name, (steps, values)) in enumerate(history.items()):
+    for index, (name, found) in enumerate(history.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
-        steps, values = np.asarray(steps, float), np.asarray(values, float)
-        color = PALETTE[index % len(PALETTE)]
-        marker = "o" if len(values) < 12 else ""
-        smooth = _running_mean(values)
-        axes.plot(steps, values, color=color, alpha=0.3, linewidth=1)
-        axes.plot(steps, smooth, color=color, linewidth=2, marker=marker, markersize=4.5)
-        if name in log and values.size and (values[np.isfinite(values)] > 0).all():
+        curves = found if isinstance(found, Mapping) else {"": found}
+        for number, (label, (steps, values)) in enumerate(curves.items()):
+            _draw_history(axes, np.asarray(steps, float), np.asarray(values, float), PALETTE[index + number], label)
+        numbers = np.concatenate([np.asarray(values, float) for _, values in curves.values()])
+        numbers = numbers[np.isfinite(numbers)]
+        logarithmic = name in log and numbers.size and numbers.min() > 0 and numbers.max() > 10 * numbers.min()
+        if logarithmic:
             axes.set_yscale("log")
+        if len(curves) > 1:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(curves), frameon=False, fontsize=9)
+        name = f"{name[:1].upper()}{name[1:]}"
         axes.set_title(name, loc="left", fontsize=10.5, color=INK)
-        if index + columns >= len(history):
-            axes.set_xlabel("Step")
+        axes.set_ylabel(f"{name}, logarithmic" if logarithmic else name)
+        axes.set_xlabel("Training step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         tidy(axes)
     return figure
+
+
+def _draw_history(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    marker = "o" if len(values) < 12 else ""
+    axes.plot(steps, values, color=color, alpha=0.3, linewidth=1)
+    smooth = _running_mean(values)
+    axes.plot(steps, smooth, color=color, linewidth=2, marker=marker, markersize=4.5, label=label or None)
 
 
 def save_png(figure: Figure, path: Path) -> Path:
@@ -127,7 +148,11 @@ def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _draw_trials(
-    axes: Axes, curves: Sequence[Curve], styles: Mapping[str, tuple[str, str]], references: Mapping[str, float]
+    axes: Axes,
+    curves: Sequence[Curve],
+    styles: Mapping[str, tuple[str, str]],
+    references: Mapping[str, float],
+    span: tuple[float, float] | None = None,
 ) -> None:
     longest = max((len(curve.mean) for curve in curves), default=1)
     for curve in curves:
@@ -135,8 +160,12 @@ def _draw_trials(
         trials = np.arange(1, len(mean) + 1)
         color, dash = styles[curve.label]
         if len(mean) == 1:
-            axes.errorbar(trials, mean, [mean - low, high - mean], color=color, fmt="o", capsize=3, label=curve.label)
+            bars = None if np.isnan([low, high]).any() else [mean - low, high - mean]
+            axes.errorbar(trials, mean, bars, color=color, fmt="o", capsize=3, label=curve.label)
             continue
+        for index, before in enumerate(curve.earlier):
+            shade = 0.15 + 0.35 * index / max(len(curve.earlier) - 1, 1)  # the later the stronger
+            axes.plot(np.arange(1, len(before) + 1), np.asarray(before, float), color=color, alpha=shade, linewidth=1)
         axes.fill_between(trials, low, high, color=color, alpha=0.14, linewidth=0)
         marker = "o" if longest <= 20 else ""
         axes.plot(
@@ -151,8 +180,10 @@ def _draw_trials(
     axes.set_xlim(0.7, max(longest, 2) + 0.3)
     for value in references.values():
         axes.axhline(value, color=FAINT, linewidth=1, dashes=(4, 3), zorder=1)
+    if span is not None:
+        axes.update_datalim([(1.0, span[0]), (1.0, span[1])], updatex=False)
     axes.margins(y=0.08)
-    axes.autoscale_view()
+    axes.autoscale_view(scalex=False)
     same_end = len({len(curve.mean) for curve in curves}) <= 1
     if same_end and longest > 1 and len(curves) + len(references) <= DIRECT_LABELS:
         _label_ends(axes, curves, styles, references)
@@ -166,11 +197,12 @@ def _label_ends(
 ) -> None:
     """Name every curve and reference at its right end, pushed apart where closer than a line of text."""
     ends = [next((value for value in reversed(list(curve.mean)) if np.isfinite(value)), np.nan) for curve in curves]
-    texts = [(curve.label, styles[curve.label][0], "bold") for curve in curves]
-    texts += [(name, FAINT, "normal") for name in references]
+    texts = [(_wrapped(curve.label), styles[curve.label][0], "bold") for curve in curves]
+    texts += [(_wrapped(name), FAINT, "normal") for name in references]
     low, high = axes.get_ylim()
     heights = [(end - low) / (high - low) if np.isfinite(end) else 0.0 for end in [*ends, *references.values()]]
-    for (text, color, weight), place in zip(texts, _spread(heights, gap=0.062), strict=True):
+    lines = [1 + text.count("\n") for text, _, _ in texts]
+    for (text, color, weight), place in zip(texts, _spread(heights, gap=0.062, sizes=lines), strict=True):
         axes.annotate(
             text,
             xy=(1.0, place),
@@ -219,19 +251,30 @@ def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
         )
 
 
-def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The nearest heights in the same order that are at least `gap` apart: overlapping neighbours are pooled."""
+def _wrapped(label: str) -> str:
+    """A label in lines short enough to stand beside a panel."""
+    return "\n".join(textwrap.wrap(label, LABEL_WIDTH)) or label
+
+
+def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
+    """The nearest heights in the same order that leave `gap` for each line: overlapping neighbours are pooled."""
+    sizes = [1] * len(heights) if sizes is None else sizes
     order = np.argsort(heights, kind="stable")
-    groups: list[list[float]] = []  # [centre, size]
+    groups: list[tuple[float, list[int]]] = []  # centre, members from the lowest up
     for index in order:
-        groups.append([heights[index], 1])
-        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
-            (centre, size), (below, count) = groups.pop(), groups.pop()
-            groups.append([(centre * size + below * count) / (size + count), size + count])
-    flat = [centre + gap * (i - (size - 1) / 2) for centre, size in groups for i in range(int(size))]
-    places = [0.0] * len(flat)
-    for place, index in zip(flat, order, strict=True):
-        places[index] = place
+        groups.append((heights[index], [int(index)]))
+        while len(groups) > 1:
+            (below, lower), (above, upper) = groups[-2:]
+            low, high = (sum(sizes[i] for i in members) for members in (lower, upper))
+            if above - below >= gap * (low + high) / 2:
+                break
+            groups[-2:] = [((below * low + above * high) / (low + high), lower + upper)]
+    places = [0.0] * len(heights)
+    for centre, members in groups:
+        foot = centre - gap * sum(sizes[i] for i in members) / 2
+        for index in members:
+            places[index] = foot + gap * sizes[index] / 2
+            foot += gap * sizes[index]
     return places
 
 

@@ -8,8 +8,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ringrl.evaluation.figures import FAINT, PALETTE, new_figure, tidy
 
 
-def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str) -> Figure:
-    """One line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens; above 1 is better."""
+def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str, ylabel: str) -> Figure:
+    """One line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens, with a line at 1."""
     figure = new_figure(7.4, 4.2)
     axes = figure.add_subplot()
     for index, (name, by_size) in enumerate(ratios.items()):
@@ -22,7 +22,18 @@ def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str) -> Fig
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size / 1024:g}K"))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("Tokens")
+    axes.annotate(
+        "equal",
+        xy=(1, 1.0),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=FAINT,
+    )
+    axes.set_xlabel("Tokens of a chain")
+    axes.set_ylabel(ylabel)
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     tidy(axes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,12 @@ from matplotlib.figure import Figure
 
 from ringrl.errors import RingRLError
 from ringrl.evaluation import figures, tables
+from ringrl.evaluation.differences import difference
 from ringrl.evaluation.scores import Reference, Sample, Scores, score
-from ringrl.evaluation.summary import FILE_NAME, load_summary, runs_of, write_atomically
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of, write_atomically
 
 AGENT_LABELS = {"at": "AT", "dt": "DT", "bc10": "BC-10%", "bc": "BC"}  # in the order of tables
+MOST_PAIRED = 4  # groups of an environment that are all compared with each other; of more, each with the first
 NOT_A_DIFFERENCE = re.compile(r"(^|\.)seed$|^(eval\.)?(name|label|resume|debug|checkpoint|hydra)(\.|$)")
 
 
@@ -31,6 +34,8 @@ class Group:
     environments: int  # rollouts of n trials behind the numbers, over all seeds
     scores: Scores
     normalized: bool  # scores on the scale where the references are 0 and 100
+    reference: Reference | None = None  # of that scale
+    samples: Mapping[int, Sample] = dataclasses.field(default_factory=dict, compare=False)  # by seed, not normalised
 
 
 def write_report(
@@ -47,12 +52,27 @@ def write_report(
     `normalized` is heeded where every run of an environment has the same references. Returns the table as plain
     text for a terminal of `width` columns. Raises `RingRLError` where there is nothing to report.
     """
-    groups = group_runs(find_runs(paths), normalized=normalized, bootstrap_samples=bootstrap_samples)
+    return report_runs(
+        find_runs(paths), output, normalized=normalized, bootstrap_samples=bootstrap_samples, width=width
+    )
+
+
+def report_runs(
+    runs: Sequence[Mapping[str, Any]],
+    output: Path,
+    *,
+    normalized: bool = True,
+    bootstrap_samples: int = 2000,
+    width: int = 120,
+) -> str:
+    """As `write_report`, of summaries at hand."""
+    groups = group_runs(runs, normalized=normalized, bootstrap_samples=bootstrap_samples)
+    apart = compare_groups(groups, bootstrap_samples=bootstrap_samples)
     output = Path(output)
-    write_atomically(output / "table.md", tables.markdown(groups))
+    write_atomically(output / "table.md", tables.markdown(groups, apart))
     write_atomically(output / "table.csv", tables.comma_separated(groups))
     figures.save_png(plot_groups(groups), output / "figure.png")
-    return tables.text(groups, width=width)
+    return tables.text(groups, apart, width=width)
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True, width: int = 120) -> str:
@@ -65,6 +85,24 @@ def runs_figure(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True) -
     return plot_groups(group_runs(runs, normalized=normalized))
 
 
+def evaluation_figure(
+    run: Mapping[str, Any], *, step: int, returns: tuple[float, float], earlier: Mapping[int, Sequence[float]]
+) -> Figure:
+    """Return by trial of one evaluation in the course of a training.
+
+    Args:
+        run: Its summary.
+        step: Optimiser steps until then.
+        returns: A range that the axis covers at least (not normalised): figures that share it can be compared.
+        earlier: Mean returns by trial of evaluations before it, by their steps.
+    """
+    (group,) = group_runs([run])
+    normalize = group.reference.normalize if group.reference is not None else np.asarray
+    before = [normalize(np.array(means, np.float64)).tolist() for _, means in sorted(earlier.items())]
+    steps = f"; thin: at {min(earlier)} to {max(earlier)}" if before else ""
+    return plot_groups([group], returns=returns, earlier=before, when=f"At training step {step}{steps}. ")
+
+
 def find_runs(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     """Every run in the summaries under files, folders or globs, each once; other commands' summaries are passed over.
 
@@ -73,7 +111,7 @@ def find_runs(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = {}
     for path in paths:
         for file in _summary_files(path):
-            if _is_evaluation(file):
+            if is_evaluation(file):
                 runs.update((json.dumps(run, sort_keys=True), run) for run in runs_of(load_summary(file)))
     if not runs:
         places = ", ".join(str(path) for path in paths) or "no path"
@@ -106,30 +144,76 @@ def group_runs(
                 sum(len(sample.returns) for sample in by_seed.values()),
                 scores if reference is None else scores.normalized(reference),
                 reference is not None,
+                reference,
+                by_seed,
             )
         )
     return groups
 
 
-def plot_groups(groups: Sequence[Group]) -> Figure:
-    """Return by trial: one panel per environment, one curve with its 95 % band per group."""
+def compare_groups(groups: Sequence[Group], *, bootstrap_samples: int = 2000) -> list[tables.Comparison]:
+    """Every two groups of an environment, the earlier less the later; of many groups, the first less each other."""
+    comparisons = []
+    for environment, found in itertools.groupby(groups, key=lambda group: group.environment):
+        members = list(found)
+        pairs = itertools.combinations(members, 2)
+        if len(members) > MOST_PAIRED:
+            pairs = ((members[0], other) for other in members[1:])
+        for ours, theirs in pairs:
+            apart = difference(ours.samples, theirs.samples, bootstrap_samples=bootstrap_samples)
+            apart = apart if ours.reference is None else apart.normalized(ours.reference)
+            comparisons.append(tables.Comparison(environment, ours.label, theirs.label, apart))
+    return comparisons
+
+
+def plot_groups(
+    groups: Sequence[Group],
+    *,
+    returns: tuple[float, float] | None = None,
+    earlier: Sequence[Sequence[float]] = (),
+    when: str = "",
+) -> Figure:
+    """Return by trial: one panel per environment, one curve with its 95 % band per group.
+
+    The axis covers the range `returns` at least (not normalised), and of normalised returns 0, and 100 where that
+    does not leave the curves at the foot. `earlier` are thin curves besides, and `when` begins the note.
+    """
     panels: dict[str, list[figures.Curve]] = {}
     references: dict[str, dict[str, float]] = {}
+    span = None
     for group in groups:
-        trials = group.scores.trials
-        curve = figures.Curve(group.label, *([getattr(t, name) for t in trials] for name in ("value", "low", "high")))
+        trials, reference = group.scores.trials, group.reference
+        numbers = ([getattr(trial, name) for trial in trials] for name in ("value", "low", "high"))
+        curve = figures.Curve(group.label, *numbers, earlier=earlier)
         panels.setdefault(group.environment, []).append(curve)
-        highest = max(max(curve.high) for curve in panels[group.environment])
-        references[group.environment] = {"reference": 100.0} if group.normalized and highest > 40 else {}
-    all_normalized = all(group.normalized for group in groups)
-    seeds = sorted({len(group.seeds) for group in groups})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        highest = max(np.nanmax([*curve.mean, *curve.high]) for curve in panels[group.environment])
+        references[group.environment] = {}
+        if reference is not None:
+            shown = (0, 100) if returns is not None or highest > 40 else (0,)
+            names = {
+                score: reference.name_of(score).replace("(return ", "(return\N{NO-BREAK SPACE}") for score in shown
+            }
+            references[group.environment] = {f"{score}: {name}": float(score) for score, name in names.items()}
+        if returns is not None:
+            span = returns if reference is None else tuple(reference.normalize(np.array(returns)).tolist())
+    all_normalized, any_normalized = (whether(group.normalized for group in groups) for whether in (all, any))
+    ylabels = {group.environment: "Normalised return" if group.normalized else "Return" for group in groups}
     return figures.plot_panels(
         panels,
-        ylabel="Normalised return" if all_normalized else "Return",
+        ylabel=ylabels if any_normalized and not all_normalized else next(iter(ylabels.values())),
         references=references,
-        note=f"Mean and 95 % interval over environments and {count} seed{'s' * (seeds[-1] > 1)}",
+        note=f"{when}{_note(groups)}",
+        span=span,
     )
+
+
+def _note(groups: Sequence[Group]) -> str:
+    """What curves and bands are, under a figure's title."""
+    seeds = sorted({len(group.seeds) for group in groups})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    if not any(trial.has_interval for group in groups for trial in group.scores.trials):
+        return "One environment and one seed: no interval"
+    return f"Mean and 95 % interval over environments and {count} seed{'s' * (seeds[-1] > 1)}"
 
 
 def _summary_files(path: Path | str) -> Iterator[Path]:
@@ -138,15 +222,6 @@ def _summary_files(path: Path | str) -> Iterator[Path]:
         raise RingRLError(f"{path} does not exist: give run folders, summary files or a glob such as 'runs/train/*'.")
     for place in sorted(places):
         yield from sorted(place.rglob(FILE_NAME)) if place.is_dir() else [place]
-
-
-def _is_evaluation(file: Path) -> bool:
-    """False for a readable summary of another kind of command; damaged files are left to `load_summary`."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return True
-    return not isinstance(values, dict) or "trial_returns" in values or bool(values.get("runs"))
 
 
 def _labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -210,10 +285,14 @@ def _samples(runs: Sequence[Mapping[str, Any]]) -> dict[int, Sample]:
 
 
 def _reference(runs: Sequence[Mapping[str, Any]]) -> Reference | None:
-    """The references that all runs share, else None."""
-    found = {json.dumps(run.get("references"), sort_keys=True) for run in runs}
-    values = json.loads(found.pop()) if len(found) == 1 else None
-    return None if values is None else Reference(**values)
+    """The references that all runs share, else None; their names are those of the first run that tells them."""
+    told = [run.get("references") for run in runs]
+    found = {None if one is None else (float(one["minimum"]), float(one["maximum"])) for one in told}
+    shared = found.pop() if len(found) == 1 else None
+    if shared is None:
+        return None
+    named = next((one for one in told if one and one.get("maximum_is")), {})
+    return Reference(*shared, str(named.get("minimum_is", "")), str(named.get("maximum_is", "")))
 
 
 def _sort_key(key: tuple[str, str, str]) -> tuple[Any, ...]:

@@ -9,12 +9,14 @@ from scipy import stats
 
 from ringrl.errors import RingRLError
 
-SUMMARIES = ("first", "last", "mean", "best")
+SUMMARIES = ("first", "last", "mean", "best")  # of summary.json
+SHOWN = ("first", "last", "mean", "iqm", "best")  # of tables
+NAN = float("nan")  # one object, so that equal estimates compare equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval; all NaN where nothing was measured."""
+    """A mean and its 95 % interval; NaN where nothing was measured, the interval alone where nothing was repeated."""
 
     value: float
     low: float
@@ -22,7 +24,13 @@ class Estimate:
 
     def normalized(self, reference: "Reference") -> "Estimate":
         """100 (R - minimum) / (maximum - minimum) of each number."""
-        return Estimate(*(reference.normalize(x) for x in (self.value, self.low, self.high)))
+        numbers = (self.value, self.low, self.high)
+        return Estimate(*(NAN if np.isnan(x) else reference.normalize(x) for x in numbers))
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there was enough to tell how far the value can be trusted."""
+        return not np.isnan(self.low)
 
     def to_json(self) -> dict[str, float | None]:
         """Plain numbers; null for NaN."""
@@ -32,7 +40,7 @@ class Estimate:
     @classmethod
     def from_json(cls, numbers: dict[str, Any]) -> "Estimate":
         """The inverse of `to_json`."""
-        return cls(*(float("nan") if numbers[key] is None else float(numbers[key]) for key in ("value", "low", "high")))
+        return cls(*(NAN if numbers[key] is None else float(numbers[key]) for key in ("value", "low", "high")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Reference:
 
     minimum: float
     maximum: float
+    minimum_is: str = ""  # whose return that is, such as "random policy"
+    maximum_is: str = ""
 
     def __post_init__(self) -> None:
         if not np.isfinite([self.minimum, self.maximum]).all() or not self.maximum > self.minimum:
@@ -48,6 +58,16 @@ class Reference:
                 f"Reference scores {self.minimum} (0) and {self.maximum} (100) must be finite and ascending: "
                 "correct ref_min_score and ref_max_score in the data set's metadata."
             )
+
+    @property
+    def in_words(self) -> str:
+        """What 0 and 100 are, with their returns."""
+        return f"0 is {self.name_of(0)}, 100 is {self.name_of(100)}"
+
+    def name_of(self, score: int) -> str:
+        """Who scores 0, or 100, and the return that it stands for."""
+        name, value = (self.maximum_is, self.maximum) if score else (self.minimum_is, self.minimum)
+        return f"{name} (return {value:.4g})" if name else f"return {value:.4g}"
 
     def normalize(self, value: Any) -> Any:
         """100 (R - minimum) / (maximum - minimum), of a number or an array."""
@@ -63,11 +83,12 @@ class Scores:
     last: Estimate
     mean: Estimate
     best: Estimate
+    iqm: Estimate  # interquartile mean of the rows' means
 
     def normalized(self, reference: Reference) -> "Scores":
         """The same on the scale where the reference returns are 0 and 100."""
         trials = tuple(trial.normalized(reference) for trial in self.trials)
-        return Scores(trials, *(getattr(self, name).normalized(reference) for name in SUMMARIES))
+        return Scores(trials, *(getattr(self, name).normalized(reference) for name in (*SUMMARIES, "iqm")))
 
     def to_json(self) -> dict[str, Any]:
         """first, last, mean, best as `{value, low, high}`."""
@@ -95,19 +116,82 @@ def score(samples: Sample | Sequence[Sample], *, bootstrap_samples: int = 2000, 
     drawn than there are, which makes their variance unbiased (Rao and Wu 1988), and the percentiles are expanded for
     the number of units drawn (Hesterberg 2015, arXiv 1411.5279, section 5.3), without which a bootstrap of 16 goals
     is about 12 % too narrow. Where almost all variation is between three seeds the interval is still too narrow (it
-    covers about 80 %). One single row has no interval: low = high = value.
+    covers about 80 %). What rests on one task of one seed, or on one row, has no interval (NaN), nor has anything with
+    `bootstrap_samples=0`. `iqm` is the interquartile mean of the rows' means (Agarwal et al. 2021, arXiv 2108.13264).
     The same input gives the same numbers.
     """
     parts = [samples] if isinstance(samples, Sample) else list(samples)
-    parts = [_checked(part) for part in parts]
+    parts = [checked(part) for part in parts]
     trials = max(part.returns.shape[1] for part in parts)
-    values = np.concatenate([_row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
-    weights, units = _bootstrap_weights(parts, bootstrap_samples, seed)
+    values = np.concatenate([row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
+    weights = _bootstrap_weights(parts, bootstrap_samples, seed)
+    units = units_of(parts)
     estimates = _estimates(values, weights, units)
-    return Scores(tuple(estimates[:trials]), *estimates[trials:])
+    means = values[:, trials + SUMMARIES.index("mean")]
+    middle = estimate(interquartile_mean(means)[0], interquartile_mean(means, weights), units.behind(means))
+    return Scores(tuple(estimates[:trials]), *estimates[trials:], iqm=middle)
 
 
-def _checked(part: Sample) -> Sample:
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What rows are draws of: independent tasks, or themselves where there is a single task; and their seeds."""
+
+    unit: np.ndarray  # (rows,)
+    seed: np.ndarray  # (rows,)
+    of_tasks: bool
+
+    def behind(self, values: np.ndarray) -> int:
+        """How many units the numbers (rows,) that are not NaN come from; 0 where nothing was repeated."""
+        ran = ~np.isnan(values)
+        count = len(np.unique(self.unit[ran]))
+        return count if count > 1 or len(np.unique(self.seed[ran])) > 1 else 0
+
+
+def units_of(parts: Sequence[Sample]) -> Units:
+    """The units of all rows of several seeds."""
+    seeds = np.repeat(np.arange(len(parts)), [len(part.returns) for part in parts])
+    tasks = tasks_of(parts)
+    if len(tasks) > 1:
+        return Units(np.concatenate([np.asarray(part.task_ids) for part in parts]), seeds, True)
+    return Units(np.arange(len(seeds)), seeds, False)
+
+
+def tasks_of(parts: Sequence[Sample]) -> np.ndarray:
+    """The tasks that all rows name together; none where a sample names none."""
+    named = [part.task_ids for part in parts if part.task_ids is not None]
+    return np.unique(np.concatenate(named)) if len(named) == len(parts) else np.empty(0)
+
+
+def estimate(value: float, redrawn: np.ndarray, units: int) -> Estimate:
+    """A value with the interval of its redraws (NaN are left out), as wide as Student's t for so many units."""
+    redrawn = redrawn[~np.isnan(redrawn)]
+    if np.isnan(value) or not units or not redrawn.size:
+        return Estimate(NAN if np.isnan(value) else float(value), NAN, NAN)
+    tail = _expanded_tail(units)
+    low, high = np.quantile(redrawn, [tail, 1.0 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def interquartile_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """The mean of what a quarter cut from either end leaves, (samples,); NaN where a sample drew nothing.
+
+    Args:
+        values: (rows,), none of them NaN.
+        weights: (samples, rows) how often each row was drawn; without it each once, as a single sample.
+    """
+    order = np.argsort(values, kind="stable")
+    drawn = np.ones((1, len(values))) if weights is None else weights[:, order]
+    until = np.cumsum(drawn, axis=1)
+    total = until[:, -1:]
+    cut = np.floor(total / 4)
+    kept = np.clip(np.minimum(until, total - cut) - np.maximum(until - drawn, cut), 0.0, None)
+    centre = float(values.mean())
+    means = centre + kept @ (values[order] - centre) / np.maximum(total - 2 * cut, 1.0)[:, 0]
+    return np.where(total[:, 0] > 0, means, NAN)
+
+
+def checked(part: Sample) -> Sample:
+    """The rows of a sample in which a trial ran; raises RingRLError where it cannot be scored."""
     returns = np.asarray(part.returns, np.float64)
     if returns.ndim != 2 or not returns.size:
         raise RingRLError(f"Returns of shape {returns.shape} cannot be scored: (environments, trials) is needed.")
@@ -124,7 +208,7 @@ def _checked(part: Sample) -> Sample:
     return Sample(returns[ran], task_ids[ran])
 
 
-def _row_values(returns: np.ndarray, trials: int) -> np.ndarray:
+def row_values(returns: np.ndarray, trials: int) -> np.ndarray:
     """(rows, trials + 4): every trial (NaN-padded), then first, last, mean and best of the row's own trials."""
     rows = np.arange(len(returns))
     ran = ~np.isnan(returns)
@@ -137,45 +221,59 @@ def _row_values(returns: np.ndarray, trials: int) -> np.ndarray:
     return np.concatenate([returns, padding, np.stack(ends, axis=1)], axis=1)
 
 
-def _bootstrap_weights(parts: list[Sample], samples: int, seed: int) -> tuple[np.ndarray, int]:
-    """How often each row is drawn, (samples, rows), and the number of units (tasks, or single rows) drawn from."""
+def _bootstrap_weights(parts: Sequence[Sample], samples: int, seed: int) -> np.ndarray:
+    """How often each row is drawn, (samples, rows)."""
     random = np.random.default_rng(seed)
-    seeds = len(parts)
-    seed_draws = random.multinomial(max(seeds - 1, 1), np.full(seeds, 1.0 / seeds), size=samples)  # (samples, seeds)
-    named = [part.task_ids for part in parts if part.task_ids is not None]
-    tasks = np.unique(np.concatenate(named)) if len(named) == seeds else np.empty(0)
+    seed_draws, tasks = draw_seeds(random, len(parts), samples), tasks_of(parts)
+    task_draws = draw_tasks(random, len(tasks), samples) if len(tasks) > 1 else None
+    return row_weights(random, parts, seed_draws, tasks, task_draws)
+
+
+def draw_seeds(random: np.random.Generator, seeds: int, samples: int) -> np.ndarray:
+    """How often each seed is drawn, (samples, seeds): one fewer than there are in all."""
+    return random.multinomial(max(seeds - 1, 1), np.full(seeds, 1.0 / seeds), size=samples)
+
+
+def draw_tasks(random: np.random.Generator, tasks: int, samples: int) -> np.ndarray:
+    """How often each task is drawn, (samples, tasks)."""
+    return random.multinomial(tasks, np.full(tasks, 1.0 / tasks), size=samples)
+
+
+def row_weights(
+    random: np.random.Generator,
+    parts: Sequence[Sample],
+    seed_draws: np.ndarray,
+    tasks: np.ndarray,
+    task_draws: np.ndarray | None,
+) -> np.ndarray:
+    """How often each row is drawn, (samples, rows): seeds and tasks crosswise; without tasks, rows within a seed."""
     weights = []
-    if len(tasks) > 1:
-        task_draws = random.multinomial(len(tasks), np.full(len(tasks), 1.0 / len(tasks)), size=samples)
-        for index, own in enumerate(named):
-            weights.append(seed_draws[:, [index]] * task_draws[:, np.searchsorted(tasks, own)])
-        return np.concatenate(weights, axis=1).astype(np.float64), len(tasks)
-    total = 0
-    for index, part in enumerate(parts):  # rows of a seed drawn m times: m draws of them all are one multinomial
-        rows = len(part.returns)
+    for index, part in enumerate(parts):
+        if task_draws is not None:
+            weights.append(seed_draws[:, [index]] * task_draws[:, np.searchsorted(tasks, np.asarray(part.task_ids))])
+            continue
+        rows = len(part.returns)  # of a seed drawn m times: m draws of them all are one multinomial
         weights.append(random.multinomial(seed_draws[:, index] * rows, np.full(rows, 1.0 / rows)))
-        total += rows
-    return np.concatenate(weights, axis=1).astype(np.float64), total
+    return np.concatenate(weights, axis=1).astype(np.float64)
 
 
-def _estimates(values: np.ndarray, weights: np.ndarray, units: int) -> list[Estimate]:
+def _estimates(values: np.ndarray, weights: np.ndarray, units: Units) -> list[Estimate]:
     """The mean of each column and its interval over the weighted redraws."""
+    centre, means = redrawn_means(values, weights)
+    return [
+        estimate(centre[column], means[:, column], units.behind(values[:, column])) for column in range(len(centre))
+    ]
+
+
+def redrawn_means(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each column (columns,), and of each redraw of it (samples, columns); NaN where nothing was drawn."""
     ran = ~np.isnan(values)
     filled = np.where(ran, values, 0.0)
     centre = np.where(ran.any(axis=0), filled.sum(axis=0) / np.maximum(ran.sum(axis=0), 1), np.nan)
     drawn = weights @ ran.astype(np.float64)  # (samples, columns)
     centred = np.where(ran, values - np.where(np.isnan(centre), 0.0, centre), 0.0)  # exact where nothing varies
-    means = (weights @ centred) / np.maximum(drawn, 1.0)
-    tail = _expanded_tail(units)
-    estimates = []
-    for column in range(values.shape[1]):
-        usable = means[drawn[:, column] > 0, column]
-        if np.isnan(centre[column]) or not usable.size:
-            low = high = 0.0
-        else:
-            low, high = np.quantile(usable, [tail, 1.0 - tail])
-        estimates.append(Estimate(*(float(centre[column] + shift) for shift in (0.0, low, high))))
-    return estimates
+    means = centre + (weights @ centred) / np.maximum(drawn, 1.0)
+    return centre, np.where(drawn > 0, means, np.nan)
 
 
 def _expanded_tail(units: int) -> float:

@@ -117,6 +117,15 @@ def load_summary(path: Path) -> dict[str, Any]:
     return values
 
 
+def is_evaluation(file: Path) -> bool:
+    """False for a readable summary of another kind of command; damaged files are left to `load_summary`."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(values, dict) or "trial_returns" in values or bool(values.get("runs"))
+
+
 def runs_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The summaries of the single runs in a summary: those under `runs`, or itself."""
     return list(summary["runs"]) if "runs" in summary else [dict(summary)]

@@ -1,6 +1,7 @@
 """Scores as tables: plain text for a terminal, Markdown, and CSV."""
 
 import csv
+import dataclasses
 import io
 import itertools
 from collections.abc import Sequence
@@ -12,10 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ringrl.evaluation.scores import SUMMARIES, Estimate, Scores
+from ringrl.evaluation.differences import Difference
+from ringrl.evaluation.scores import SHOWN, Estimate, Reference, Scores
 
 LABEL_WIDTH, CELL_WIDTH = 11, 12  # of a text table's first column, and of the least of the others
-NOTE = "95 % bootstrap intervals over environments and seeds; best is of each environment's own trials"
+NOTE = (
+    "95 % bootstrap intervals over environments and seeds; IQM: mean of the middle half of the environments' means; "
+    "best is of each environment's own trials"
+)
+NO_INTERVAL = "a number without brackets rests on one environment and seed, which has no interval"
+TITLES = ("First", "Last", "Mean", "IQM", "Best of n")
 
 
 class Row(Protocol):
@@ -35,10 +42,22 @@ class Row(Protocol):
     def scores(self) -> Scores: ...
     @property
     def normalized(self) -> bool: ...
+    @property
+    def reference(self) -> Reference | None: ...
 
 
-def text(groups: Sequence[Row], *, width: int = 120) -> str:
-    """Per environment: every trial, first, last, mean and best, a column per group.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One group of an environment less another."""
+
+    environment: str
+    ours: str
+    theirs: str
+    difference: Difference
+
+
+def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width: int = 120) -> str:
+    """Per environment: every trial, first, last, mean, interquartile mean and best, a column per group; differences.
 
     Groups that do not fit beside each other get a second table; more than that, a row each without the trials.
     """
@@ -55,24 +74,34 @@ def text(groups: Sequence[Row], *, width: int = 120) -> str:
         else:
             console.print(_table_of_summaries(members, decimals))
             console.print(Text("Every trial is in table.md and table.csv."))
-    console.print(Text(f"{NOTE}."), soft_wrap=True)
+        if apart := _of(environment, comparisons):
+            console.print(Text(f"Differences, {_pairing(apart)}:"), soft_wrap=True)
+            console.print(_table_of_differences(apart, decimals))
+    console.print(Text(f"{_note(groups)}."), soft_wrap=True)
     stream = console.file
     assert isinstance(stream, io.StringIO)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def markdown(groups: Sequence[Row]) -> str:
-    """Per environment: a table of first, last, mean and best, and one of every trial."""
+def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
+    """Per environment: a table of first, last, mean, interquartile mean and best, of differences, of every trial."""
     lines = []
     for environment, members in _by_environment(groups):
         decimals = _decimals(members)
         trials = max(len(group.scores.trials) for group in members)
-        lines += [f"## {environment}", "", f"{_scale(members).capitalize()}. {NOTE}.", ""]
-        lines += _markdown_row(["Agent", "Seeds", "Environments", "Trials", "First", "Last", "Mean", "Best of n"])
-        lines += _markdown_row(["---"] + ["---:"] * 7)
+        scale = _scale(members)
+        lines += [f"## {environment}", "", f"{scale[0].upper()}{scale[1:]}. {_note(members)}.", ""]
+        lines += _markdown_row(["Agent", "Seeds", "Environments", "Trials", *TITLES])
+        lines += _markdown_row(["---"] + ["---:"] * (3 + len(TITLES)))
         for group in members:
             counts = [len(group.seeds), group.environments, len(group.scores.trials)]
             lines += _markdown_row([group.label, *counts, *(_cell(e, decimals) for e in _summaries(group.scores))])
+        if apart := _of(environment, comparisons):
+            lines += ["", f"Differences, {_pairing(apart)}:", ""]
+            lines += _markdown_row(["", *TITLES])
+            lines += _markdown_row(["---"] + ["---:"] * len(TITLES))
+            for one in apart:
+                lines += _markdown_row([_named(one), *(_cell(e, decimals) for e in _summaries(one.difference))])
         lines += ["", "Every trial:", ""]
         lines += _markdown_row(["Agent", *range(1, trials + 1)])
         lines += _markdown_row(["---"] + ["---:"] * trials)
@@ -86,7 +115,7 @@ def markdown(groups: Sequence[Row]) -> str:
 def comma_separated(groups: Sequence[Row]) -> str:
     """One line per group; every estimate in three columns: itself, `_low` and `_high`."""
     trials = max(len(group.scores.trials) for group in groups)
-    names = [*SUMMARIES, *(f"trial_{k}" for k in range(1, trials + 1))]
+    names = [*SHOWN, *(f"trial_{k}" for k in range(1, trials + 1))]
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     numbers = [name + end for name in names for end in ("", "_low", "_high")]
@@ -111,8 +140,8 @@ def _table_of_trials(groups: Sequence[Row], decimals: int) -> Table:
         cells = [_cell(g.scores.trials[k], decimals) if k < len(g.scores.trials) else "" for g in groups]
         table.add_row(str(k + 1), *map(Text, cells), end_section=k == trials - 1)
     counts = sorted({len(group.scores.trials) for group in groups})
-    names = ["first", "last", "mean", f"best of {counts[0]}" if len(counts) == 1 else "best of n"]
-    for name, summary in zip(names, SUMMARIES, strict=True):
+    names = ["first", "last", "mean", "IQM", f"best of {counts[0]}" if len(counts) == 1 else "best of n"]
+    for name, summary in zip(names, SHOWN, strict=True):
         table.add_row(name, *(Text(_cell(getattr(group.scores, summary), decimals)) for group in groups))
     return table
 
@@ -120,7 +149,7 @@ def _table_of_trials(groups: Sequence[Row], decimals: int) -> Table:
 def _table_of_summaries(groups: Sequence[Row], decimals: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("Agent", overflow="fold")
-    for name in ("Seeds", "Trials", "First", "Last", "Mean", "Best of n"):
+    for name in ("Seeds", "Trials", *TITLES):
         table.add_column(name, justify="right")
     for group in groups:
         counts = (str(len(group.seeds)), str(len(group.scores.trials)))
@@ -129,16 +158,52 @@ def _table_of_summaries(groups: Sequence[Row], decimals: int) -> Table:
     return table
 
 
+def _table_of_differences(apart: Sequence[Comparison], decimals: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("", overflow="fold")
+    for name in TITLES:
+        table.add_column(name, justify="right")
+    for one in apart:
+        table.add_row(Text(_named(one)), *(Text(_cell(e, decimals)) for e in _summaries(one.difference)))
+    return table
+
+
+def _of(environment: str, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return [one for one in comparisons if one.environment == environment]
+
+
+def _named(one: Comparison) -> str:
+    return f"{one.ours} - {one.theirs}"
+
+
+def _pairing(apart: Sequence[Comparison]) -> str:
+    """What the intervals of differences are paired over, in words."""
+    found = {(one.difference.tasks, one.difference.seeds) for one in apart}
+    if len(found) > 1:
+        return "paired over the tasks and seeds that both have"
+    tasks, seeds = found.pop()
+    shared = [_plural(tasks, "common task")] * (tasks > 0) + [_plural(seeds, "common seed")] * (seeds > 0)
+    return f"paired over {' and '.join(shared)}" if shared else "of runs with no common tasks or seeds"
+
+
+def _note(groups: Sequence[Row]) -> str:
+    alone = any(not e.has_interval and not np.isnan(e.value) for group in groups for e in _all(group.scores))
+    return f"{NOTE}; {NO_INTERVAL}" if alone else NOTE
+
+
 def _by_environment(groups: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return [(name, list(members)) for name, members in itertools.groupby(groups, key=lambda group: group.environment)]
 
 
 def _scale(groups: Sequence[Row]) -> str:
-    return "normalised return (references 0 and 100)" if groups[0].normalized else "return"
+    if not groups[0].normalized:
+        return "return"
+    reference = groups[0].reference
+    return "normalised return" if reference is None else f"normalised return: {reference.in_words}"
 
 
-def _summaries(scores: Scores) -> list[Estimate]:
-    return [getattr(scores, name) for name in SUMMARIES]
+def _summaries(scores: Scores | Difference) -> list[Estimate]:
+    return [getattr(scores, name) for name in SHOWN]
 
 
 def _all(scores: Scores) -> list[Estimate]:
@@ -158,7 +223,7 @@ def _cell(estimate: Estimate, decimals: int) -> str:
     value, low, high = (
         f"{round(x, decimals) + 0.0:.{decimals}f}" for x in (estimate.value, estimate.low, estimate.high)
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if estimate.has_interval else value
 
 
 def _markdown_row(cells: Sequence[object]) -> list[str]:

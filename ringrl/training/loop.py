@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ringrl.training.agreement import Lookout, agree_each
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
+from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
 from ringrl.training.milestones import Evaluate, Milestones
 from ringrl.training.profile import profile_window
@@ -23,6 +26,8 @@ from ringrl.training.recorder import History, Logger, Recorder
 from ringrl.training.state import Agent, TrainState
 from ringrl.training.step import TrainStep, make_train_step
 from ringrl.types import Chain
+
+_logger = logging.getLogger(__name__)
 
 MakeBatches = Callable[[int], Iterator[Chain]]
 
@@ -102,7 +107,11 @@ def train(
             chains, chain_steps = batch.loss_mask.shape
             tokens, flops = chains * chain_steps * agent.tokens_per_step, agent.train_flops(chains, chain_steps)
             batches = itertools.chain([batch], batches)
-            train_step = compile_train_step(agent, training, state, batch)
+            began = time.perf_counter()
+            with Heartbeat("compiling the training step", say=bar.say):
+                train_step = compile_train_step(agent, training, state, batch)
+            seconds = time.perf_counter() - began
+            _logger.info("training step on %d x %d steps compiled in %.1f s", chains, chain_steps, seconds)
         recorder = Recorder(training, bar, logger, history, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
 
         def totals() -> dict[str, Any]:

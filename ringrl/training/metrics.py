@@ -97,18 +97,29 @@ class TensorBoardLogger:
         )
         self._image(tag, buffer.getvalue(), images[0].height, images[0].width, step)
 
-    def trials(self, returns: Sequence[float], step: int, tag: str = "trials/return") -> None:
-        """Return by trial as one curve: the trial, from 1, stands on the axis of steps; one tag per training step."""
-        for trial, value in enumerate(returns, start=1):
-            self._add(summaries.scalar(f"{tag}/step_{step:08d}", float(value)), trial)
+    def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Hyperparameters of the run (nested mappings are flattened) with its final metrics, also as scalars of `step`.
 
-    def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int = 0) -> None:
-        """Hyperparameters of the run (nested mappings are flattened) with its final metrics, also as scalars."""
+        No list of them all is written, so TensorBoard makes one of all runs at hand, what differs between them first.
+        """
         flat = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in _flat(values)}
         metrics = {name: float(value) for name, value in metrics.items()}
-        for summary in summaries.hparams(flat, metrics):
-            self._add(summary, 0)
+        _, start, end = summaries.hparams(flat, metrics)  # the first would be read in place of a comparison of runs
+        for summary in (start, end):
+            self._add(summary, step)
         self.scalars(metrics, step)
+
+    def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Charts of several tags each, for the tab of custom scalars: `{category: {title: [pattern of tags]}}`."""
+        self._add(
+            summaries.custom_scalars(
+                {
+                    category: {title: ["Multiline", list(tags)] for title, tags in titles.items()}
+                    for category, titles in charts.items()
+                }
+            ),
+            0,
+        )
 
     def flush(self) -> None:
         """Write what is buffered."""

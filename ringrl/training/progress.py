@@ -1,19 +1,39 @@
-"""The progress of training on screen: a bar on a terminal, one line in ten parts of the way elsewhere."""
+"""The progress of training: a bar on a terminal, lines elsewhere, and in the log of the run."""
 
+import logging
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+LINE_SECONDS = 60.0  # between lines, at the most
+PARTS = 10  # lines on the way, at the least
+
+_logger = logging.getLogger(__name__)
+
 
 class TrainingProgress:
-    """Shows step, steps/s, tokens/s, loss and time left while entered; `enabled=False` shows nothing."""
+    """Shows step, steps/s, tokens/s, loss and time left while entered; `enabled=False` shows nothing.
 
-    def __init__(self, total: int, start: int = 0, *, enabled: bool = True, console: Console | None = None) -> None:
+    A line comes every minute and in ten parts of the way: on a console that is no terminal, and always in the log.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        start: int = 0,
+        *,
+        enabled: bool = True,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._total = total
         self._enabled = enabled
         self._console = console if console is not None else Console(stderr=True)
-        self._line_every = max(total // 10, 1)
+        self._line_every = max(total // PARTS, 1)
+        self._clock, self._said_at = clock, clock()
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if enabled and self._console.is_terminal:
@@ -44,6 +64,17 @@ class TrainingProgress:
         text = f"{steps_per_second:.1f} steps/s, {tokens_per_second / 1e3:.1f}k tokens/s, loss {loss:.4f}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
-        elif self._enabled and (step % self._line_every == 0 or step == self._total):
-            left = (self._total - step) / max(steps_per_second, 1e-9)
-            self._console.print(f"step {step}/{self._total}, {text}, {left:.0f} s left", highlight=False)
+        now = self._clock()
+        if step % self._line_every and step != self._total and now - self._said_at < LINE_SECONDS:
+            return
+        self._said_at = now
+        left = (self._total - step) / max(steps_per_second, 1e-9)
+        self.say(f"step {step}/{self._total}, {text}, {left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """A line in the log, and on a console that has no bar."""
+        if not self._enabled:
+            return
+        _logger.info(line)
+        if self._bar is None:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -72,16 +72,27 @@ def test_the_main_job(ringrl, collected: Path, tmp_path: Path, monkeypatch: pyte
     assert str(run) in outcome.out
 
     assert logged_steps(run) == [1, 2, 3, 4, 5]
-    assert "evaluation/last" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    events = EventAccumulator(str(run)).Reload()
+    assert {"evaluation/last", "evaluation/normalized_last"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("final/normalized_last")] == [5], "at the last step"
+    assert not [tag for tag in events.Tags()["scalars"] if tag.startswith("trials/")], "no chart an evaluation"
+    assert run.name.endswith("_at_seed0"), "as TensorBoard names it"
+    log = (run / "train.log").read_text()
+    for words in ("loss", "evaluation at step 5", "run folder: ", "training step on", "best of 3"):
+        assert words in log
+    assert "orbax" not in log
+    assert "absl" not in log
 
     # The checkpoint alone is enough to act: same parameters, same seed, same trials.
-    outcome = ringrl("eval", f"checkpoint={run}", "evaluation.trials=3", "evaluation.environments=3", "video=true")
+    # Trials and environments are those of the run unless told otherwise.
+    outcome = ringrl("eval", f"checkpoint={run}", "video=true")
     assert outcome.code == 0, outcome.err
     [evaluation] = runs(tmp_path, "eval", "eval")
     assert (evaluation / "video.mp4").stat().st_size > 0
     again = summary_of(evaluation)
     assert again["returns"] == summary["returns"]
     assert again["references"] == summary["references"]
+    assert again["config"]["eval"]["evaluation"]["environments"] == 3
 
     # Another environment than the data's is evaluated without the data's reference scores.
     outcome = ringrl(*TRAIN, *DT, "training.steps=2", "name=elsewhere", "env=dark_room_sparse")
@@ -158,7 +169,9 @@ def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None
     outcome = ringrl("train", "-m", "seed=0,1", "agent=at,dt", "+experiment=quickstart_smoke", *smallest)
     assert outcome.code == 0, outcome.err
     [sweep] = runs(tmp_path, "train", "quickstart_smoke")
-    jobs = [summary_of(sweep / number) for number in "0123"]
+    jobs = [summary_of(sweep / name) for name in ("at_seed0", "dt_seed0", "at_seed1", "dt_seed1")]
+    assert outcome.out.count("AT - DT") == 1, "the sweep ends with its table"
+    assert {"table.md", "table.csv", "figure.png"} <= {file.name for file in sweep.iterdir()}
     assert [(job["seed"], job["agent"]) for job in jobs] == [(0, "at"), (0, "dt"), (1, "at"), (1, "dt")]
     assert [len(job["trial_returns"]) for job in jobs] == [3] * 4, "DT is given the same trials"
     outcome = ringrl("report", "name=quickstart_smoke")

@@ -6,7 +6,7 @@ import imageio.v3
 import numpy as np
 import pytest
 
-from ringrl.evaluation import figures
+from ringrl.evaluation import data_figure, figures, ratio_figure
 from ringrl.evaluation.figures import Curve
 
 
@@ -95,3 +95,67 @@ def test_training_curves():
     smooth = figure.axes[1].get_lines()[1].get_ydata()
     np.testing.assert_allclose(smooth, 1.0)  # the mean leaves the missing value out
     assert imageio.v3.imread(io.BytesIO(figures.png_bytes(figure))).shape[1] > 500
+
+
+def test_a_lone_point_without_interval_has_no_bar():
+    lone = Curve("AT", [2.0], [np.nan], [np.nan])
+    figure = figures.plot_trials([lone])
+    (axes,) = figure.axes
+    assert not axes.collections
+    assert figures.png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_panels_that_are_to_be_compared_share_a_scale():
+    low, high = (
+        figures.plot_panels({"Maze": [curve("x", values)]}, span=(-5.0, 40.0)) for values in ([0, 1], [30, 35])
+    )
+    assert low.axes[0].get_ylim() == high.axes[0].get_ylim()
+    bottom, top = low.axes[0].get_ylim()
+    assert bottom < -5.0
+    assert top > 40.0
+
+
+def test_curves_of_one_metric_share_a_panel_with_named_axes():
+    history = {
+        "loss": ([1, 2], [20.0, 1.0]),
+        "return": {"first trial": ([1, 2], [0, 1]), "last trial": ([1, 2], [5, 9])},
+    }
+    loss, returns = figures.plot_training_curves(history, log=("loss",)).axes
+    assert (loss.get_xlabel(), loss.get_ylabel()) == ("Training step", "Loss, logarithmic")
+    assert (returns.get_xlabel(), returns.get_ylabel()) == ("Training step", "Return")
+    assert [text.get_text() for text in returns.get_legend().get_texts()] == ["first trial", "last trial"]
+    assert set(drawn(returns)) == {"first trial", "last trial"}
+    assert returns.get_ylim()[1] >= 9
+
+
+def test_long_labels_are_wrapped_and_keep_their_lines_apart():
+    places = figures._spread([0.5, 0.5], gap=0.1, sizes=[1, 3])
+    assert places[1] - places[0] == pytest.approx(0.2), "half of a line and half of three"
+    name = "100: scripted controller at its best (return 15.34)"
+    (axes,) = figures.plot_trials([curve("AT", [1, 2])], references={name: 100.0}).axes
+    assert name in {text.replace("\n", " ") for text in texts(axes)}
+    (few,) = figures.plot_training_curves({"loss": ([1, 2], [2.0, 1.0])}, log=("loss",)).axes
+    assert few.get_yscale() == "linear", "within a decade a logarithmic axis has no numbers to read"
+    assert max(len(line) for text in texts(axes) for line in text.split("\n") if "100" in text) <= figures.LABEL_WIDTH
+
+
+def test_histograms_of_whole_numbers_have_no_gaps_and_name_their_axes():
+    returns, lengths = np.arange(21.0), np.full(21, 20)
+    left, right = data_figure.plot_episodes(returns, lengths, title="a set").axes
+    assert [patch.get_height() for patch in left.patches] == [1.0] * 21
+    assert [patch.get_height() for patch in right.patches] == [21.0]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("Return of an episode", "Episodes")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("Length of an episode, steps", "Episodes")
+    assert left.get_title(loc="right") == "dashed: mean 10"
+    for values in (np.arange(1000.0), np.random.default_rng(0).normal(size=99), np.zeros(3), np.array([0.5])):
+        edges = data_figure.bin_edges(values)
+        assert np.histogram(values, edges)[0].sum() == len(values)
+        assert len(edges) <= data_figure.BINS + 2
+    assert (np.histogram(np.arange(1000.0), data_figure.bin_edges(np.arange(1000.0)))[0] == 25).all()
+
+
+def test_ratios_say_which_way_is_better():
+    (axes,) = ratio_figure.plot_ratios({"time": {1024: 2.0, 2048: 1.5}}, title="A", ylabel="theirs / ours").axes
+    assert axes.get_ylabel() == "theirs / ours"
+    assert axes.get_xlabel() == "Tokens of a chain"
+    assert "equal" in texts(axes)

@@ -138,7 +138,8 @@ def test_the_report_s_files_and_text_hold_the_numbers(tmp_path):
     assert re.fullmatch(r"\s+AT\s+DT", lines[2])
     cells = {line[:10].strip(): re.findall(r"-?[\d.]+ \[[^]]*\]", line[10:]) for line in lines[4:]}
     assert cells["1"] == ["2.00 [1.00, 3.00]", "1.00 [1.00, 1.00]"]
-    assert cells["3"] == ["5.25 [3.25, 7.25]", "-1.00 [-1.00, -1.00]"]
+    assert cells["3"] == ["5.25 [3.25, 7.25]"], "a trial that one environment ran has no interval"
+    assert next(line for line in lines if line.startswith(" 3")).endswith(" -1.00")
     assert cells["first"] == cells["1"]
     assert cells["last"] == ["5.25 [3.25, 7.25]", "0.00 [-1.00, 1.00]"]
     assert cells["mean"][0].startswith("3.75 [")
@@ -174,3 +175,71 @@ def test_one_panel_per_environment_and_one_curve_per_group():
         curves = [line for line in axes.get_lines() if line.get_label() in ("AT", "DT")]
         assert len(curves) == 2
         np.testing.assert_array_equal(curves[0].get_ydata(), [2.0, 4.0])
+
+
+def test_groups_of_an_environment_are_compared():
+    at, dt = (np.arange(8.0)[:, None] + shift for shift in ([1.0, 5.0], [0.0, 0.0]))
+    runs = [make_run("at", returns=at), make_run("dt", returns=dt), make_run("at", returns=dt, environment="Other-v0")]
+    groups = report.group_runs(runs)
+    (apart,) = report.compare_groups(groups)
+    assert (apart.environment, apart.ours, apart.theirs) == ("Maze-v0", "AT", "DT")
+    assert (apart.difference.last.value, apart.difference.first.value) == (5.0, 1.0)
+    assert (apart.difference.last.low, apart.difference.last.high) == (5.0, 5.0), "paired: it is the same on every task"
+    text = report.tables.text(groups, [apart])
+    assert "Differences, paired over 8 common tasks and 1 common seed:" in text
+    assert re.search(r"AT - DT +1\.0 \[1\.0, 1\.0\] +5\.0 \[5\.0, 5\.0\]", text)
+    assert "| AT - DT | 1.0 [1.0, 1.0] | 5.0 [5.0, 5.0] |" in report.tables.markdown(groups, [apart])
+
+
+def test_of_many_groups_the_first_is_compared_with_the_others():
+    runs = [make_run(config={"setting": index}) for index in range(6)]
+    pairs = [
+        (apart.ours, apart.theirs) for apart in report.compare_groups(report.group_runs(runs, bootstrap_samples=50))
+    ]
+    assert pairs == [("AT, setting=0", f"AT, setting={index}") for index in range(1, 6)]
+    assert len(report.compare_groups(report.group_runs(runs[:4], bootstrap_samples=50))) == 6
+
+
+def test_one_environment_has_no_interval_anywhere(tmp_path):
+    run = make_run(returns=returns_of([14.6, 15.0]), reference=Reference(0.0, 20.0))
+    assert run["last"] == {"value": 15.0, "low": None, "high": None}
+    assert run["normalized"]["last"] == {"value": 75.0, "low": None, "high": None}
+    assert run["trial_intervals"] == [[None, None], [None, None]]
+    summary.write_summary(run, tmp_path / "run")
+    text = report.write_report([tmp_path / "run"], tmp_path / "out")
+    assert "75.0" in text
+    assert "75.0 [" not in text
+    assert "has no interval" in text
+    assert "[" not in (tmp_path / "out" / "table.md").read_text()
+    row = next(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert (row["last"], row["last_low"], row["last_high"]) == ("75.0", "", "")
+
+
+def test_the_scale_says_what_0_and_100_are():
+    named = Reference(0.5, 15.25, "random policy", "scripted controller at its best")
+    groups = report.group_runs([make_run(reference=named)])
+    words = "0 is random policy (return 0.5), 100 is scripted controller at its best (return 15.25)"
+    assert words in report.tables.text(groups)
+    older = make_run("dt", reference=Reference(0.5, 15.25))
+    del older["references"]["minimum_is"], older["references"]["maximum_is"]  # as versions before wrote it
+    both = report.group_runs([older, make_run(reference=named)])
+    assert all(group.normalized for group in both)
+    assert both[0].reference == named
+    (axes,) = report.plot_groups(report.group_runs([make_run(reference=Reference(0, 4, "a", "b"))])).axes
+    named_lines = {text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in axes.texts}
+    assert {"0: a (return 0)", "100: b (return 4)"} <= named_lines
+
+
+def test_figures_of_evaluations_share_a_scale_and_show_the_earlier_ones():
+    reference = Reference(0.0, 10.0)
+    at, dt = make_run(returns=returns_of([8, 9], [8, 9]), reference=reference), make_run("dt", reference=reference)
+    pictures = [
+        report.evaluation_figure(run, step=40, returns=(-2.0, 12.0), earlier={20: [1.0, 2.0]}) for run in (at, dt)
+    ]
+    limits = [picture.axes[0].get_ylim() for picture in pictures]
+    assert limits[0] == limits[1]
+    assert limits[0][0] < -20
+    assert limits[0][1] > 120
+    earlier = [list(line.get_ydata()) for line in pictures[0].axes[0].get_lines()]
+    assert [10.0, 20.0] in earlier, "normalised as the others"
+    assert any("At training step 40; thin: at 20 to 20." in text.get_text() for text in pictures[0].axes[0].texts)

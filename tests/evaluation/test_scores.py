@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.scores import Estimate, Reference, Sample, score
+from ringrl.evaluation.scores import Estimate, Reference, Sample, interquartile_mean, score
 
 RETURNS = np.array([[1.0, 5.0, 3.0], [4.0, 2.0, 9.0]])
 
@@ -41,10 +41,53 @@ def test_trials_that_did_not_run_are_left_out():
 
 
 def test_nothing_varies():
-    assert score(Sample([[0.1, 0.2]])).last == Estimate(0.2, 0.2, 0.2)
     for trial in score([Sample(np.full((7, 2), 0.1)), Sample(np.full((7, 2), 0.1))]).trials:
         assert trial == Estimate(trial.value, trial.value, trial.value)
         assert trial.value == pytest.approx(0.1)
+
+
+def test_what_was_not_repeated_has_no_interval():
+    """One environment of one task and one seed says nothing of others."""
+    for sample in (Sample([[0.1, 0.2]]), Sample([[0.1, 0.2]], [3])):
+        alone = score(sample)
+        for estimate in (*alone.trials, alone.first, alone.last, alone.mean, alone.best, alone.iqm):
+            assert not np.isnan(estimate.value)
+            assert not estimate.has_interval
+        assert alone.last.to_json() == {"value": 0.2, "low": None, "high": None}
+        assert Estimate.from_json(alone.last.to_json()).to_json() == alone.last.to_json()
+        assert not alone.normalized(Reference(0.0, 1.0)).last.has_interval
+    assert score([Sample([[0.1, 0.2]]), Sample([[0.3, 0.5]])]).last.has_interval, "two seeds are a repetition"
+
+
+def test_a_trial_that_few_reached_has_the_interval_of_those():
+    returns = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, np.nan], [3.0, 9.0, np.nan], [4.0, np.nan, np.nan]])
+    scores = score(Sample(returns, np.arange(4)))
+    assert scores.trials[1].has_interval
+    assert scores.trials[2].value == 3.0
+    assert not scores.trials[2].has_interval, "one task alone got that far"
+    twice = score(Sample(np.repeat(returns, 2, axis=0), np.repeat(np.arange(4), 2)))
+    assert not twice.trials[2].has_interval, "twice the same task is one task"
+
+
+def test_without_redraws_there_are_no_intervals():
+    plain = score(Sample(RETURNS), bootstrap_samples=0)
+    assert plain.last.value == 6.0
+    assert not plain.last.has_interval
+
+
+def test_the_interquartile_mean_is_that_of_scipy():
+    random = np.random.default_rng(0)
+    for rows in (1, 2, 3, 4, 5, 11, 64):
+        values = random.normal(size=rows) ** 3
+        assert interquartile_mean(values)[0] == pytest.approx(stats.trim_mean(values, 0.25))
+        drawn = random.multinomial(rows, np.full(rows, 1 / rows), size=5)
+        expected = [stats.trim_mean(np.repeat(values, counts), 0.25) for counts in drawn]
+        np.testing.assert_allclose(interquartile_mean(values, drawn.astype(float)), expected)
+    outlier = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [1000.0]])
+    scores = score(Sample(outlier))
+    assert scores.iqm.value == 3.5
+    assert scores.iqm.low < 3.5 < scores.iqm.high
+    assert scores.mean.value > 100
 
 
 def test_same_input_same_numbers():

@@ -52,7 +52,7 @@ def test_every_promised_field_is_there_and_survives_the_disk(tmp_path):
     assert path.name == "summary.json"
     assert [p.name for p in path.parent.iterdir()] == ["summary.json"]
     assert loaded["trial_returns"] == [2.0, 3.0, 6.0]
-    assert loaded["trial_intervals"] == [[1.0, 3.0], [2.0, 4.0], [6.0, 6.0]]
+    assert loaded["trial_intervals"] == [[1.0, 3.0], [2.0, 4.0], [None, None]]
     assert loaded["last"] == {"value": 5.0, "low": 4.0, "high": 6.0}
     assert loaded["normalized"]["last"] == {"value": 50.0, "low": 40.0, "high": 60.0}
     assert loaded["train"] == {"steps": 7, "tokens": 70, "seconds": 1.5, "final_loss": None}

@@ -47,12 +47,12 @@ def test_everything_opens_in_tensorboards_reader(tmp_path):
         logger.text("config", "seed: 0\nname: x")
         logger.figure("curves", figure, 2)
         logger.video("rollout", frames, 2)
-        logger.trials([0.5, 1.5, 2.5], step=2)
+        logger.layout({"evaluation": {"return": ["evaluation/(first|last)$"]}})
         logger.hparams({"model": {"width": 64, "remat": "none"}, "seed": 0, "resume": None}, {"final/last": 2.5}, 2)
     events = read(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5)]
-    assert [(e.step, e.value) for e in events.Scalars("trials/return/step_00000002")] == [(1, 0.5), (2, 1.5), (3, 2.5)]
-    assert events.Scalars("final/last")[0].value == 2.5
+    assert [(e.step, e.value) for e in events.Scalars("final/last")] == [(2, 2.5)], "at the last step"
+    assert b"evaluation/(first|last)$" in events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     assert events.Tags()["histograms"] == ["parameters/layer/kernel"]
     histogram = events.Histograms("parameters/layer/kernel")[0].histogram_value
     assert (histogram.min, histogram.max, histogram.num) == (0.0, 9.0, 10)
@@ -63,10 +63,32 @@ def test_everything_opens_in_tensorboards_reader(tmp_path):
     with Image.open(io.BytesIO(curves.encoded_image_string)) as image:
         assert image.size == (curves.width, curves.height) == (200, 100)
     assert set(events.PluginTagToContent("hparams")) == {
-        "_hparams_/experiment",
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }
+
+
+def test_tensorboard_lists_what_differs_between_runs_first(tmp_path):
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams.backend_context import Context
+
+    for run, rate in (("a", 0.1), ("b", 0.2)):
+        with TensorBoardLogger(tmp_path / run) as logger:
+            logger.scalars({"evaluation/last": rate}, 3)
+            values = {"agent": {"name": "at"}, "seed": 0, "training": {"learning_rate": rate, "steps": 3}}
+            logger.hparams(values, {"final/last": rate}, 3)
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    context, request = Context(TBContext(data_provider=provider)), RequestContext()
+    content = context.hparams_metadata(request, "")
+    experiment = context.experiment_from_metadata(request, "", True, content, [])
+    names = [info.name for info in experiment.hparam_infos]
+    assert names == ["training.learning_rate", "agent.name", "seed", "training.steps"]
+    assert {info.name.tag for info in experiment.metric_infos} == {"evaluation/last", "final/last"}
 
 
 @pytest.mark.parametrize("spec", [(), ("ring",), ("ring", "fsdp"), (None, ("fsdp", "ring"))])

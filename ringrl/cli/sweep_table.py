@@ -1,0 +1,38 @@
+"""The table of a sweep, once all of its jobs have ended."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+OF_AGENTS = ("train", "eval")  # commands whose jobs leave the summary of an evaluation
+
+
+class SweepTable(Callback):
+    """Hydra callback: prints what `ringrl report` would of a sweep, and leaves its files in the sweep's folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called once per sweep, in the process that launched it, whichever processes ran the jobs."""
+        if config.hydra.job.name in OF_AGENTS:
+            report_sweep(Path(config.hydra.sweep.dir))
+
+
+def report_sweep(folder: Path) -> None:
+    """Table, figure, and a line about jobs that did not finish; where none did, that line alone."""
+    from ringrl.cli.console import output, table_width
+    from ringrl.errors import RingRLError
+    from ringrl.evaluation.report import find_runs, report_runs
+    from ringrl.evaluation.run_folders import unfinished_line, unfinished_runs
+
+    console = output()
+    try:
+        unfinished = unfinished_runs([folder])
+        if any(folder.glob("*/summary.json")):
+            console.print(report_runs(find_runs([folder]), folder, width=table_width(console)), end="")
+    except RingRLError as error:
+        console.print(f"no table of this sweep: {error}")
+        return
+    if unfinished:
+        console.print(unfinished_line(unfinished, folder))
+    console.print(f"sweep folder: {folder}")
