@@ -15,6 +15,7 @@ import numpy as np
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.reference_scores import reference_of_minari
+from ringrl.data.sources.minari_host import check_minari_host
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
@@ -86,6 +87,7 @@ def _download(name: str, root: Path) -> None:
     """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
     import minari
 
+    check_minari_host(name, str(root / name))
     remove_leftovers(root / name)
     missing = [parent for parent in (root / name).parents if not parent.exists()]
     build = BuildFolder(root / name)
