@@ -1,11 +1,16 @@
 """A picture of a data set: how returns and lengths of its episodes are spread."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ringrl.evaluation.figures import FAINT, PALETTE, new_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 40
 
@@ -14,6 +19,8 @@ def plot_episodes(
     returns: Float[np.ndarray, " episodes"], lengths: Int[np.ndarray, " episodes"], *, title: str
 ) -> Figure:
     """Two histograms side by side, each with its mean."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(10.0, 3.8)
     for index, (name, values) in enumerate((("Return", returns), ("Length, steps", lengths))):
         axes = figure.add_subplot(1, 2, index + 1)
