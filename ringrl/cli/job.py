@@ -13,13 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ringrl.cli.compilation import use_compilation_cache
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.config import COMMANDS
+from ringrl.data import data_root
 from ringrl.errors import Preempted
+
+COMPILING = ("train", "eval", "collect")  # `bench` and `plan` are about the compiler itself
 
 
 def run_job(command: str, config: DictConfig) -> Exception | None:
@@ -35,7 +39,10 @@ def run_job(command: str, config: DictConfig) -> Exception | None:
         built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
-        importlib.import_module(module_of(command)).run(built, folder)
+        module = importlib.import_module(module_of(command))
+        if command in COMPILING:
+            use_compilation_cache(data_root())
+        module.run(built, folder)
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
