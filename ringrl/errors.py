@@ -1,7 +1,8 @@
 """The one kind of error that users see as a single line."""
 
 import enum
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 
 class RingRLError(Exception):
@@ -13,6 +14,14 @@ class RingRLError(Exception):
 
 class Preempted(Exception):
     """A scheduler has asked the run to make room: it has saved, and can be queued again (exit code 75)."""
+
+
+def check_least(section: str, values: Any, least: Mapping[Any, float]) -> None:
+    """Raises RingRLError where an attribute of `values` is below its least value, or NaN; null is let through."""
+    for name, bound in least.items():
+        value = getattr(values, name)
+        if value is not None and not value >= bound:
+            raise RingRLError(f"{f'{section}.' if section else ''}{name}={value}: use at least {bound}.")
 
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)

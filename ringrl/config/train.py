@@ -5,14 +5,13 @@ import enum
 from typing import Any
 
 from ringrl.agents.config import AgentConfig
-from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_trajectory_embedding
+from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_seed, check_trajectory_embedding
 from ringrl.data.config import ChainConfig, DataConfig
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
-from ringrl.parallel.mesh import MeshConfig
-from ringrl.parallel.multiprocess import DistributedConfig
+from ringrl.parallel.config import DistributedConfig, MeshConfig
 from ringrl.training.config import TrainingConfig
 
 
@@ -20,7 +19,8 @@ from ringrl.training.config import TrainingConfig
 class EnvConfig:
     """A gymnasium environment; without an id, the one that the data set names."""
 
-    id: str = ""
+    id: str = ""  # a gymnasium id, also MODULE:ID; empty: the environment that the data set names
+    # What gymnasium.make is given for the environment, each as env.kwargs.NAME=VALUE
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -30,7 +30,7 @@ class TrainCommand:
 
     name: str = "run"  # the experiment's name: part of the run folder
     label: str = ""  # how reports call this run's agent; empty: agent.name
-    seed: int = 0
+    seed: int = 0  # of the parameters, the batches and dropout
     resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
     profile: bool = False  # a trace of a few steps, which TensorBoard opens
     debug: bool = False  # tracebacks instead of one-line errors
@@ -47,6 +47,8 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_seed(self.seed)
+        check_seed(self.evaluation.seed, "evaluation.seed")
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
         check_mesh(self.attention, self.mesh)
@@ -70,9 +72,9 @@ class EvalCommand:
 
     checkpoint: str  # a run folder, or one of its checkpoints
     which: Which = Which.last
-    name: str = "eval"
-    label: str = ""
-    debug: bool = False
+    name: str = "eval"  # the experiment's name: part of the run folder
+    label: str = ""  # how reports call this agent; empty: what its run said
+    debug: bool = False  # tracebacks instead of one-line errors
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -80,6 +82,7 @@ class EvalCommand:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_seed(self.evaluation.seed, "evaluation.seed")
         spread = any(size != 1 for size in self.mesh.sizes.values())
         if (spread or self.distributed.num_processes > 1) and not self.evaluation.sharded:
             raise RingRLError("mesh, or several processes: set evaluation.sharded=true, else one device acts alone.")
