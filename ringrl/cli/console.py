@@ -1,17 +1,23 @@
 """What commands print while they work."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ringrl.parallel.multiprocess import is_main_process
+from ringrl.parallel.ranks import is_main_process
+
+UNBOUNDED = 10_000  # columns
 
 
 def output() -> Console:
     """Standard output, of process 0 alone; made anew, for it may have been redirected."""
-    return Console(quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
+    console = Console(quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUNDED  # what reads a file or a pipe wants whole names, not a terminal's 80 columns
+    return console
 
 
 def table_width(console: Console) -> int:

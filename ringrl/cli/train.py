@@ -21,6 +21,7 @@ from ringrl.cli.environments import environment_of, is_own_environment, vector_e
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
 from ringrl.cli.results import training_curves, write_results, write_video
 from ringrl.cli.schema import build
+from ringrl.cli.typed import typed
 from ringrl.config import TrainCommand
 from ringrl.data import (
     ChainSampler,
@@ -157,7 +158,7 @@ def run(command: TrainCommand, folder: Path) -> None:
             progress=main,
         )
         if result.interrupted:
-            line = f"stopped and saved at step {result.steps}; `ringrl train resume={folder}` goes on."
+            line = f"stopped and saved at step {result.steps}; `ringrl train {typed('resume', folder)}` goes on."
             raise Preempted(line) if result.preempted else KeyboardInterrupt(line)
 
         whole = gathered(result.state.params) if command.evaluation.video else None

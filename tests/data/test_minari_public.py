@@ -85,7 +85,7 @@ def test_a_public_set_by_its_file_is_not_fetched_unasked(tmp_path, offline):
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         config = command_from(TrainCommand, hydra.compose("train", overrides=["data=d4rl/kitchen_mixed"])).data
     assert config == DataConfig(name="D4RL/kitchen/mixed-v2")
-    with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .*by data\.download=true"):
+    with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .* a public set, and data\.download=true"):
         open_dataset(config, tmp_path)
 
 

@@ -22,6 +22,8 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]  # (done, total)
+OWN_NAMESPACE = "ringrl/"  # of conf/collection
+PUBLIC_NAMESPACES = ("D4RL/", "mujoco/", "minigrid/", "atari/")
 BATCH_BYTES = 8 << 20  # of observations read before they are written
 STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
 _KEPT_METADATA = ("ref_min_score", "ref_max_score", "reference_scores", "dataset_id", "algorithm_name", "description")
@@ -68,10 +70,7 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
     folder = root / name / "data"
     if not folder.parent.exists():
         if not download:
-            raise RingRLError(
-                f"Minari set {name} is not in {root}: make it with `ringrl collect`, or fetch a public one by "
-                "data.download=true (of `ringrl import`: download=true)."
-            )
+            raise RingRLError(f"Minari set {name} is not in {root}: {_where_from(name)}.")
         try:
             _download(name, root)
         except OSError as error:
@@ -81,6 +80,19 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
     if not (folder / "metadata.json").is_file():
         raise _damaged(name, folder, "metadata.json is missing")
     return folder
+
+
+def _where_from(name: str) -> str:
+    """How a set that is not on this machine is had."""
+    if name.startswith(OWN_NAMESPACE):
+        collection = name.removeprefix(OWN_NAMESPACE).rpartition("-v")[0]
+        return f"it is no public set; `ringrl collect collection={collection}` makes it, if it is one of RingRL's own"
+    public = "data.download=true fetches it (of `ringrl import`: download=true)"
+    if name.startswith(PUBLIC_NAMESPACES):
+        return f"it is a public set, and {public}"
+    return (
+        f"`ringrl collect dataset={name} env.id=ENVIRONMENT_ID` collects a set of that name; if it is public, {public}"
+    )
 
 
 def _download(name: str, root: Path) -> None:
