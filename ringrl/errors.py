@@ -1,7 +1,8 @@
 """The one kind of error that users see as a single line."""
 
 import enum
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 
 class RingRLError(Exception):
@@ -17,6 +18,14 @@ class Preempted(Exception):
 
 class Interrupted(Exception):
     """Trials were left unfinished because the run is to stop and save."""
+
+
+def check_least(section: str, values: Any, least: Mapping[Any, float]) -> None:
+    """Raises RingRLError where an attribute of `values` is below its least value, or NaN; null is let through."""
+    for name, bound in least.items():
+        value = getattr(values, name)
+        if value is not None and not value >= bound:
+            raise RingRLError(f"{f'{section}.' if section else ''}{name}={value}: use at least {bound}.")
 
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)

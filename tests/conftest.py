@@ -25,6 +25,7 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     folder = tmp_path_factory.getbasetemp() / "data_cache"
     monkeypatch.setenv("RINGRL_DATA", str(folder))
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
+    monkeypatch.setenv("RINGRL_COMPILATION_CACHE", "")  # tests look at what the compiler does; see `compiled_once`
     return folder
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "lazy"}
 ROOMS = {
-    "types": set(),
+    "types": {"lazy", "chain"},
+    "chain": set(),
+    "lazy": set(),
     "errors": set(),
     "ops": BASE,
     "nn": {*BASE, "ops"},

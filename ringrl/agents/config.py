@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, check_least, choice
 
 
 class AgentName(enum.StrEnum):
@@ -33,11 +33,11 @@ class AgentConfig:
     tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 are merged (DESIGN.md, section 1)
     token_layout: str = ""  # overrides the layout: slots split by "|", fields joined by "+"
     action_head: ActionHead = ActionHead.auto
-    action_bins: int = 5
+    action_bins: int = 5  # of action_head=bins: bins for each action dimension
     return_to_go: bool = True  # condition on the return to go
     completion: bool = True  # tell the model which trajectories reached the target
-    timestep_embedding: bool = True
-    trajectory_embedding: bool = False
+    timestep_embedding: bool = True  # tell the model the step within the episode
+    trajectory_embedding: bool = False  # tell the model which trajectory of the chain a step is in
     max_trajectories: int = 64  # rows of the trajectory embedding
     loss_block_size: int = 0  # steps whose action outputs are held at once in training; 0 means all
 
@@ -48,5 +48,4 @@ class AgentConfig:
             raise RingRLError(
                 f"agent.tokens_per_step={self.tokens_per_step}: choose 1, 2 or 4, or spell out agent.token_layout."
             )
-        if self.action_bins < 2:
-            raise RingRLError(f"agent.action_bins={self.action_bins}: at least 2 are needed.")
+        check_least("agent", self, {"action_bins": 2, "max_trajectories": 1, "loss_block_size": 0})

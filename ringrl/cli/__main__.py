@@ -1,6 +1,6 @@
 """`ringrl COMMAND ...`: dispatches to one file per command and turns faults into one line and an exit code."""
 
-import argparse
+import gc
 import importlib
 import os
 import sys
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
-    if words[0] == "--version":
+    if words[0] in ("-V", "--version"):
         print(f"ringrl {ringrl.__version__}")
         return 0
     from ringrl.cli.preemption import EndsWhenPreempted
@@ -53,21 +53,28 @@ def _guarded(words: list[str]) -> int:
 
     wants_full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     debug = "--debug" in words or "debug=true" in words or wants_full_error
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"] or ["--debug"]
     return failures.guard(lambda: _run(words[0], words[1:]), debug)
 
 
 def _usage() -> str:
     rows = "\n".join(f"  {name:9}{summary}" for name, summary in SUMMARIES.items())
-    return f"{USAGE}\n\n{rows}\n\n`ringrl COMMAND --help` lists its config groups, `ringrl COMMAND --cfg job` its keys."
+    last = "`ringrl COMMAND --help` lists its groups and keys, `ringrl COMMAND --cfg job` their values."
+    return f"{USAGE}\n\n{rows}\n\n{last}"
 
 
 def _run(command: str, words: list[str]) -> int:
     from ringrl.cli import failures
+    from ringrl.cli.completion import FLAGS, completion
     from ringrl.cli.schema import nearest
     from ringrl.errors import RingRLError
 
+    if any(word in FLAGS for word in (command, *words)):
+        print(completion(words, SUMMARIES))
+        return failures.SUCCESS
     if command not in SUMMARIES:
+        if command.startswith("-") and words and words[0] in SUMMARIES:
+            raise RingRLError(f"The command comes first: ringrl {words[0]} {command} ...")
         alike = nearest(command, SUMMARIES)
         raise RingRLError(f"Unknown command {command!r}: did you mean {alike[0]!r}? Commands: {', '.join(SUMMARIES)}.")
     failures.forget_sweeps()
@@ -81,26 +88,27 @@ def _run(command: str, words: list[str]) -> int:
 def _hydra(command: str, words: list[str]) -> None:
     """Check the overrides, then let Hydra compose the configuration and call the command (once per sweep job)."""
     import hydra
-    from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
 
     from ringrl.cli.compose import conf_folder, register_schemas
+    from ringrl.cli.flags import PRINTING, parse_flags
+    from ringrl.cli.help import help_text
     from ringrl.cli.job import module_of, run_job
     from ringrl.cli.overrides import check_overrides, normalise, quoted, resume_folder, vocabulary
-    from ringrl.config import COMMANDS
-    from ringrl.parallel.multiprocess import follows
+    from ringrl.parallel.ranks import follows
 
+    conf = conf_folder()
     words = normalise(command, words)
-    parser = get_args_parser()
-    parser.prog = f"ringrl {command}"
-    options: argparse.Namespace = parser.parse_intermixed_args(words)
+    options = parse_flags(command, words, vocabulary(command, [conf]).names)
+    folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
+    if options.help:
+        sections = [word for word in options.overrides if "=" not in word]
+        return print(help_text(command, SUMMARIES[command], folders, sections))
     flags = list(words)
     for override in options.overrides:
         flags.remove(override)
-    words = [*flags, *options.overrides]  # Hydra itself takes flags only before or only after the overrides
-    conf = conf_folder()
-    folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
-    overrides = check_overrides(options.overrides, vocabulary(COMMANDS[command], folders))
+    overrides = check_overrides(options.overrides, vocabulary(command, folders), options.multirun)
+    words = [*flags, *(override.input_line or "" for override in overrides)]  # Hydra takes no flags in between
     folder = resume_folder(overrides, sweeping=options.multirun)
     follower = command in SEVERAL_PROCESSES and follows(words)
     if follower:
@@ -121,7 +129,8 @@ def _hydra(command: str, words: list[str]) -> None:
         if error is not None:
             failed.append(error)
 
-    importlib.import_module(module_of(command))  # a broken installation shows before the folder is made
+    if not any(getattr(options, flag) for flag in PRINTING):
+        importlib.import_module(module_of(command))  # a broken installation shows before the folder is made
     arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"ringrl {command}", *words], "1"  # let exceptions through to `guard`
     try:
@@ -138,6 +147,8 @@ def _hydra(command: str, words: list[str]) -> None:
 
 def entry() -> None:
     """The `ringrl` command."""
+    # Starting makes millions of objects that stay: looking through them again and again took a sixth of its time.
+    gc.set_threshold(50_000, 20, 20)
     if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect", "import", "data", "bench"):
         from ringrl.cli.huge_pages import restart_with_huge_pages
 

@@ -113,7 +113,7 @@ def published_ring(problem: Problem, mesh: jax.sharding.Mesh) -> Run:
     except ImportError:
         raise RingRLError(
             "bench attention compares with the published ringattention 0.1.2, which is not installed: "
-            "pip install -c constraints.txt -e '.[bench]', or leave it out with published=false."
+            "pip install 'ringrl[bench]', or leave it out with published=false."
         ) from None
     blocks = {
         "causal_block_size": 1,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.environments import asked_for, environment_faults, environment_metadata, task_ids, vector_environment
+from ringrl.cli.typed import typed
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari import minari_root
@@ -140,6 +142,12 @@ def learn(
         sink.add(episode)
         tally.add(episode)
 
+    def tell(episodes: int, steps: int) -> None:
+        output().print(
+            f"{episodes} episodes ({steps:,} steps) had not ended at steps={command.steps} and are left out: a set "
+            "holds whole episodes."
+        )
+
     with progress_bar("steps") as advance:
         learn_online(
             environments,
@@ -151,6 +159,7 @@ def learn(
             progress=advance,
             snapshots=actors,
             snapshot_every=max(1, command.steps // SNAPSHOTS),
+            on_dropped=tell,
         )
 
 
@@ -185,13 +194,14 @@ def usage(command: CollectCommand) -> str:
     if command.format is StorageFormat.exorl:
         domain, collector = command.dataset.split("/")
         return (
-            f"  for a task of it: ringrl import source=exorl path={command.dataset} task={domain}_TASK "
-            f"name={domain}_TASK_{collector}\n"
+            f"  for a task of it: ringrl import source=exorl {typed('path', command.dataset)} "
+            f"{typed('task', f'{domain}_TASK')} {typed('name', f'{domain}_TASK_{collector}')}\n"
         )
-    root = minari_root(data_root())
+    environment = f"MINARI_DATASETS_PATH={shlex.quote(str(minari_root(data_root()).absolute()))}"
+    code = shlex.quote(f"import minari; print(minari.load_dataset({command.dataset!r}))")
     return (
-        f"  train on it:      ringrl train data=minari data.name={command.dataset}\n"
-        f"  open it (Python): MINARI_DATASETS_PATH={root}, minari.load_dataset({command.dataset!r})\n"
+        f"  train on it:      ringrl train data=minari {typed('data.name', command.dataset)}\n"
+        f"  open it (Python): {environment} python -c {code}\n"
     )
 
 

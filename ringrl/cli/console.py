@@ -6,6 +6,7 @@ Lines of a sweep's jobs that may run side by side begin with the job's name.
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,18 +19,24 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ringrl.parallel.multiprocess import is_main_process
+from ringrl.parallel.ranks import is_main_process
 from ringrl.training.heartbeat import Heartbeat
 
 _logger = logging.getLogger(__name__)
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
+UNBOUNDED = 10_000  # columns
 _ONE_AFTER_ANOTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # runs one job at a time
 
 
 def output(width: int | None = None, *, logged: bool = True) -> Console:
     """Standard output, of process 0 alone; made anew, for it may have been redirected. The run's log has it too."""
     stream: Any = _Lines(sys.stdout, job_prefix(), logged=logged and not _launches())
-    return Console(file=stream, width=width, quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False)
+    console = Console(
+        file=stream, width=width, quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False
+    )
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUNDED  # what reads a file or a pipe wants whole names, not a terminal's 80 columns
+    return console
 
 
 def progress_output() -> Console:

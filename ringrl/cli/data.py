@@ -63,8 +63,8 @@ def list_everything(folder: Path) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name, side in (("set", "left"), ("as", "left"), ("episodes", "right"), ("steps", "right"), ("MB", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    table.add_column("environment")
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("environment", overflow="fold")
     for row in rows:
         numbers = [f"{row[key]:,}" if row.get(key) is not None else "" for key in ("episodes", "steps")]
         megabytes = f"{row['bytes'] / 1e6:,.1f}"

@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted, RingRLError
-from ringrl.parallel.multiprocess import is_main_process
+from ringrl.parallel.ranks import is_main_process
 
+_OF_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
 SUCCESS, CRASH, USER_ERROR, REQUEUE, INTERRUPTED = 0, 1, 2, 75, 130  # 75 is EX_TEMPFAIL: try again
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
 ERROR_FILE = "error.txt"  # in the run folder of a job that failed
@@ -108,6 +109,13 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"The disk is full{where}: free some space and run the command again."
+    if isinstance(error, OSError) and error.errno in _OF_PLACES and error.filename:
+        return (
+            f"{error.filename}: {(error.strerror or 'it cannot be written').lower()}. Run in a folder that you may "
+            "write to, or name places: hydra.run.dir=FOLDER for a run's files, the variable RINGRL_DATA for data."
+        )
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename}: there is no such file or folder, and it cannot be made; look at the path."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _config_line(error)
     if isinstance(error, RingRLError):
@@ -132,8 +140,18 @@ def _config_line(error: BaseException) -> str:
         cause = cause.__cause__
     if key and not any(key in part for part in parts):
         parts.append(f"key {key}")
-    line = ": ".join(parts) + "."
+    launcher = next(filter(None, (re.search(r"Could not find 'hydra/launcher/(\w+)'", part) for part in parts)), None)
+    if launcher is not None:
+        return _unknown_launcher(launcher.group(1))
+    line = re.sub("^Error merging override (?=.+?: )", "", ": ".join(parts)) + "."
     if unknown and key and not key.startswith("hydra"):
         known = [path for command in COMMANDS.values() for path in key_paths(command)]
         line += f" For {key}: did you mean {nearest(key, known)[0]!r}?"
     return line
+
+
+def _unknown_launcher(name: str) -> str:
+    known = ("basic", "joblib", "submitit_local", "submitit_slurm")
+    if name in known:
+        return f"hydra/launcher={name} is not installed: pip install 'ringrl[sweep]'."
+    return f"hydra/launcher={name}: did you mean {nearest(name, known)[0]!r}? Choices: {', '.join(known)}."

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, read_write
 
 from ringrl.cli.console import output
 from ringrl.errors import RingRLError
-from ringrl.parallel.mesh import AXES
+from ringrl.parallel.config import AXES
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
+from ringrl.cli.compilation import use_compilation_cache
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
@@ -23,6 +24,7 @@ from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
+from ringrl.data import data_root
 from ringrl.errors import Preempted
 from ringrl.training.heartbeat import duration
 
@@ -30,6 +32,8 @@ _logger = logging.getLogger(__name__)
 
 HOLD_THEIR_FOLDER = ("train", "eval")  # which may be several processes, and have to find each other first
 RECORD = ".hydra"  # in a run folder: what Hydra puts on record
+
+COMPILING = ("train", "eval", "collect")  # `bench` and `plan` are about the compiler itself
 
 
 def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exception | None:
@@ -49,6 +53,8 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
             (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt before
         run = importlib.import_module(module_of(command)).run
+        if command in COMPILING:
+            use_compilation_cache(data_root())
         with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else held_folder(folder, command):
             if keeps_record and not (folder / RECORD).exists():
                 _write_record(config, folder / RECORD)

@@ -10,7 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import OverrideParseException
 
+from ringrl.cli.groups import DERIVED, choices_in, groups_of, listed
+from ringrl.cli.keys import sections_of
 from ringrl.cli.schema import key_paths, matches, nearest
+from ringrl.config import COMMANDS
 from ringrl.errors import RingRLError
 
 SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment", "tuning")
@@ -22,37 +25,52 @@ CONFIG_FILE = "config.yaml"  # in a run folder: the whole configuration
 class Vocabulary:
     """The names a command accepts: dotted keys, and the choices of each config group."""
 
+    command: str
     keys: tuple[str, ...]
+    lists: tuple[str, ...]  # the keys whose values are lists
     groups: dict[str, tuple[str, ...]]
+    others: dict[str, str]  # groups of other commands, with one of those
+    own: Path | None = None  # the user's folder of YAML files
+
+    @property
+    def names(self) -> list[str]:
+        """Keys and groups."""
+        return [*self.keys, *self.groups]
 
 
-def vocabulary(command: type, folders: Iterable[Path]) -> Vocabulary:
-    """What `command` accepts, with the groups found in `folders` of YAML files."""
-    groups: dict[str, set[str]] = {}
-    for folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            choice = file.relative_to(folder).with_suffix("").as_posix()
-            for cut in (index for index, character in enumerate(choice) if character == "/"):  # data=d4rl/pen_human too
-                groups.setdefault(choice[:cut], set()).add(choice[cut + 1 :])
-    return Vocabulary(tuple(key_paths(command)), {name: tuple(sorted(found)) for name, found in groups.items()})
+def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
+    """What `command` accepts, with the groups found in `folders` of YAML files, RingRL's own first."""
+    conf, *own = folders
+    choices = choices_in(folders)
+    users = choices_in(own)
+    named = groups_of(command, conf)
+    others = {group: other for other in COMMANDS for group in groups_of(other, conf) if group not in named}
+    groups = {
+        name: found
+        for name, found in choices.items()
+        if name.split("/")[0] not in others or (name in users and name.split("/")[0] not in choices_in([conf]))
+    }
+    lists = [key.path for section in sections_of(COMMANDS[command]) for key in section.keys if key.kind[0] == "["]
+    return Vocabulary(
+        command, tuple(key_paths(COMMANDS[command])), tuple(lists), groups, others, own[0] if own else None
+    )
 
 
 FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are one path each
-FREE_MAPPINGS = ("env.kwargs.", "behavior.")  # keys under these are the user's own
+FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are the user's own
+WHOLE = ("experiment", "cluster", "collection", "tuning", "behavior")  # groups whose files set keys of any section
 
 
 def normalise(command: str, arguments: Sequence[str]) -> list[str]:
     """What users type, as Hydra wants it.
 
-    `+experiment=NAME` is Hydra's habit, but RingRL's defaults list already holds the group, before the agent; a
-    key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
+    A key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
     attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology. Folders may
     have any name: those that Hydra would read otherwise are quoted for it.
     """
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
-    texts = [text[1:] if text.startswith("+experiment=") else text for text in arguments]
-    texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in texts]
+    texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in arguments]
     texts = [word for text in texts for word in _target(text)]
     texts = [_quoted_folder(text) for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
@@ -82,19 +100,68 @@ def _target(text: str) -> list[str]:
     return ["target=custom", f"target.topology={quoted}"] if key == "target" and ":" in topology else [text]
 
 
-def check_overrides(texts: Sequence[str], known: Vocabulary) -> list[Override]:
-    """The parsed overrides; raises RingRLError on the first key or group choice that does not exist."""
+def check_overrides(texts: Sequence[str], known: Vocabulary, sweeping: bool = False) -> list[Override]:
+    """The parsed overrides, as Hydra is to read them.
+
+    A `+` before what exists already is dropped: it is the habit of other programs, and can mean nothing else.
+
+    Raises:
+        RingRLError: the first key, group choice or form of a value that does not exist.
+    """
     overrides = []
     for text in texts:
-        try:
-            [override] = OverridesParser.create().parse_overrides([text])
-        except OverrideParseException:
-            raise RingRLError(
-                f"Cannot read {text!r}: write key=value, quoted 'key=\"a b\"' where it has spaces."
-            ) from None
+        override = _parse(text, known)
+        name = override.key_or_group
+        if text.startswith("+") and not text.startswith("++") and (name in known.groups or name in known.keys):
+            override = _parse(text[1:], known)
         _check(override, known)
+        _check_form(override, known, texts)
+        if override.is_sweep_override() and not sweeping:
+            raise _several_values(override, known)
         overrides.append(override)
     return overrides
+
+
+def _check_form(override: Override, known: Vocabulary, texts: Sequence[str]) -> None:
+    """Refuse values whose form is another than the key's."""
+    key, value = override.key_or_group, _unquoted(None if override.is_delete() else override.value())
+    if key in known.lists and isinstance(value, str | int | float) and not str(value).startswith("${"):
+        raise RingRLError(f"{key}={value}: a list is needed: '{key}=[{value}]'.")
+    chosen = any(text.lstrip("+").startswith(("data=", "data.source=")) for text in texts)
+    if key == "data.name" and value in known.groups.get("data", ()) and not chosen:
+        raise RingRLError(f"{key}={value}: that is a choice of the group data: data={value}.")
+    if key in ("resume", "checkpoint") and value == "":
+        raise RingRLError(f"{key}= needs a value: {key}=FOLDER, of a run.")
+
+
+def _parse(text: str, known: Vocabulary) -> Override:
+    try:
+        [override] = OverridesParser.create().parse_overrides([text])
+        return override
+    except OverrideParseException:
+        pass
+    key, equals, value = text.partition("=")
+    if not equals:
+        if key in known.groups:
+            raise RingRLError(f"Cannot read {text!r}: write {key}=CHOICE, one of {listed(known.groups[key])}.")
+        alike = nearest(key, known.names)[0]
+        raise RingRLError(
+            f"Cannot read {text!r}: write key=value (the key most like it is {alike}); a value with spaces is quoted "
+            "twice: 'key=\"a b\"'."
+        )
+    if not key or key != key.strip() or not value.strip():
+        raise RingRLError(f"Cannot read {text!r}: write key=value without spaces around the equals sign.")
+    raise RingRLError(
+        f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets or equals signs twice, for the "
+        f"shell and for Hydra: '{key}=\"{value}\"'."
+    )
+
+
+def _several_values(override: Override, known: Vocabulary) -> RingRLError:
+    key, _, value = (override.input_line or "").lstrip("+").partition("=")
+    if key in known.lists:
+        return RingRLError(f"{key}={value}: write a list as '{key}=[{value}]'; with -m it is a sweep over its values.")
+    return RingRLError(f"{key}={value}: several values are a sweep: add -m, and each gets a run.")
 
 
 def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
@@ -134,17 +201,49 @@ def _check(override: Override, known: Vocabulary) -> None:
     name = override.key_or_group
     if name.split("/")[0].split(".")[0] == "hydra":  # Hydra checks its own keys
         return
+    if name.split("/")[0] in known.others:
+        raise _foreign_group(name, known)
     value = None if override.is_delete() else override.value()
     choices = list(value.list) if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
     names_choices = all(choice is None or isinstance(choice, str) for choice in map(_unquoted, choices))
     if name in known.groups and names_choices:
         for choice in map(_unquoted, choices):
+            if choice == "":
+                raise RingRLError(f"{name}= needs a choice: {listed(known.groups[name])}.")
             if choice is not None and choice not in known.groups[name]:
                 alike = nearest(choice, known.groups[name])
-                raise RingRLError(f"{name}={choice}: did you mean {alike[0]!r}? Choices: {', '.join(alike)}.")
+                raise RingRLError(f"{name}={choice}: did you mean {alike[0]!r}? Choices: {listed(alike)}.")
+            if choice is not None:
+                _check_package(name, choice, known)
     elif name not in known.groups and not matches(name, known.keys):
-        alike = nearest(name, [*known.keys, *known.groups])
-        raise RingRLError(f"Unknown key {name!r}: did you mean {alike[0]!r}?")
+        raise RingRLError(f"Unknown key {name!r}: did you mean {nearest(name, known.names)[0]!r}?")
+
+
+def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
+    other = known.others[name.split("/")[0]]
+    own = [group for group in known.groups if "/" not in group and group not in DERIVED]
+    has = f"its groups are {', '.join(own)}" if own else "it has none, but keys"
+    if name == "experiment" and known.command == "plan":
+        has = (
+            "give what it would set, such as model=at_350m, agent.tokens_per_step=N, trajectories=N and "
+            "shape.observation_size=N"
+        )
+    return RingRLError(
+        f"{name}=... is a group of `ringrl {other}`, not of `ringrl {known.command}`: {has} "
+        f"(`ringrl {known.command} --help`)."
+    )
+
+
+def _check_package(group: str, choice: str, known: Vocabulary) -> None:
+    """Refuse a user's file that would set keys of the whole configuration, and does not say so in its first line."""
+    file = None if known.own is None else known.own / group / f"{choice}.yaml"
+    if group not in WHOLE or file is None or not file.is_file():
+        return
+    if not re.search(r"^#\s*@package\s+_global_\s*$", file.read_text(), re.MULTILINE):
+        raise RingRLError(
+            f"{file}: make its first line `# @package _global_`; without it everything there goes under {group!r}, "
+            "which is no key."
+        )
 
 
 def _unquoted(choice: Any) -> Any:

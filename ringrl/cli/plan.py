@@ -24,6 +24,7 @@ from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.summary import git_commit, write_atomically
 from ringrl.ops.sharded import AXES_OF
 from ringrl.ops.ulysses import check_heads
+from ringrl.planning.compilers import install_command
 from ringrl.planning.figures import candidates_figure, plan_figure
 from ringrl.planning.memory import largest_context, predicted
 from ringrl.planning.meshes import whole_cluster
@@ -186,8 +187,7 @@ def target_of(command: PlanCommand) -> Target:
 
 def how_to_install(plan: Plan) -> str:
     """In a sentence."""
-    extra = "tpu" if plan.target.platform == "tpu" else "cuda"
-    return f"`make aot` installs compilers for TPUs and NVIDIA GPUs (elsewhere: pip install 'ringrl[{extra}]')."
+    return f"This installs it: {install_command(plan.target.platform)}"
 
 
 def record(command: PlanCommand, outcome: Outcome) -> dict[str, Any]:

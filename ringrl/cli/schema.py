@@ -52,8 +52,14 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
         if field.name in values and values[field.name] != MISSING:
             arguments[field.name] = _convert(hints[field.name], values[field.name], here)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise RingRLError(f"{here} is needed: give {here}=VALUE.")
+            raise RingRLError(f"{here} is needed: give {here}={_placeholder(hints[field.name])}.")
     return cls(**arguments)
+
+
+def _placeholder(hint: Any) -> str:
+    hint = _without_none(hint)
+    chosen = isinstance(hint, type) and issubclass(hint, enum.Enum)
+    return " or ".join(str(member.value) for member in hint) if chosen else "VALUE"  # type: ignore[attr-defined]
 
 
 def key_paths(cls: type, path: str = "") -> list[str]:

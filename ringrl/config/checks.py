@@ -4,7 +4,7 @@ from ringrl.agents.config import AgentConfig, AgentName
 from ringrl.data.config import ChainConfig
 from ringrl.errors import RingRLError
 from ringrl.ops.config import AttentionConfig
-from ringrl.parallel.mesh import MeshConfig
+from ringrl.parallel.config import MeshConfig
 from ringrl.types import SEQUENCE_AXES, Context
 
 CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, AgentName.bc10: Context.step}
@@ -14,6 +14,12 @@ def check_name(name: str) -> None:
     """A run's name is a folder's name: refuse what would leave the runs' folder."""
     if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
         raise RingRLError(f"name={name!r}: a plain folder name is needed.")
+
+
+def check_seed(seed: int, key: str = "seed") -> None:
+    """A seed is what NumPy, JAX and Gymnasium all take."""
+    if not 0 <= seed < 2**31:
+        raise RingRLError(f"{key}={seed}: use 0 to {2**31 - 1}.")
 
 
 def check_agent_context(agent: AgentConfig, chain: ChainConfig) -> None:

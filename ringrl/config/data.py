@@ -3,10 +3,10 @@
 import dataclasses
 import enum
 
-from ringrl.config.checks import check_name
+from ringrl.config.checks import check_name, check_seed
 from ringrl.config.train import EnvConfig
 from ringrl.data.config import DataConfig
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, check_least
 from ringrl.evaluation.config import Split
 from ringrl.online.config import SacConfig
 
@@ -59,13 +59,13 @@ class CollectCommand:
     """`ringrl collect`: a data set from an environment and a mix of behaviour policies."""
 
     dataset: str  # the Minari id to write, such as ringrl/dark_room-v0; with format=exorl <domain>/<collector>
-    name: str = "collect"
-    seed: int = 0
-    debug: bool = False
+    name: str = "collect"  # part of the run folder
+    seed: int = 0  # of the environments and of the policies
+    debug: bool = False  # tracebacks instead of one-line errors
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     behavior: dict[str, BehaviorConfig] = dataclasses.field(default_factory=dict)  # name -> policy
     split: Split = Split.training
-    episodes_per_task: int = 100
+    episodes_per_task: int = 100  # episodes of each task, or in all where there are no tasks
     num_environments: int = 64  # at once
     longest_episode: int = 10_000  # steps; a longer one of an environment without a time limit ends the command
     format: StorageFormat = StorageFormat.hdf5  # arrow: a folder an episode
@@ -74,16 +74,15 @@ class CollectCommand:
     reference_episodes: int = 256  # per reference score (random, expert); 0 leaves them out
     overwrite: bool = False  # replace a data set of the same id
     reuse: bool = False  # keep a data set of the same id if it was collected by this very command
-    description: str = ""
+    description: str = ""  # free text that the set's metadata keep
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_seed(self.seed)
         if not self.env.id:
             raise RingRLError("env.id is needed: choose env=NAME, or give env.id=ENVIRONMENT_ID.")
-        if self.episodes_per_task < 1 or self.num_environments < 1:
-            raise RingRLError("episodes_per_task and num_environments must be at least 1.")
-        if self.longest_episode < 1:
-            raise RingRLError(f"longest_episode={self.longest_episode} must be at least 1 step.")
+        check_least("", self, {"episodes_per_task": 1, "num_environments": 1, "longest_episode": 1})
+        check_least("", self, {"reference_episodes": 0})
         if not any(behavior.weight > 0 for behavior in self.behavior.values()):
             raise RingRLError("behavior names no policy with a positive weight: choose behavior=graded, for one.")
         learners = [name for name, behavior in self.behavior.items() if behavior.kind.learns and behavior.weight > 0]
@@ -129,7 +128,7 @@ class ImportCommand:
     workers: int = 0  # exorl: processes that read and relabel; 0 takes all cores
     download: bool = False  # minari: fetch a public set that is not on this machine
     overwrite: bool = False  # replace a store of the same name
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -159,9 +158,9 @@ class DataCommand:
     """`ringrl data`: what data there is; with data=... what is in a set, as a run with the same keys would see it."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    name: str = "data"
+    name: str = "data"  # part of the run folder
     check: bool = True  # every value of the set
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -8,7 +8,7 @@ from ringrl.config.checks import check_mesh, check_name
 from ringrl.errors import RingRLError
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
-from ringrl.parallel.mesh import MeshConfig
+from ringrl.parallel.config import MeshConfig
 from ringrl.planning.plan import MAX_TOKENS, DataShape
 from ringrl.planning.targets import Target
 from ringrl.training.config import TrainingConfig
@@ -27,7 +27,7 @@ class Search(enum.StrEnum):
 class PlanCommand:
     """`ringrl plan`: the training step of `ringrl train` for a cluster that need not be here."""
 
-    name: str = "plan"
+    name: str = "plan"  # part of the run folder
     target: Target = dataclasses.field(default_factory=Target)
     tokens: int = 0  # of one chain
     trajectories: int = 0  # in its place: of 1,000 steps
@@ -35,7 +35,7 @@ class PlanCommand:
     bisect: bool = False  # of search=context, to 1/8 of a power of two
     compile: bool = True  # false: the closed form alone, at once
     cache: bool = True  # what compilers said of a program is kept, beside the data
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of one-line errors
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)

@@ -17,7 +17,7 @@ class ReportCommand:
     name: str = "run"  # with runs empty: under runs/train/<name>, the latest of each agent, seed and label
     normalized: bool = True  # where all runs of an environment have the same references
     bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -35,18 +35,20 @@ class BenchCommand:
     """`ringrl bench attention`: forward and backward of one causal chain, at every size, beside others."""
 
     benchmark: Benchmark = Benchmark.attention
-    name: str = "attention"
+    name: str = "attention"  # part of the run folder
     devices: list[int] = dataclasses.field(default_factory=lambda: [4, 8])  # of the ring; virtual ones on a CPU
+    # Lengths of the chain that are measured
     tokens: list[int] = dataclasses.field(default_factory=lambda: [2048, 4096, 8192, 16384, 32768])
+    # Precisions that are measured
     dtypes: list[Precision] = dataclasses.field(default_factory=lambda: [Precision.float32])
-    heads: int = 4
-    head_size: int = 64
+    heads: int = 4  # attention heads
+    head_size: int = 64  # numbers in a head of a query or key
     block_size: int = 512  # tokens, of queries and of keys; of every candidate
     repeats: int = 5  # interleaved, of which the median counts; 0 compiles only, for the memory
     published: bool = True  # beside the published ringattention 0.1.2
     one_device: bool = True  # beside blockwise, and JAX's own attention, on one device
     dense_up_to: int = 8192  # tokens, for JAX's own attention: its memory is quadratic
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:
         check_name(self.name)

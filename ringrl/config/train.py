@@ -5,14 +5,13 @@ import enum
 from typing import Any
 
 from ringrl.agents.config import AgentConfig
-from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_trajectory_embedding
+from ringrl.config.checks import check_agent_context, check_mesh, check_name, check_seed, check_trajectory_embedding
 from ringrl.data.config import ChainConfig, DataConfig
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationChoice, EvaluationConfig
 from ringrl.nn.config import ModelConfig
 from ringrl.ops.config import AttentionConfig
-from ringrl.parallel.mesh import MeshConfig
-from ringrl.parallel.multiprocess import DistributedConfig
+from ringrl.parallel.config import DistributedConfig, MeshConfig
 from ringrl.training.config import TrainingConfig
 
 
@@ -20,8 +19,9 @@ from ringrl.training.config import TrainingConfig
 class EnvConfig:
     """A gymnasium environment; without an id, the one that the data set names, as it was recorded."""
 
-    id: str = ""  # ID, or MODULE:ID where importing MODULE registers ID
-    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)  # its arguments; also max_episode_steps
+    id: str = ""  # a gymnasium id, also MODULE:ID; empty: the environment that the data set names
+    # What gymnasium.make is given for the environment, each as env.kwargs.NAME=VALUE
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class ResumeChanges(enum.StrEnum):
@@ -37,7 +37,7 @@ class TrainCommand:
 
     name: str = "run"  # the experiment's name: part of the run folder
     label: str = ""  # how reports call this run's agent; empty: agent.name
-    seed: int = 0
+    seed: int = 0  # of the parameters, the batches and dropout
     resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
     resume_changes: ResumeChanges = ResumeChanges.refuse  # settings of training and evaluation that differ on resuming
     overwrite: bool = False  # put this run in place of the one in its folder
@@ -58,6 +58,8 @@ class TrainCommand:
         check_name(self.name)
         if self.overwrite and self.resume is not None:
             raise RingRLError("overwrite=true and resume exclude each other: the one begins anew, the other goes on.")
+        check_seed(self.seed)
+        check_seed(self.evaluation.seed, "evaluation.seed")
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
         check_mesh(self.attention, self.mesh)
@@ -81,9 +83,9 @@ class EvalCommand:
 
     checkpoint: str  # a run folder, or one of its checkpoints
     which: Which = Which.last
-    name: str = "eval"
-    label: str = ""
-    debug: bool = False
+    name: str = "eval"  # the experiment's name: part of the run folder
+    label: str = ""  # how reports call this agent; empty: what its run said
+    debug: bool = False  # tracebacks instead of one-line errors
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -91,6 +93,7 @@ class EvalCommand:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_seed(self.evaluation.seed, "evaluation.seed")
         spread = any(size != 1 for size in self.mesh.sizes.values())
         if (spread or self.distributed.num_processes > 1) and not self.evaluation.sharded:
             raise RingRLError("mesh, or several processes: set evaluation.sharded=true, else one device acts alone.")

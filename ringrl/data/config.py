@@ -40,11 +40,11 @@ class DataConfig:
     download: bool = False  # fetch a public Minari set that is not on this machine
     tasks: list[int] = dataclasses.field(default_factory=list)  # keep the episodes of these; empty keeps all
     min_length: int = 0  # keep episodes of so many steps
-    max_length: int | None = None
+    max_length: int | None = None  # keep episodes of at most so many steps
     min_return: float | None = None  # keep episodes of at least this return
-    max_return: float | None = None
+    max_return: float | None = None  # keep episodes of at most this return
     top_fraction: float = 1.0  # of those, keep the best of each task by return (BC-10 % keeps 0.1)
-    normalize_observations: bool = True
+    normalize_observations: bool = True  # give the agent observations of mean 0 and deviation 1
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_fraction <= 1.0:
@@ -75,7 +75,7 @@ class DataConfig:
 class ChainConfig:
     """How trajectories become chains (DESIGN.md, section 3; Liu and Abbeel 2023, arXiv 2305.16554)."""
 
-    trajectories: int = 8  # N
+    trajectories: int = 8  # trajectories in a chain (N)
     order: Order = Order.ascending
     relabel: bool = True  # every trajectory's target is the best return of the chain, else its own
     supervise: Supervise = Supervise.all

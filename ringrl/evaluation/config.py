@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, check_least
 
 
 class Split(enum.StrEnum):
@@ -26,24 +26,23 @@ class EvaluationConfig:
     """How a policy is rolled out and scored."""
 
     trials: int = 0  # episodes in one context; 0 means as many as trajectories in a chain, at least 8
-    environments: int = 16  # at once, dealt over the tasks in turn
+    environments: int = 16  # acted in at once, dealt over the tasks in turn
     repeats: int = 1  # whole evaluations, with other seeds
-    split: Split = Split.held_out  # an environment without a split has its one task in both
+    split: Split = Split.held_out  # whose tasks are acted in; an environment without a split has its one task in both
     sample: bool = True  # sample actions, else take the mode
-    temperature: float = 1.0
+    temperature: float = 1.0  # of sampled actions; below 1 is closer to the likeliest
     target_return: float | None = None  # None: mean over training tasks of the best return in the data
     when_full: WhenFull = WhenFull.drop
     context_steps: int = 0  # steps of history kept; 0 means as many as in training
     sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
-    seed: int = 10_000
-    video: bool = False
+    seed: int = 10_000  # of the environments and of sampled actions
+    video: bool = False  # film the trials of one environment at the end
     bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
 
     def __post_init__(self) -> None:
-        if self.trials < 0 or self.environments < 1 or self.repeats < 1:
-            raise RingRLError("evaluation.trials must be at least 0, environments and repeats at least 1.")
+        check_least("evaluation", self, {"trials": 0, "environments": 1, "repeats": 1, "context_steps": 0})
         check_redraws("evaluation.bootstrap_samples", self.bootstrap_samples)
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise RingRLError(
                 f"evaluation.temperature={self.temperature} must be positive; sample=false takes the mode."
             )

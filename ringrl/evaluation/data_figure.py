@@ -1,14 +1,18 @@
 """A picture of a data set: how returns and lengths of its episodes are spread."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BINS = 40
 LEAST_SPAN = 10.0  # of an axis of whole numbers, so that a single one stands as one bar among others
@@ -42,6 +46,8 @@ def bin_edges(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " edges"]:
 
 
 def _draw_histogram(axes: Axes, values: np.ndarray, color: str, unit: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     edges = bin_edges(values)
     axes.hist(values, bins=edges.tolist(), color=color, linewidth=0)
     whole = bool((values == np.round(values)).all())

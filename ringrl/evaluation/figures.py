@@ -1,20 +1,21 @@
 """Figures of an evaluation and of a training: return by trial with bands, and curves by training step."""
 
+from __future__ import annotations
+
 import dataclasses
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import blended_transform_factory
 
 from ringrl.evaluation.summary import write_atomically
+
+if TYPE_CHECKING:  # Matplotlib takes a second to import: only who draws waits for it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color), darkest first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A3820A")
@@ -86,6 +87,8 @@ def plot_training_curves(
     Several curves of one metric, `{name: {label: (steps, values)}}`, share its panel and so its axes. The metrics named
     in `log` get a logarithmic axis where all their values are positive and differ by a factor of 10.
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(2, max(1, len(history)))
     rows = max(1, -(-len(history) // columns))
     figure = new_figure(6.4 if columns == 1 else 5.2 * columns, 3.3 * rows)
@@ -134,6 +137,9 @@ def png_bytes(figure: Figure) -> bytes:
 
 def new_figure(width: float, height: float) -> Figure:
     """Empty, of a size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -154,6 +160,8 @@ def _draw_trials(
     references: Mapping[str, float],
     span: tuple[float, float] | None = None,
 ) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     longest = max((len(curve.mean) for curve in curves), default=1)
     for curve in curves:
         mean, low, high = (np.asarray(x, float) for x in (curve.mean, curve.low, curve.high))
@@ -243,6 +251,9 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
     """Name the reference lines inside the panel, on a white halo."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import blended_transform_factory
+
     left = blended_transform_factory(axes.transAxes, axes.transData)
     halo = [withStroke(linewidth=3, foreground="white")]
     for name, value in references.items():

@@ -1,15 +1,20 @@
 """A picture of how many times better one thing is than another, by size."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ringrl.evaluation.figures import FAINT, PALETTE, new_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str, ylabel: str) -> Figure:
     """One line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens, with a line at 1."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     figure = new_figure(7.4, 4.2)
     axes = figure.add_subplot()
     for index, (name, by_size) in enumerate(ratios.items()):

@@ -1,5 +1,7 @@
 """Gather runs, pool them over seeds, and write one table and one figure."""
 
+from __future__ import annotations
+
 import dataclasses
 import glob
 import itertools
@@ -7,16 +9,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ringrl.errors import RingRLError
 from ringrl.evaluation import figures, tables
 from ringrl.evaluation.differences import difference
 from ringrl.evaluation.scores import Reference, Sample, Scores, score
 from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AGENT_LABELS = {"at": "AT", "dt": "DT", "bc10": "BC-10%", "bc": "BC"}  # in the order of tables
 MOST_PAIRED = 4  # groups of an environment that are all compared with each other; of more, each with the first

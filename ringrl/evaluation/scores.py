@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ringrl.errors import RingRLError
 
@@ -280,4 +279,6 @@ def _expanded_tail(units: int) -> float:
     """The tail probability that makes a percentile interval as wide as Student's t for this many units."""
     if units < 2:
         return 0.025
-    return float(stats.norm.cdf(np.sqrt(units / (units - 1)) * stats.t.ppf(0.025, units - 1)))
+    from scipy.special import ndtr, stdtrit  # the functions behind scipy.stats, which takes a second to import
+
+    return float(ndtr(np.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.025)))

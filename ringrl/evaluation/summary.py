@@ -1,5 +1,7 @@
 """`summary.json` and `trials.csv`: the stable record of an evaluation, written whole or not at all."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import dataclasses
@@ -9,17 +11,19 @@ import json
 import math
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 import ringrl
 from ringrl.errors import RingRLError
-from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
+
+if TYPE_CHECKING:
+    from ringrl.evaluation.rollout import Rollout
 
 FILE_NAME = "summary.json"
 TRAIN_FIELDS = ("steps", "tokens", "seconds", "final_loss")
@@ -161,6 +165,8 @@ def git_commit() -> str | None:
 
 def device_name() -> str:
     """Kind and number of this run's devices, such as `cpu` or `4 x NVIDIA H100 80GB HBM3`."""
+    import jax
+
     devices = jax.devices()
     return devices[0].device_kind if len(devices) == 1 else f"{len(devices)} x {devices[0].device_kind}"
 
@@ -190,14 +196,21 @@ def _column_means(values: np.ndarray) -> list[float | None]:
     return [float(values[ran[:, i], i].mean()) if ran[:, i].any() else None for i in range(values.shape[1])]
 
 
+def _is_jax_array(value: Any) -> bool:
+    jax: Any = sys.modules.get("jax")  # who has not loaded it has no array of its
+    return jax is not None and isinstance(value, jax.Array)
+
+
 def _plain(value: Any) -> Any:
     """Plain JSON values of nested mappings, sequences, arrays, dataclasses, enums and paths."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if _is_jax_array(value):
+        value = np.asarray(value).tolist()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):

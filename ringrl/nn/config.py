@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, check_least, choice
 
 
 class Remat(enum.StrEnum):
@@ -31,23 +31,26 @@ class Feedforward(enum.StrEnum):
 class ModelConfig:
     """Sizes and options of the pre-norm transformer; see the shape legend for the letters."""
 
-    layers: int = 2  # L
-    width: int = 64  # M
-    heads: int = 4  # H
-    key_value_heads: int = 0  # K; 0 means as many as heads
-    feedforward_width: int = 0  # F; 0 means 4 M
+    layers: int = 2  # transformer layers (L)
+    width: int = 64  # numbers in a token's vector (M)
+    heads: int = 4  # attention heads (H)
+    key_value_heads: int = 0  # heads of keys and values (K); 0 means as many as heads
+    feedforward_width: int = 0  # hidden numbers of a feed-forward block (F); 0 means 4 M
     feedforward: Feedforward = Feedforward.gelu
     feedforward_block_size: int = 0  # tokens at a time; 0 means all at once (see `Remat` for what goes with it)
-    rope: bool = True
-    rope_base: float = 10_000.0
-    attention_dropout: float = 0.0
-    residual_dropout: float = 0.0
+    rope: bool = True  # rotary position embedding in attention
+    rope_base: float = 10_000.0  # rotary wavelengths run from 2 pi to 2 pi times this
+    attention_dropout: float = 0.0  # share of attention weights dropped in training
+    residual_dropout: float = 0.0  # share of each layer's outputs dropped in training
     remat: Remat = Remat.none
     unroll_layers: bool = True  # unrolls the scan over layers: faster to run, slower to compile
 
     def __post_init__(self) -> None:
         for name, choices in (("feedforward", Feedforward), ("remat", Remat)):
             object.__setattr__(self, name, choice(f"model.{name}", getattr(self, name), choices))
+        check_least("model", self, dict.fromkeys(("layers", "width", "heads"), 1))
+        none = ("key_value_heads", "feedforward_width", "feedforward_block_size")
+        check_least("model", self, dict.fromkeys(none, 0))
         if self.width % self.heads:
             raise RingRLError(f"model.width={self.width} is not divisible by model.heads={self.heads}.")
         if self.key_value_heads and self.heads % self.key_value_heads:

@@ -1,30 +1,38 @@
 """Compact online learners that make data: soft actor-critic on an environment's reward, or on curiosity alone."""
 
-from ringrl.online.actor_files import load_actor, save_actor
-from ringrl.online.actors import Actor, actor_of
-from ringrl.online.behavior import ActorBehavior
-from ringrl.online.config import RewardKind, SacConfig
-from ringrl.online.episodes import OnlineEpisode
-from ringrl.online.learn import learn_online
-from ringrl.online.replay import Replay, Transitions
-from ringrl.online.sac import SacState, create_state, update
-from ringrl.online.spaces import Spaces, spaces_of
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Actor",
-    "ActorBehavior",
-    "OnlineEpisode",
-    "Replay",
-    "RewardKind",
-    "SacConfig",
-    "SacState",
-    "Spaces",
-    "Transitions",
-    "actor_of",
-    "create_state",
-    "learn_online",
-    "load_actor",
-    "save_actor",
-    "spaces_of",
-    "update",
-]
+from ringrl.lazy import on_demand
+
+if TYPE_CHECKING:
+    from ringrl.online.actor_files import load_actor as load_actor
+    from ringrl.online.actor_files import save_actor as save_actor
+    from ringrl.online.actors import Actor as Actor
+    from ringrl.online.actors import actor_of as actor_of
+    from ringrl.online.behavior import ActorBehavior as ActorBehavior
+    from ringrl.online.config import RewardKind as RewardKind
+    from ringrl.online.config import SacConfig as SacConfig
+    from ringrl.online.episodes import OnlineEpisode as OnlineEpisode
+    from ringrl.online.learn import learn_online as learn_online
+    from ringrl.online.replay import Replay as Replay
+    from ringrl.online.replay import Transitions as Transitions
+    from ringrl.online.sac import SacState as SacState
+    from ringrl.online.sac import create_state as create_state
+    from ringrl.online.sac import update as update
+    from ringrl.online.spaces import Spaces as Spaces
+    from ringrl.online.spaces import spaces_of as spaces_of
+
+__getattr__ = on_demand(
+    globals(),
+    {
+        "actor_files": "load_actor save_actor",
+        "actors": "Actor actor_of",
+        "behavior": "ActorBehavior",
+        "config": "RewardKind SacConfig",
+        "episodes": "OnlineEpisode",
+        "learn": "learn_online",
+        "replay": "Replay Transitions",
+        "sac": "SacState create_state update",
+        "spaces": "Spaces spaces_of",
+    },
+)

@@ -19,20 +19,20 @@ class SacConfig:
 
     reward: RewardKind = RewardKind.environment
     width: int = 128  # of the hidden layers of actor and critics
-    layers: int = 2
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    discount: float = 0.99
+    layers: int = 2  # hidden layers of actor and critics
+    batch_size: int = 128  # transitions in an update
+    learning_rate: float = 1e-3  # of actor, critics and temperature
+    discount: float = 0.99  # of a reward one step later
     target_rate: float = 0.005  # of the critics that the target critics take over at each update (Polyak)
-    initial_temperature: float = 0.2
+    initial_temperature: float = 0.2  # weight of the entropy at the start
     target_entropy: float = -1.0  # nats per action dimension, of actions scaled to [-1, 1]
     random_steps: int = 2_000  # uniform actions, and no updates, until so many environment steps
     updates_per_step: float = 1.0  # gradient steps per environment step
     updates_per_call: int = 32  # gradient steps in one dispatch; actions lag by at most two dispatches
     replay_capacity: int = 1_000_000  # transitions
-    rnd_width: int = 128
-    rnd_features: int = 64
-    rnd_learning_rate: float = 1e-4
+    rnd_width: int = 128  # of behavior=rnd: width of its two networks
+    rnd_features: int = 64  # of behavior=rnd: numbers that they predict
+    rnd_learning_rate: float = 1e-4  # of behavior=rnd: of the network that learns
 
     def __post_init__(self) -> None:
         choice("reward", self.reward, RewardKind)

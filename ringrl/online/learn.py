@@ -30,14 +30,15 @@ def learn_online(
     task_ids: Sequence[int] | None = None,
     snapshots: str | Path | None = None,
     snapshot_every: int = 0,
+    on_dropped: Callable[[int, int], Any] | None = None,
 ) -> SacState:
     """Learn for `steps` environment steps (of all B sub-environments together), and hand over every whole episode.
 
     `vector_env` is as `ringrl_envs.make_vector` makes it: only the caller restarts episodes. Tasks are dealt to
     episodes in turn, from `task_ids` or else the training tasks. `on_episode` gets each episode when it ends; those
-    still under way at the end are dropped. `progress(steps so far, steps)` is called after every step. With
-    `snapshots`, a folder, the actor is saved there every `snapshot_every` steps as actor_000012000.npz. The same
-    arguments give the same episodes.
+    still under way at the end are dropped: `on_dropped(episodes, steps)` hears how many, where there are any.
+    `progress(steps so far, steps)` is called after every step. With `snapshots`, a folder, the actor is saved
+    there every `snapshot_every` steps as actor_000012000.npz. The same arguments give the same episodes.
 
     Raises RingRLError for environments whose actions are no finite Box or whose observations are not flat, counts
     that make no sense, and learning that diverges.
@@ -51,7 +52,7 @@ def learn_online(
     episodes = _Episodes(vector_env, np.random.default_rng([seed, 1]), task_ids)
     action_rng = np.random.default_rng([seed, 2])
     every = np.ones(vector_env.num_envs, bool)
-    observations, done = episodes.begin(every, learner.label(0)), 0
+    observations, done, ended = episodes.begin(every, learner.label(0)), 0, every
     while done < steps:
         uniform = done < config.random_steps
         actions = learner.act(observations, action_rng, uniform)
@@ -66,6 +67,9 @@ def learn_online(
             observations = episodes.begin(ended, learner.label(done))
         if progress is not None:
             progress(min(done, steps), steps)
+    under_way = vector_env.num_envs - int(np.sum(ended))
+    if under_way and on_dropped is not None:
+        on_dropped(under_way, done - episodes.handed_over)
     return learner.state
 
 
@@ -119,6 +123,7 @@ class _Episodes:
             raise RingRLError("task_ids is empty: name at least one task to learn.")
         self._recorder = EpisodeRecorder(vector_env)
         self._begun = 0
+        self.handed_over = 0  # steps of whole episodes
 
     def begin(self, mask: np.ndarray, policy: str) -> np.ndarray:
         """Start episodes where `mask` (B,) is True; observations (B, O) of all."""
@@ -145,5 +150,6 @@ class _Episodes:
                 f"{name}: an observation or reward is not finite in float32, so nothing can be learnt from it."
             )
         for episode in self._recorder.step(actions, observations, rewards, terminated, truncated, uniform=uniform):
+            self.handed_over += len(episode.rewards)
             on_episode(episode)
         return observations, rewards, terminated, truncated

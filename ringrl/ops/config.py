@@ -45,8 +45,8 @@ class AttentionConfig:
     strategy: Strategy = Strategy.dense
     layout: Layout = Layout.contiguous
     kernel: Kernel = Kernel.auto
-    query_block_size: int = 512
-    key_block_size: int = 512
+    query_block_size: int = 512  # queries whose scores are held at once
+    key_block_size: int = 512  # keys whose scores are held at once
 
     def __post_init__(self) -> None:
         for name, choices in (("strategy", Strategy), ("layout", Layout), ("kernel", Kernel)):

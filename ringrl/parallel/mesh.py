@@ -1,6 +1,5 @@
 """One mesh of four axes: replicas, parameter shards, the ring, and Ulysses heads (DESIGN.md, section 5)."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,33 +8,9 @@ import jax
 from jax.experimental import mesh_utils
 
 from ringrl.errors import RingRLError
+from ringrl.parallel.config import AXES as AXES
+from ringrl.parallel.config import MeshConfig as MeshConfig
 from ringrl.parallel.neighbours import neighbourly
-
-AXES = ("data", "fsdp", "ring", "head")
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each axis; -1, once, takes those that are left."""
-
-    data: int = 1
-    fsdp: int = 1
-    ring: int = 1
-    head: int = 1
-    explain: bool = False  # print what lies where, and train nothing
-
-    def __post_init__(self) -> None:
-        for axis in AXES:
-            size = getattr(self, axis)
-            if size < 1 and size != -1:
-                raise RingRLError(f"mesh.{axis}={size}: use at least 1, or -1 for the devices that are left.")
-        if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
-            raise RingRLError("mesh: only one axis can be -1.")
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """By axis, as `make_mesh` takes them."""
-        return {axis: getattr(self, axis) for axis in AXES}
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:

@@ -5,12 +5,11 @@ command says it.
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import jax
@@ -18,44 +17,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ringrl.errors import RingRLError
+from ringrl.parallel.config import DistributedConfig as DistributedConfig
+from ringrl.parallel.ranks import follows as follows
+from ringrl.parallel.ranks import is_main_process as is_main_process
+from ringrl.parallel.ranks import started_by as started_by
 
 HEARTBEAT_SECONDS = 20  # without a sign of life from a process, until the others give up
 _LONGEST_TEXT = 4096  # bytes
 _DAY_MS = 24 * 3600 * 1000
-_HIGHEST_PORT = 65535
 
 _Result = TypeVar("_Result")
-
-
-@dataclasses.dataclass(frozen=True)
-class DistributedConfig:
-    """Who takes part in a run of several processes."""
-
-    coordinator: str = ""  # HOST:PORT of process 0, as the others reach it
-    process_id: int = -1  # of this process, from 0
-    num_processes: int = 0
-    detect: bool = True  # ask SLURM, Open MPI or a TPU pod, where the process was started by one
-    timeout_seconds: int = 300  # for all to arrive
-
-    def __post_init__(self) -> None:
-        given = [bool(self.coordinator), self.process_id >= 0, self.num_processes > 0]
-        if any(given) and not all(given):
-            raise RingRLError(
-                "distributed: coordinator=HOST:PORT, process_id=I and num_processes=N go together: give all three."
-            )
-        if self.num_processes and self.process_id >= self.num_processes:
-            raise RingRLError(
-                f"distributed.process_id={self.process_id}: use 0 to {self.num_processes - 1}, one for each of the "
-                f"{self.num_processes} processes."
-            )
-        host, _, port = self.coordinator.rpartition(":")
-        if self.coordinator and not (host and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
-            raise RingRLError(
-                f"distributed.coordinator={self.coordinator}: give HOST:PORT, such as node0:8476, with a port of 1 to "
-                f"{_HIGHEST_PORT}."
-            )
-        if self.timeout_seconds < 1:
-            raise RingRLError(f"distributed.timeout_seconds={self.timeout_seconds}: use at least 1.")
 
 
 def join_processes(config: DistributedConfig, environment: Mapping[str, str] = os.environ) -> None:
@@ -139,39 +110,6 @@ def _missing(config: DistributedConfig, environment: Mapping[str, str]) -> str:
 def _give_up(line: str) -> None:
     os.write(2, f"ringrl: error: {line}\n".encode())
     os._exit(2)
-
-
-def started_by(environment: Mapping[str, str]) -> str | None:
-    """Which scheduler has started this process as one of several; None where none has."""
-
-    def count(name: str) -> int:
-        value = environment.get(name, "")
-        return int(value) if value.isdigit() else 0
-
-    if "SLURM_PROCID" in environment and count("SLURM_STEP_NUM_TASKS") > 1:
-        return "SLURM"
-    if count("OMPI_COMM_WORLD_SIZE") > 1:
-        return "Open MPI"
-    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-        return "TPU pod"
-    return None
-
-
-def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is not the first of several, as far as its command and its scheduler say beforehand."""
-    said = {key.lstrip("+"): value.strip("\"'") for key, _, value in (text.partition("=") for text in arguments)}
-    if "distributed.process_id" in said:
-        return said["distributed.process_id"] not in ("0", "-1")
-    if said.get("distributed.detect", "").lower() in ("false", "no", "off", "0"):
-        return False
-    rank = {"SLURM": "SLURM_PROCID", "Open MPI": "OMPI_COMM_WORLD_RANK", "TPU pod": "TPU_WORKER_ID"}
-    scheduler = started_by(environment)
-    return scheduler is not None and environment.get(rank[scheduler], "0") != "0"
-
-
-def is_main_process() -> bool:
-    """Whether this process writes logs, results and what is on the screen."""
-    return not jax.distributed.is_initialized() or jax.process_index() == 0  # to ask for an index starts devices
 
 
 def agree_on_text(text: str) -> str:

@@ -8,7 +8,7 @@ from ringrl.agents import AgentConfig
 from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout
-from ringrl.parallel.mesh import AXES, MeshConfig
+from ringrl.parallel.config import AXES, MeshConfig
 from ringrl.planning.places import OF_RING
 from ringrl.planning.targets import Target
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
@@ -22,10 +22,10 @@ TRAJECTORY_STEPS = 1000  # of the papers' trajectories, and of most environments
 class DataShape:
     """Of a step of the data; the defaults are a walker's."""
 
-    observation_size: int = 24
-    action_size: int = 6  # or the number of discrete actions
-    discrete: bool = False
-    max_episode_steps: int = TRAJECTORY_STEPS
+    observation_size: int = 24  # numbers in an observation
+    action_size: int = 6  # numbers in an action, or the number of discrete actions
+    discrete: bool = False  # whether actions are choices, not vectors
+    max_episode_steps: int = TRAJECTORY_STEPS  # longest episode, in steps
 
     def __post_init__(self) -> None:
         for name in ("observation_size", "action_size", "max_episode_steps"):

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringrl.errors import RingRLError
+from ringrl.planning.compilers import COMPILERS as COMPILERS
 from ringrl.planning.plan import Plan, Report, report_from_json
 from ringrl.planning.targets import Target
 
 COMPLAINT = 3  # the worker's exit code where RingRL itself says in a line what is wrong with a plan
-COMPILERS = Path(sys.prefix) / "aot"  # where `make aot` puts them
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server

@@ -17,6 +17,7 @@ from jax.experimental import topologies
 
 from ringrl.errors import RingRLError
 from ringrl.parallel.mesh import AXES, arranged
+from ringrl.planning.compilers import install_command
 from ringrl.planning.targets import DEVICE_KINDS, Topology, read_topology
 
 
@@ -102,7 +103,7 @@ def _cpus(count: int) -> Sequence[Any]:
 
 def _gpus(topology: Topology) -> Sequence[Any]:
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        raise RingRLError("No compiler for NVIDIA GPUs: run `make aot`, or pip install jax-cuda13-plugin and -pjrt.")
+        raise RingRLError(f"No compiler for NVIDIA GPUs: {install_command('cuda')}")
     shape = (1, 1, *topology.shape)[-3:]  # slices x machines x GPUs
     memory = DEVICE_KINDS[topology.kind].device_memory
     description = _DESCRIPTION.format(gpu=GPUS[topology.kind], memory=memory)
@@ -112,7 +113,7 @@ def _gpus(topology: Topology) -> Sequence[Any]:
 
 def _tpus(topology: Topology) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
-        raise RingRLError("No compiler for TPUs: run `make aot`, or pip install libtpu.")
+        raise RingRLError(f"No compiler for TPUs: {install_command('tpu')}")
     # As JAX presents a v4, one device a chip; later kinds are so by themselves.
     options = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
     name = f"{topology.kind.removesuffix('-core')}:{'x'.join(map(str, topology.shape))}"

@@ -22,6 +22,7 @@ from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
 from ringrl.planning import buffers, collectives, hlo, liveness, overlap, places, topology, transfers
+from ringrl.planning.compilers import install_command
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
 from ringrl.planning.process import COMPLAINT
 from ringrl.planning.step import lower_step
@@ -152,11 +153,12 @@ def _compilers(platform: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     if len(found) == 1:
-        raise RingRLError(f"The compiler for {platform} has no version: install it anew, by `make aot`.")
+        raise RingRLError(f"The compiler for {platform} has no version: install it anew: {install_command(platform)}")
     own = next((version for package, version in found.items() if package.startswith("jax-cuda")), jax.__version__)
     if own != jax.__version__:
         raise RingRLError(
-            f"JAX is {jax.__version__} and its CUDA plugin {own}: install the same version of both (`make aot`)."
+            f"JAX is {jax.__version__} and its CUDA plugin {own}: install the same version of both: "
+            f"{install_command(platform)}"
         )
     return found
 

@@ -14,12 +14,14 @@ import re
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+
+if TYPE_CHECKING:  # it takes most of a second to import: a run's first step does not wait for its first checkpoint
+    import orbax.checkpoint as ocp
 
 from ringrl.errors import RingRLError
 
@@ -94,6 +96,8 @@ class ArrayWrite:
     """
 
     def __init__(self, path: Path, tree: Nested) -> None:
+        import orbax.checkpoint as ocp
+
         self._path = path
         logging.getLogger("absl").addFilter(_WITHOUT_REPORTS)  # once, however often it is added
         raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
@@ -142,6 +146,8 @@ def verify_arrays(path: Path, checksums: dict[str, int]) -> None:
 
 def stored_shapes(path: Path) -> Nested:
     """Shape and dtype of each array of a verified folder, a key's as its raw data."""
+    import orbax.checkpoint as ocp
+
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(without_patterns(path)).item_metadata.tree
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
@@ -153,6 +159,8 @@ def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nes
     A process reads only what its own devices hold; the mesh that wrote the folder does not matter. A key comes as its
     raw data.
     """
+    import orbax.checkpoint as ocp
+
     leaves = {path_names(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(target)}
     # Without arguments orbax would ask for the devices that wrote the checkpoint.
     arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), shapes)
@@ -160,7 +168,9 @@ def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nes
         return reader.restore(without_patterns(path), restore_args=arguments)
 
 
-def _restore_argument(leaf: Any) -> ocp.RestoreArgs:
+def _restore_argument(leaf: Any) -> "ocp.RestoreArgs":
+    import orbax.checkpoint as ocp
+
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         return ocp.RestoreArgs(restore_type=np.ndarray)

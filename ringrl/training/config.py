@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, check_least, choice
 
 
 class Precision(enum.StrEnum):
@@ -24,42 +24,52 @@ class Schedule(enum.StrEnum):
 class OptimizerConfig:
     """AdamW with warm-up, a schedule and clipping by global norm."""
 
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
+    learning_rate: float = 1e-3  # the highest, after warm-up
+    warmup_steps: int = 50  # steps over which the learning rate rises from 0
     schedule: Schedule = Schedule.cosine
     final_fraction: float = 0.0  # of the learning rate, at the last step
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-8
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0  # 0 turns clipping off
+    beta1: float = 0.9  # decay of Adam's mean of gradients
+    beta2: float = 0.98  # decay of Adam's mean of squared gradients
+    epsilon: float = 1e-8  # added to the root in Adam's denominator
+    weight_decay: float = 1e-4  # of matrices alone, times the learning rate
+    clip_norm: float = 1.0  # largest norm of all gradients together; 0 turns clipping off
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("learning_rate", "warmup_steps", "final_fraction", "weight_decay", "clip_norm"), 0)
+        check_least("training.optimizer", self, least)
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise RingRLError(f"training.optimizer.{name}={getattr(self, name)} is not in [0, 1).")
+        if not self.epsilon > 0.0:
+            raise RingRLError(f"training.optimizer.epsilon={self.epsilon} must be positive.")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """Length, batch, precision, and how often to log, evaluate and save (all in optimiser steps; 0 is never)."""
 
-    steps: int = 1000
+    steps: int = 1000  # optimizer steps of the whole run
     batch_size: int = 32  # chains in an optimiser step
     gradient_accumulation: int = 1  # pieces the batch is split into
     precision: Precision = Precision.float32
     gradient_precision: Precision = Precision.float32  # of gradients as devices add them up and keep them
-    log_every: int = 10
-    histogram_every: int = 0
-    evaluate_every: int = 0  # the end of training always evaluates
-    save_every: int = 500  # the end of training always saves
-    save_every_minutes: float = 0.0  # since the last save, whatever the reason of that; 0 is never
-    keep_last: int = 2  # checkpoints kept besides the best
+    log_every: int = 10  # steps between lines of the log and points in TensorBoard
+    histogram_every: int = 0  # steps between histograms in TensorBoard; 0 is never
+    evaluate_every: int = 0  # steps between evaluations; the end of training always evaluates
+    save_every: int = 500  # steps between checkpoints; the end of training always saves
+    save_every_minutes: float = 0.0  # minutes after the last save, whatever the reason of that; 0 is never
+    keep_last: int = 2  # checkpoints kept besides the best one
     nonfinite_limit: int = 10  # skipped steps in a row before training stops; 0 never stops
-    loader_threads: int = 1
-    prefetch: int = 4
+    loader_threads: int = 1  # threads that build batches; 0 builds them between steps
+    prefetch: int = 4  # batches built ahead
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
         for name in ("precision", "gradient_precision"):
             object.__setattr__(self, name, choice(f"training.{name}", getattr(self, name), Precision))
-        if self.steps < 1 or self.batch_size < 1 or self.gradient_accumulation < 1:
-            raise RingRLError("training.steps, batch_size and gradient_accumulation must be at least 1.")
+        check_least("training", self, dict.fromkeys(("steps", "batch_size", "gradient_accumulation"), 1))
+        never = ("log_every", "histogram_every", "evaluate_every", "save_every", "nonfinite_limit")
+        check_least("training", self, dict.fromkeys((*never, "keep_last", "loader_threads", "prefetch"), 0))
         if not self.save_every_minutes >= 0:
             raise RingRLError("training.save_every_minutes must be 0 (never) or more.")
         if self.batch_size % self.gradient_accumulation:

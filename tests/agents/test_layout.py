@@ -55,7 +55,7 @@ def test_wrong_layouts_are_refused(layout, line):
     ("options", "line"),
     [
         ({"tokens_per_step": 3}, r"agent\.tokens_per_step=3: choose 1, 2 or 4, or spell out agent\.token_layout\."),
-        ({"action_bins": 1}, r"agent\.action_bins=1: at least 2 are needed\."),
+        ({"action_bins": 1}, r"agent\.action_bins=1: use at least 2\."),
         ({"name": "td3"}, r"agent\.name=td3 is unknown: choose at, dt, bc, bc10\."),
         ({"action_head": "mean"}, r"agent\.action_head=mean is unknown: choose auto, deterministic"),
     ],

@@ -19,7 +19,30 @@ import pytest
         (["train", "agent=att"], "agent=att: did you mean 'at'? Choices: at, "),
         (["train", "-m", "agent=at,dtt"], "agent=dtt: did you mean 'dt'?"),
         (["train", "+experiment=quikstart"], "did you mean 'quickstart'?"),
-        (["train", "a"], "Cannot read 'a'"),
+        (["train", "a"], "Cannot read 'a': write key=value"),
+        (["train", "agent"], "write agent=CHOICE, one of at, bc, bc10, dt"),
+        (["train", "agent="], "agent= needs a choice: at, bc, bc10, dt"),
+        (["train", "name=my", "run"], "a value with spaces is quoted twice"),
+        (["train", "data", "=", "dark_room"], "Cannot read 'data': write data=CHOICE"),
+        (["train", "name=a]b"], "quote a value with spaces"),
+        (["train", "--experiment", "dark_room"], "keys are written without dashes: experiment=dark_room."),
+        (["train", "--training.steps=5"], "keys are written without dashes: training.steps=5."),
+        (["train", "--multirn"], "Unknown flag --multirn: did you mean --multirun"),
+        (["train", "--config-name", "x"], "--config-name is not for RingRL"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder."),
+        (["train", "-m", "seed=0,1", "--cfg", "job"], "--multirun and --cfg do not go together"),
+        (["train", "--cfg", "jobs"], "invalid choice: 'jobs'"),
+        (["train", "--resolve"], "--resolve goes with --cfg job"),
+        (["-m", "train", "seed=0"], "The command comes first: ringrl train -m"),
+        (["train", "data.tasks=0,1"], "write a list as 'data.tasks=[0,1]'"),
+        (["train", "data.tasks=0"], "a list is needed: 'data.tasks=[0]'"),
+        (["train", "seed=0,1"], "several values are a sweep: add -m"),
+        (["train", "data.name=dark_room"], "that is a choice of the group data: data=dark_room."),
+        (["train", "collection=dark_room"], "is a group of `ringrl collect`, not of `ringrl train`: its groups are"),
+        (["plan", "+experiment=dark_room"], "a group of `ringrl train`, not of `ringrl plan`: give what it would set"),
+        (["train", "hydra/launcher=jobib"], "did you mean 'joblib'? Choices: basic, joblib, submitit_local"),
+        (["eval", "checkpoint="], "checkpoint= needs a value"),
+        (["-sc", "install=powershell"], "install=bash"),
         (["eval", "evaluation.trails=3"], "did you mean 'evaluation.trials'?"),
         (["collect", "collection=darkroom"], "did you mean 'dark_room'?"),
         (["report", "run=[x]"], "did you mean 'runs'?"),
@@ -41,6 +64,21 @@ def test_slips_before_composition(ringrl, tmp_path: Path, words: list[str], expe
         (["train", "data=dark_room", "model.heads=3"], "model.width=64 is not divisible by model.heads=3"),
         (["train", "data=dark_room", "agent=dt", "chain.context=chain"], "chain.context=trial"),
         (["train", "data=dark_room", "name=a/b"], "a plain folder name"),
+        (["train", "data=dark_room", "seed=-1"], "seed=-1: use 0 to 2147483647."),
+        (["train", "data=dark_room", "evaluation.seed=-1"], "evaluation.seed=-1: use 0 to"),
+        (["collect", "collection=dark_room", "seed=-1"], "seed=-1: use 0 to"),
+        (["train", "data=dark_room", "model.layers=0"], "model.layers=0: use at least 1."),
+        (["train", "data=dark_room", "model.heads=0"], "model.heads=0: use at least 1."),
+        (["train", "data=dark_room", "training.save_every=-1"], "training.save_every=-1: use at least 0."),
+        (["train", "data=dark_room", "training.optimizer.beta1=1"], "training.optimizer.beta1=1.0 is not in [0, 1)"),
+        (["train", "data=dark_room"], "`ringrl collect collection=dark_room` makes it"),
+        (["train", "data=minari", "data.name=D4RL/pen/human-v2"], "data.download=true fetches it"),
+        (
+            ["train", "data=dark_room", "hydra.run.dir=/proc/nowhere/x"],
+            "/proc/nowhere: there is no such file",
+        ),
+        (["bench", "attn"], "benchmark=attn: Invalid value 'attn', expected one of [attention]"),
+        (["import"], "source is needed: give source=d4rl or exorl or minari."),
         (["eval"], "checkpoint is needed: give checkpoint="),
         (["eval", "checkpoint=nowhere"], "nowhere"),
         (["collect"], "dataset is needed"),
@@ -64,6 +102,14 @@ def test_slips_in_a_users_own_yaml(ringrl, tmp_path: Path) -> None:
     assert "training.stepps" in outcome.error
     assert "experiment/mine" in outcome.error
     assert "did you mean 'training.steps'" in outcome.error
+
+
+def test_a_users_own_yaml_says_that_it_is_of_the_whole_configuration(ringrl, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("training:\n  steps: 3\n")
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "experiment=mine")
+    assert f"{own / 'mine.yaml'}: make its first line `# @package _global_`" in outcome.error
 
 
 def test_users_own_yaml_is_found(ringrl, tmp_path: Path) -> None:
@@ -97,7 +143,11 @@ def test_debug_shows_the_traceback(ringrl) -> None:
         (["--help"], "ringrl COMMAND"),
         ([], "ringrl COMMAND"),
         (["--version"], "ringrl 0."),
-        (["train", "--help"], "agent: at, bc, bc10, dt"),
+        (["train", "--help"], "at, bc, bc10, dt"),
+        (["train", "+training.steps=7", "--cfg", "job"], "steps: 7"),
+        (["train", "+experiment=quickstart_smoke", "--cfg", "job"], "name: quickstart_smoke"),
+        (["collect", "collection=pendulum", "env.kwargs={size:5,name:a}", "--cfg", "job"], "size: 5"),
+        (["train", "-sc", "install=bash"], "complete -o nospace"),
         (["train", "--cfg", "job", "agent=dt"], "window_steps: 20"),
         (["eval", "--cfg", "job", "checkpoint=x", "video=true"], "video: true"),
         (["train", "--cfg", "hydra"], "runs/${hydra.job.name}/${name}/"),
@@ -119,6 +169,12 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("ringrl: error: agent=att: did you mean 'at'?")
     assert done.stdout == ""
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ringrl", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ringrl 0.")
 
 
 def test_help_does_not_load_the_heavy_packages() -> None:

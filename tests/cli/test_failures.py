@@ -17,6 +17,14 @@ def test_a_full_disk() -> None:
     assert line == "The disk is full while writing runs/x.png: free some space and run the command again."
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR])
+def test_a_folder_that_cannot_be_written(number: int) -> None:
+    line = describe(OSError(number, "Read-only file system", "runs/train"))
+    assert line is not None
+    assert line.startswith("runs/train: read-only file system. Run in a folder that you may write to")
+    assert "RINGRL_DATA" in line
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "x"), KeyError("x")])
 def test_faults_of_the_program_are_not_hidden(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert describe(error) is None

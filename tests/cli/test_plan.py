@@ -57,7 +57,7 @@ def test_without_a_compiler_the_formula_answers(ringrl, monkeypatch: pytest.Monk
     outcome = ringrl("plan", "target=tpu_v4_1024", "tokens=1048576", f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
     assert "No compiler for v4:8x8x8" in outcome.out
-    assert "make aot" in outcome.out
+    assert "-m pip install --upgrade --no-deps --target" in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def _fails(tmp_path, message, **changes):
 def test_names_that_cannot_be_opened(tmp_path, root):
     _fails(
         tmp_path,
-        rf"{NAME} is not in {root}: make it with `ringrl collect`, or fetch a public one by data.download=true",
+        rf"{NAME} is not in {root}: ",
     )
     _fails(tmp_path, "data.name is empty", name="")
     _fails(tmp_path, "'no version' is not a Minari id", name="no version")

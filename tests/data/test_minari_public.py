@@ -3,6 +3,7 @@
 import itertools
 import json
 import socket
+import sys
 import warnings
 
 import gymnasium
@@ -84,7 +85,7 @@ def test_a_public_set_by_its_file_is_not_fetched_unasked(tmp_path, offline):
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         config = command_from(TrainCommand, hydra.compose("train", overrides=["data=d4rl/kitchen_mixed"])).data
     assert config == DataConfig(name="D4RL/kitchen/mixed-v2")
-    with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .*by data\.download=true"):
+    with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .* a public set, and data\.download=true"):
         open_dataset(config, tmp_path)
 
 
@@ -124,7 +125,34 @@ def fake_download(monkeypatch, write_set):
         write_set(name)
 
     monkeypatch.setattr(minari, "download_dataset", download)
+    monkeypatch.setattr("ringrl.data.sources.minari.check_minari_host", lambda name, place: None)
     return asked
+
+
+def test_a_host_that_refuses_is_one_line_at_once(tmp_path, root, monkeypatch):
+    """All that a download needs is installed: it comes as far as the network, which is asked once."""
+    with socket.socket() as taken:  # bound, but listening to no one: who connects is refused
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "MINARI_REMOTE"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(minari, "download_dataset", lambda name: pytest.fail("Minari's client tries six times"))
+        with pytest.raises(RingRLError) as caught:
+            open_dataset(DataConfig(name=NAME, download=True), tmp_path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"{NAME} cannot be downloaded: {endpoint} does not answer" in line
+    assert "refused" in line
+    assert "HTTPS_PROXY" in line
+    assert str(root / NAME) in line
+    assert not root.exists()
+
+
+def test_a_missing_client_is_named(tmp_path, root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(RingRLError, match=r"cannot be downloaded: .*pip install 'minari\[hf\]'"):
+        open_dataset(DataConfig(name=NAME, download=True), tmp_path)
 
 
 def test_a_download_is_asked_for_once_and_moves_into_place(tmp_path, root, monkeypatch, offline):

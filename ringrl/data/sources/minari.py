@@ -15,12 +15,15 @@ import numpy as np
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.reference_scores import reference_of_minari
+from ringrl.data.sources.minari_host import check_minari_host
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]  # (done, total)
+OWN_NAMESPACE = "ringrl/"  # of conf/collection
+PUBLIC_NAMESPACES = ("D4RL/", "mujoco/", "minigrid/", "atari/")
 BATCH_BYTES = 8 << 20  # of observations read before they are written
 STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
 READER = b"2"  # changes where a set's store would be another than a version before made of it
@@ -68,10 +71,7 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
     folder = root / name / "data"
     if not folder.parent.exists():
         if not download:
-            raise RingRLError(
-                f"Minari set {name} is not in {root}: make it with `ringrl collect`, or fetch a public one by "
-                "data.download=true (of `ringrl import`: download=true)."
-            )
+            raise RingRLError(f"Minari set {name} is not in {root}: {_where_from(name)}.")
         try:
             _download(name, root)
         except OSError as error:
@@ -83,10 +83,24 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
     return folder
 
 
+def _where_from(name: str) -> str:
+    """How a set that is not on this machine is had."""
+    if name.startswith(OWN_NAMESPACE):
+        collection = name.removeprefix(OWN_NAMESPACE).rpartition("-v")[0]
+        return f"it is no public set; `ringrl collect collection={collection}` makes it, if it is one of RingRL's own"
+    public = "data.download=true fetches it (of `ringrl import`: download=true)"
+    if name.startswith(PUBLIC_NAMESPACES):
+        return f"it is a public set, and {public}"
+    return (
+        f"`ringrl collect dataset={name} env.id=ENVIRONMENT_ID` collects a set of that name; if it is public, {public}"
+    )
+
+
 def _download(name: str, root: Path) -> None:
     """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
     import minari
 
+    check_minari_host(name, str(root / name))
     remove_leftovers(root / name)
     missing = [parent for parent in (root / name).parents if not parent.exists()]
     build = BuildFolder(root / name)

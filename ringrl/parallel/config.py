@@ -1,0 +1,63 @@
+"""What the mesh and the processes of a run are told."""
+
+import dataclasses
+
+from ringrl.errors import RingRLError
+
+HIGHEST_PORT = 65535
+AXES = ("data", "fsdp", "ring", "head")  # of the mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1, once, takes those that are left."""
+
+    data: int = 1  # replicas of the parameters, each with a part of the batch
+    fsdp: int = 1  # parts of the batch and of the parameters
+    ring: int = 1  # parts of every chain, for attention=ring or hybrid
+    head: int = 1  # parts of every chain that exchange tokens for heads, for attention=ulysses or hybrid
+    explain: bool = False  # print what lies where, and train nothing
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            size = getattr(self, axis)
+            if size < 1 and size != -1:
+                raise RingRLError(f"mesh.{axis}={size}: use at least 1, or -1 for the devices that are left.")
+        if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
+            raise RingRLError("mesh: only one axis can be -1.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By axis, as `make_mesh` takes them."""
+        return {axis: getattr(self, axis) for axis in AXES}
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Who takes part in a run of several processes."""
+
+    coordinator: str = ""  # HOST:PORT of process 0, as the others reach it
+    process_id: int = -1  # of this process, from 0
+    num_processes: int = 0  # processes of the run; 0 with coordinator='' is one process
+    detect: bool = True  # ask SLURM, Open MPI or a TPU pod, where the process was started by one
+    timeout_seconds: int = 300  # for all to arrive
+
+    def __post_init__(self) -> None:
+        given = [bool(self.coordinator), self.process_id >= 0, self.num_processes > 0]
+        if any(given) and not all(given):
+            raise RingRLError(
+                "distributed: coordinator=HOST:PORT, process_id=I and num_processes=N go together: give all three."
+            )
+        if self.num_processes and self.process_id >= self.num_processes:
+            raise RingRLError(
+                f"distributed.process_id={self.process_id}: use 0 to {self.num_processes - 1}, one for each of the "
+                f"{self.num_processes} processes."
+            )
+        host, _, port = self.coordinator.rpartition(":")
+        if self.coordinator and not (host and port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
+            raise RingRLError(
+                f"distributed.coordinator={self.coordinator}: give HOST:PORT, such as node0:8476, with a port of 1 to "
+                f"{HIGHEST_PORT}."
+            )
+        if self.timeout_seconds < 1:
+            raise RingRLError(f"distributed.timeout_seconds={self.timeout_seconds}: use at least 1.")
