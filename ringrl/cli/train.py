@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ringrl.cli.acting import acting_config, agent_of, evaluate_policy, reference_of, scores_of, trials_of
@@ -119,7 +120,9 @@ def run(command: TrainCommand, folder: Path) -> None:
         data_fingerprint=store.fingerprint,
         target_return=acting.target_return,
     )
-    with _logger(folder, resumed_at=int(state.step) + 1 if resuming or command.resume == AUTO else None) as logger:
+    with _logger(
+        folder, resumed_at=int(jax.device_get(state.step)) + 1 if resuming or command.resume == AUTO else None
+    ) as logger:
 
         def evaluate(parameters: Parameters, step: int) -> Mapping[str, float]:
             if acting_mesh is None:
@@ -193,7 +196,7 @@ def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int
         prefetch=training.prefetch,
     )
     if mesh is None:
-        return load()
+        return map(jax.device_put, load())
     order = np.arange(sampler.steps)
     if attention.strategy.is_sharded:
         order = step_order(attention.strategy, attention.layout, sampler.steps, mesh)

@@ -20,7 +20,7 @@ def blockwise_sum(
         return fn(*arrays)
 
     def blocks(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x[:, :whole].reshape(x.shape[0], -1, block_size, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x[:, :whole].reshape(x.shape[0], whole // block_size, block_size, *x.shape[2:]), 1, 0)
 
     fn, whole = jax.checkpoint(fn), length - length % block_size
     total = jax.lax.map(lambda block: fn(*block), tuple(map(blocks, arrays))).sum()

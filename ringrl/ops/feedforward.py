@@ -21,7 +21,7 @@ def blockwise_feedforward(
         return fn(x)
     fn = jax.checkpoint(fn)
     whole = length - length % block_size
-    blocks = jnp.moveaxis(x[:, :whole].reshape(x.shape[0], -1, block_size, x.shape[2]), 1, 0)
+    blocks = jnp.moveaxis(x[:, :whole].reshape(x.shape[0], whole // block_size, block_size, x.shape[2]), 1, 0)
     done = jnp.moveaxis(jax.lax.map(fn, blocks), 0, 1)
     done = done.reshape(x.shape[0], whole, done.shape[-1])
     return done if whole == length else jnp.concatenate([done, fn(x[:, whole:])], axis=1)
