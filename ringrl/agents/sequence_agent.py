@@ -21,7 +21,7 @@ from ringrl.ops.parts import inside_mesh
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.parallel.gather import any_probed, flattened, gather, settled
 from ringrl.parallel.sharding import parameter_specs
-from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
+from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters, automatic
 
 
 class TokenModel(nnx.Module):
@@ -72,17 +72,20 @@ class SequenceAgent:
         self.attention_config = attention_config
         self.spec = spec
         self.compute_dtype = compute_dtype
-        self.mesh = mesh
+        self.mesh = mesh = None if mesh is None else automatic(mesh)
         self.name = str(config.name)
         self.layout: TokenLayout = token_layout(config)
         self.tokens_per_step = self.layout.tokens_per_step
         self.head: Head = make_head(config, spec.action)
         self._graph, self._abstract = nnx.split(nnx.eval_shape(lambda: TokenModel(self, nnx.Rngs(0))))
-        self._specs = None if mesh is None else parameter_specs(jax.eval_shape(self.init, jax.random.key(0)), mesh)
+        self._specs = None if mesh is None else parameter_specs(self._shapes(), mesh)
 
     def init(self, key: jax.Array) -> Parameters:
         """Fresh parameters in float32: a nested dictionary of arrays."""
         return nnx.to_pure_dict(nnx.state(TokenModel(self, nnx.Rngs(key)), nnx.Param))
+
+    def _shapes(self) -> Parameters:
+        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def outputs(self, parameters: Parameters, chain: Chain, key: jax.Array | None = None) -> Float[Array, "B P U"]:
         """Action outputs of every step, in float32; dropout when a key is given."""
@@ -98,6 +101,8 @@ class SequenceAgent:
         model, hidden = self._hidden(parameters, batch, key)
 
         def total(hidden: jax.Array, actions: jax.Array, mask: jax.Array) -> jax.Array:
+            # Actions of steps that are not supervised may be anything: a weight of 0 would not silence their gradient.
+            actions = jnp.where(mask.reshape(*mask.shape, *(1,) * (actions.ndim - 2)) > 0, actions, 0)
             losses = self.head.loss(model.action(hidden.astype(accumulator_dtype(hidden))), actions)
             return jnp.where(mask > 0, losses, 0.0).sum()
 
@@ -141,7 +146,7 @@ class SequenceAgent:
         Parameters are those of matrices. Attention takes 2 S^2 M FLOPs a layer forward (half of the two products'
         4 S^2 M, for causality), three times that in all. Recomputation is not counted.
         """
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        shapes = self._shapes()
         matrices = dict(shapes)
         embedding = dict(matrices.pop("embedding"))
         action = matrices.pop("action")

@@ -82,7 +82,7 @@ def load_agent(
         return LoadedAgent(
             command,
             agent,
-            parameters if mesh is None else _spread(parameters, mesh),
+            jax.device_put(parameters) if mesh is None else _spread(parameters, mesh),
             normalization,
             build(EnvConfig, metadata["environment"]),
             metadata["chain_steps"],

@@ -22,6 +22,8 @@ from ringrl.data import data_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.ops.automatic import settle_by_size
+from ringrl.ops.config import Strategy
 from ringrl.ops.sharded import AXES_OF
 from ringrl.ops.ulysses import check_heads
 from ringrl.planning.compilers import install_command
@@ -148,7 +150,7 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
         training=training,
         data=command.shape,
     )
-    _, exchange = AXES_OF.get(command.attention.strategy, ((), ()))
+    _, exchange = AXES_OF.get(plan.attention.strategy, ((), ()))
     check_heads(command.model.heads, math.prod(plan.sizes[axis] for axis in exchange))
     groups = plan.sizes["data"] * plan.sizes["fsdp"] * training.gradient_accumulation
     if training.batch_size % groups:
@@ -159,6 +161,13 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
         plan = dataclasses.replace(plan, training=dataclasses.replace(training, batch_size=chains))
     if command.trajectories:
         plan = dataclasses.replace(plan, tokens=command.trajectories * TRAJECTORY_STEPS * plan.tokens_per_step)
+    if plan.attention.strategy is Strategy.auto:
+        # The search is for long chains, which are blockwise wherever it ends.
+        tokens = MAX_TOKENS if command.search is not Search.none else plan.tokens
+        chains = plan.chains // groups or 1
+        attention = settle_by_size(plan.attention, chains, tokens, plan.model.heads)
+        notes.append(f"attention.strategy=auto is planned as {attention.strategy}.")
+        plan = dataclasses.replace(plan, attention=attention)
     rounded = plan.of(plan.tokens)
     if rounded.tokens != plan.tokens:
         notes.append(f"{plan.tokens:,} tokens are planned as {rounded.tokens:,}, a multiple of {plan.multiple:,}.")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -176,7 +177,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
         target_return=acting.target_return,
         changes=changes,
     )
-    start = int(state.step)
+    start = int(jax.device_get(state.step))
     with (
         _tensorboard(folder, resumed_at=start + 1 if resuming else None) as logger,
         RunHistory(folder, start) if main else contextlib.nullcontext() as history,
@@ -271,7 +272,7 @@ def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int
         prefetch=training.prefetch,
     )
     if mesh is None:
-        return load()
+        return map(jax.device_put, load())
     order = np.arange(sampler.steps)
     if attention.strategy.is_sharded:
         order = step_order(attention.strategy, attention.layout, sampler.steps, mesh)

@@ -3,6 +3,7 @@
 from ringrl.agents.config import AgentConfig, AgentName
 from ringrl.data.config import ChainConfig
 from ringrl.errors import RingRLError
+from ringrl.ops.automatic import settle_on_mesh
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.config import MeshConfig
 from ringrl.types import SEQUENCE_AXES, Context
@@ -44,7 +45,7 @@ def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
 def check_mesh(attention: AttentionConfig, mesh: MeshConfig) -> None:
     """Only some strategies spread a sequence over the devices of mesh.ring and mesh.head."""
     chosen = " ".join(f"mesh.{axis}={size}" for axis in SEQUENCE_AXES if (size := getattr(mesh, axis)) != 1)
-    if chosen and not attention.strategy.is_sharded:
+    if chosen and not settle_on_mesh(attention, mesh.sizes).strategy.is_sharded:
         raise RingRLError(
             f"{chosen} with attention.strategy={attention.strategy}, which keeps a chain on one device: "
             "choose attention=ring, ulysses or hybrid, or spread batch and parameters alone, by mesh.fsdp or mesh.data."

@@ -7,6 +7,7 @@ from ringrl.agents.config import AgentConfig, AgentName
 from ringrl.config.checks import check_mesh, check_name
 from ringrl.errors import RingRLError
 from ringrl.nn.config import ModelConfig
+from ringrl.ops.automatic import settle_on_mesh
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.config import MeshConfig
 from ringrl.planning.plan import MAX_TOKENS, DataShape
@@ -46,6 +47,7 @@ class PlanCommand:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_mesh(self.attention, self.mesh)
+        object.__setattr__(self, "attention", settle_on_mesh(self.attention, self.mesh.sizes))
         if self.agent.name is not AgentName.at:
             raise RingRLError(
                 f"agent.name={self.agent.name}: its contexts are short and fit anywhere; plan for agent.name=at."

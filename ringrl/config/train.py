@@ -10,6 +10,7 @@ from ringrl.data.config import ChainConfig, DataConfig
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationChoice, EvaluationConfig
 from ringrl.nn.config import ModelConfig
+from ringrl.ops.automatic import settle_on_mesh
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.config import DistributedConfig, MeshConfig
 from ringrl.training.config import TrainingConfig
@@ -63,6 +64,7 @@ class TrainCommand:
         check_agent_context(self.agent, self.chain)
         check_trajectory_embedding(self.agent, self.chain)
         check_mesh(self.attention, self.mesh)
+        object.__setattr__(self, "attention", settle_on_mesh(self.attention, self.mesh.sizes))
         if self.training.batch_size % (batch_devices := max(self.mesh.data, 1) * max(self.mesh.fsdp, 1)):
             raise RingRLError(
                 f"training.batch_size={self.training.batch_size} does not divide among mesh.data x mesh.fsdp = "

@@ -14,7 +14,7 @@ from ringrl.agents import SequenceAgent
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
-from ringrl.types import Array, Chain, Context, Normalization, Parameters
+from ringrl.types import Array, Chain, Context, Normalization, Parameters, random_key
 
 SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
@@ -73,7 +73,7 @@ class HistoryPolicy(abc.ABC):
             capacity=self.config.capacity,
             target_return=self.config.target_return,
         )
-        self._key = jax.random.key(seed)
+        self._key = random_key(seed)
         self._calls = 0
 
     def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
@@ -82,9 +82,9 @@ class HistoryPolicy(abc.ABC):
         self.history.append(observations, active)
         self._calls += 1
         self.outputs = self._run(active, changed)
-        self.actions = np.asarray(
-            _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, self._calls)
-        )
+        calls = jax.device_put(np.int32(self._calls))
+        picked = _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, calls)
+        self.actions = jax.device_get(picked)
         return self.normalization.environment_actions(self.actions)
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
@@ -112,7 +112,7 @@ class RecomputingPolicy(HistoryPolicy):
 
     def _run(self, active: np.ndarray, changed: np.ndarray) -> jax.Array:
         newest = np.maximum(self.history.lengths - 1, 0)
-        return _recompute(self.agent, self.parameters, self.history.chain(), newest)
+        return _recompute(self.agent, self.parameters, *jax.device_put((self.history.chain(), newest)))
 
     @property
     def full(self) -> np.ndarray:
@@ -142,7 +142,7 @@ class CachedPolicy(HistoryPolicy):
             self._rebuild(changed)
         self._hold(int(self.history.lengths.max()))
         outputs = self._decode(self._only(active, self.history.recent(2)))
-        return outputs if self.agent.mesh is None else np.asarray(outputs)[: len(active)]
+        return outputs if self.agent.mesh is None else jax.device_put(jax.device_get(outputs)[: len(active)])
 
     def _rebuild(self, rows: np.ndarray) -> None:
         """Writes the cache of `rows` anew, up to what was known when the last step but one was acted upon."""
@@ -164,7 +164,7 @@ class CachedPolicy(HistoryPolicy):
         """Arrays (B, ...), whole on every device of the mesh; copies of the last context fill it up."""
         mesh = self.agent.mesh
         if mesh is None:
-            return arrays
+            return jax.device_put(arrays)
         extra = self._cache.contexts - len(self.history.lengths)
         whole = NamedSharding(mesh, PartitionSpec())
 

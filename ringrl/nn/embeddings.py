@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from ringrl.ops.padding import silence_padding
 from ringrl.types import ActionKind, Chain, DataSpec
 
 
@@ -46,10 +47,13 @@ class StepEmbedding(nnx.Module):
         )
 
     def __call__(self, chain: Chain) -> Float[Array, "B S M"]:
-        """Tokens of every step, the slots of a step side by side."""
+        """Tokens of every step, the slots of a step side by side; those of padding are made of zeros."""
+        segments = jnp.asarray(chain.segment_ids)
         tokens = jnp.stack(
             [
-                projection(jnp.concatenate([self._field(chain, field) for field in slot], axis=-1))
+                projection(
+                    silence_padding(jnp.concatenate([self._field(chain, field) for field in slot], -1), segments)
+                )
                 for slot, projection in zip(self.slots, self.projections.values(), strict=True)
             ],
             axis=2,

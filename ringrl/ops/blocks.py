@@ -12,15 +12,16 @@ def blockwise_sum(
 ) -> Float[Array, ""]:
     """`fn(*arrays)`, for an `fn` that sums over tokens, holding what it makes of one block at a time.
 
-    The backward pass computes a block's share again. Zeros fill the last block up, of which `fn` has to make 0. A block
-    size of 0, or of at least S, calls `fn` once.
+    The backward pass computes a block's share again. The last tokens, where the block does not divide S, are a block of
+    their own. A block size of 0, or of at least S, calls `fn` once.
     """
     length = arrays[0].shape[1]
     if block_size <= 0 or block_size >= length:
         return fn(*arrays)
 
     def blocks(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x, ((0, 0), (0, -length % block_size), *((0, 0),) * (x.ndim - 2)))
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block_size, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x[:, :whole].reshape(x.shape[0], whole // block_size, block_size, *x.shape[2:]), 1, 0)
 
-    return jax.lax.map(lambda block: jax.checkpoint(fn)(*block), tuple(map(blocks, arrays))).sum()
+    fn, whole = jax.checkpoint(fn), length - length % block_size
+    total = jax.lax.map(lambda block: fn(*block), tuple(map(blocks, arrays))).sum()
+    return total if whole == length else total + fn(*(x[:, whole:] for x in arrays))

@@ -9,6 +9,7 @@ from ringrl.errors import RingRLError, choice
 class Strategy(enum.StrEnum):
     """How attention over the whole sequence is computed."""
 
+    auto = "auto"  # dense where that is small and faster, else blockwise; on a mesh's ring and head, as they ask
     dense = "dense"  # every score at once; the reference
     blockwise = "blockwise"  # one device, online softmax over blocks, memory linear in the sequence
     ring = "ring"  # tokens on all devices, keys and values go round
@@ -18,7 +19,7 @@ class Strategy(enum.StrEnum):
     @property
     def is_sharded(self) -> bool:
         """Whether tokens of one chain lie on several devices, so that a mesh is needed."""
-        return self not in (Strategy.dense, Strategy.blockwise)
+        return self in (Strategy.ring, Strategy.ulysses, Strategy.hybrid)
 
 
 class Layout(enum.StrEnum):
@@ -42,7 +43,7 @@ class Kernel(enum.StrEnum):
 class AttentionConfig:
     """Strategy, layout, kernel and block sizes (tokens); enums or their lower-case strings (DESIGN.md, section 4)."""
 
-    strategy: Strategy = Strategy.dense
+    strategy: Strategy = Strategy.auto
     layout: Layout = Layout.contiguous
     kernel: Kernel = Kernel.auto
     query_block_size: int = 512  # queries whose scores are held at once

@@ -6,16 +6,23 @@ results, a row a head, are merged by logsumexp (as tree attention does, Shyam et
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ringrl.errors import RingRLError
+from ringrl.ops.checks import check_arrays, check_window, int32_labels
+from ringrl.ops.explicit import on_automatic_axes
 from ringrl.ops.masks import attention_mask
+from ringrl.ops.padding import silence_padding
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.ops.sharded import BATCH_AXES, SEQUENCE_AXES, check_axes
+
+_TOKENS_AT_A_TIME = 32  # where hidden values are left out one by one
 
 
 def decode_attention(
@@ -34,41 +41,101 @@ def decode_attention(
 
     A cached token counts when its segment is the query's, its position is not later, and (with a `window`) fewer
     than `window` positions back; negative segments never count. The new tokens' own keys must be in the cache
-    already; its tokens may lie in any order. A query with nothing to attend to gives 0.
+    already; its tokens may lie in any order. A query with nothing to attend to gives 0. Keys and values that do not
+    count may be anything, not-a-number too.
 
     With a `mesh` (axes data, fsdp, ring, head) chains are spread over data x fsdp, and cached tokens over ring x head,
     of which every device has the whole result. What travels is a maximum and a sum of the size of the query.
 
-    Raises RingRLError where the mesh lacks an axis, or does not divide the chains or the cached tokens: to fill a
-    cache up at every call would copy it.
+    Raises RingRLError for shapes or dtypes that do not fit each other, and where the mesh lacks an axis, or does not
+    divide the chains or the cached tokens: to fill a cache up at every call would copy it.
     """
-    arrays = (query, key, value, query_positions, key_positions, query_segments, key_segments)
+    _check_arrays(query, key, value, window)
+    new, cached = (query.shape[0], query.shape[1]), (key.shape[0], key.shape[2])
+    named = {"query_positions": (query_positions, new), "key_positions": (key_positions, cached)}
+    named |= {"query_segments": (query_segments, new), "key_segments": (key_segments, cached)}
+    labels = [int32_labels("decode_attention", name, *given) for name, given in named.items()]
+    if query.size == 0 or key.size == 0:
+        return jnp.zeros(query.shape, query.dtype)
+    arrays = (query, key, value, *labels)
     if mesh is None:
-        return _attend(*arrays, window=window)[0].reshape(query.shape).astype(query.dtype)
+        return _attend(window, *arrays)[0].reshape(query.shape).astype(query.dtype)
     _check(mesh, chains=key.shape[0], tokens=key.shape[2])
     chains, tokens = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
     rows = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)
-    sharded = jax.shard_map(
-        functools.partial(_attend_and_merge, window=window),
-        mesh=mesh,
-        in_specs=(chains, rows, rows, chains, tokens, chains, tokens),
-        out_specs=chains,
-    )
-    return sharded(*arrays)
+
+    def sharded(mesh: jax.sharding.Mesh):
+        return jax.shard_map(
+            functools.partial(_attend_and_merge, window=window),
+            mesh=mesh,
+            in_specs=(chains, rows, rows, chains, tokens, chains, tokens),
+            out_specs=chains,
+        )
+
+    return on_automatic_axes(sharded, mesh, chains, *arrays)
 
 
 def _attend_and_merge(query: Float[Array, "B Q H D"], *others: jax.Array, window: int | None) -> jax.Array:
     """The whole output from what each device finds in its part of the cache, by a maximum and one sum."""
-    part, logsumexp = _attend(query, *others, window=window)
-    highest = jax.lax.pmax(jax.lax.stop_gradient(logsumexp), SEQUENCE_AXES)
-    weight = jnp.exp(logsumexp - jnp.where(jnp.isfinite(highest), highest, 0.0))[..., None]
+    key, value, query_positions, key_positions, query_segments, key_segments = others
+    # What is whole on every device is said to be each device's own, so that their shares of its gradient are added.
+    query, query_positions, query_segments = (
+        jax.lax.pcast(x, SEQUENCE_AXES, to="varying") for x in (query, query_positions, query_segments)
+    )
+    labels = (query_positions, key_positions, query_segments, key_segments)
+    part, highest, total = _attend(window, query, key, value, *labels)
+    over_all = jax.lax.pmax(jax.lax.stop_gradient(highest), SEQUENCE_AXES)
+    weight = (total * jnp.exp(highest - jnp.where(jnp.isfinite(over_all), over_all, 0.0)))[..., None]
     # Both sums in one array, so that they travel as one.
     sums = jax.lax.psum(jnp.concatenate([part * weight, weight], axis=-1), SEQUENCE_AXES)
     mixed, total = sums[..., :-1], sums[..., -1:]
     return (mixed / jnp.where(total > 0, total, 1.0)).reshape(query.shape).astype(query.dtype)
 
 
-def _attend(
+Found = tuple[Float[Array, "B Q K G D"], Float[Array, "B Q K G"], Float[Array, "B Q K G"]]
+
+
+def _find(window: int | None, query: Float[Array, "B Q H D"], *others: jax.Array) -> Found:
+    """Output over these keys alone, unrounded; the highest score of each row, and the sum of exp(score - highest).
+
+    They are 0, -inf and 0 where a row has nothing to attend to. Hidden keys and values may be anything: where a
+    result is not a number, it is computed once more, in a way that never multiplies what is hidden. A copy of the cache
+    with zeros in their place would cost more than the rest.
+    """
+    value, weights, allowed, *found = _weigh(window, query, *others)
+    mixed = _product(weights.astype(value.dtype), value, (4,), (2,))
+
+    mixed = jax.lax.cond(
+        jnp.isfinite(mixed).all(),
+        lambda mixed, *_: mixed,
+        _mix_seen,
+        mixed,
+        weights.astype(value.dtype),
+        value,
+        allowed,
+    )
+    return _queries_first(mixed, *found)
+
+
+def _mix_seen(mixed: jax.Array, weights: jax.Array, value: jax.Array, allowed: jax.Array) -> jax.Array:
+    """Weights times values where a query may see a key, some tokens at a time, in place of a `mixed` that is spoilt."""
+    tokens = value.shape[2]
+    size = min(tokens, _TOKENS_AT_A_TIME)
+
+    def add(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+        start = jnp.minimum(first, tokens - size)  # the last tokens overlap those before, which count once
+        rows = jax.lax.dynamic_slice_in_dim(value, start, size, axis=2)[:, :, None, None].astype(total.dtype)
+        shares = jax.lax.dynamic_slice_in_dim(weights, start, size, axis=4)[..., None].astype(total.dtype)
+        seen = jax.lax.dynamic_slice_in_dim(allowed, start, size, axis=4)
+        seen &= (start + jnp.arange(size) >= first)[None, None, None, None]
+        return total + jnp.where(seen[..., None], shares * rows, 0.0).sum(axis=4), None
+
+    nothing = jnp.where(mixed == 0.0, mixed, 0.0)  # zeros, on the devices that `mixed` is on
+    return jax.lax.scan(add, nothing, jnp.arange(0, tokens, size))[0]
+
+
+def _weigh(
+    window: int | None,
     query: Float[Array, "B Q H D"],
     key: Float[Array, "B K T D"],
     value: Float[Array, "B K T D"],
@@ -76,30 +143,71 @@ def _attend(
     key_positions: Int[Array, "B T"],
     query_segments: Int[Array, "B Q"],
     key_segments: Int[Array, "B T"],
-    *,
-    window: int | None,
-) -> tuple[Float[Array, "B Q K G D"], Float[Array, "B Q K G"]]:
-    """Output over these keys alone, unrounded, and its logsumexp: 0 and -inf where a row has nothing to attend to."""
+) -> tuple[jax.Array, ...]:
+    """Values; the weight of each key for each query (B, K, Q, G, T), and whether it counts; maximum and sum."""
     chains, queries, heads, head_size = query.shape
-    accumulator = accumulator_dtype(query)
     grouped = query.reshape(chains, queries, key.shape[1], heads // key.shape[1], head_size)
-    grouped = jnp.einsum("bqkgd->bkqgd", grouped * jnp.asarray(head_size**-0.5, query.dtype))
+    grouped = jnp.einsum("bqkgd->bkqgd", grouped)
     # The cache is read as it lies: with these operands in this order, XLA on a CPU does not transpose a copy of it.
-    per_head = ((0, 1), (0, 1))
-    scores = jax.lax.dot_general(key, grouped, (((3,), (4,)), per_head), preferred_element_type=accumulator)
-    scores = jnp.einsum("bktqg->bkqgt", scores)
+    scores = jnp.einsum("bktqg->bkqgt", _product(key, grouped, (3,), (4,)))
+    scores = scores * jnp.asarray(head_size**-0.5, scores.dtype)  # there, where nothing is rounded to 16 bits
     allowed = attention_mask(query_positions, key_positions, query_segments, key_segments, causal=True, window=window)
-    scores = jnp.where(allowed[:, None, :, None, :], scores, -jnp.inf)
-    highest = scores.max(axis=-1, keepdims=True)
-    shift = jnp.where(jnp.isfinite(highest), highest, 0.0)
-    weights = jnp.exp(scores - shift)
+    allowed = allowed[:, None, :, None, :]
+    scores = jnp.where(allowed, scores, -jnp.inf)
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0.0))
     total = weights.sum(axis=-1, keepdims=True)
-    some = jnp.where(total > 0, total, 1.0)
-    mixed = jax.lax.dot_general(
-        (weights / some).astype(value.dtype), value, (((4,), (2,)), per_head), preferred_element_type=accumulator
-    )
-    logsumexp = jnp.where(total > 0, shift + jnp.log(some), -jnp.inf)
-    return jnp.einsum("bkqgd->bqkgd", mixed), jnp.einsum("bkqg->bqkg", logsumexp[..., 0])
+    return value, weights / jnp.where(total > 0, total, 1.0), allowed, highest, total
+
+
+def _queries_first(mixed: jax.Array, highest: jax.Array, total: jax.Array) -> Found:
+    highest, total = (jnp.einsum("bkqg->bqkg", row[..., 0]) for row in (highest, total))
+    return jnp.einsum("bkqgd->bqkgd", mixed), highest, total
+
+
+def _product(one: jax.Array, other: jax.Array, axes_of_one: tuple[int, ...], axes_of_other: tuple[int, ...]):
+    """Contracted along these axes, of each chain and head by itself."""
+    dimensions = ((axes_of_one, axes_of_other), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(one, other, dimensions, preferred_element_type=accumulator_dtype(one))
+
+
+def _save(window: int | None, *arrays: jax.Array):
+    return _find(window, *arrays), arrays
+
+
+def _restore(window: int | None, arrays: tuple[jax.Array, ...], gradients: Found):
+    """By differentiating the plain form, in which what no query may see is 0."""
+    query, key, value, *labels = arrays
+    query_positions, key_positions, query_segments, key_segments = labels
+    seen = attention_mask(query_positions, key_positions, query_segments, key_segments, causal=True, window=window)
+    seen = jnp.where(seen.any(axis=1), 0, -1)  # as segments, of which a negative one is silenced
+
+    def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> Found:
+        query = silence_padding(query, query_segments)
+        key, value = (jnp.swapaxes(silence_padding(jnp.swapaxes(x, 1, 2), seen), 1, 2) for x in (key, value))
+        _, weights, _, *rows = _weigh(window, query, key, value, *labels)
+        found = _queries_first(_product(weights.astype(value.dtype), value, (4,), (2,)), *rows)
+        mixed, highest, total = (silence_padding(x, query_segments) for x in found)
+        return mixed, highest, total
+
+    _, pull_back = jax.vjp(plain, query, key, value)
+    return *pull_back(gradients), *(np.zeros(label.shape, jax.dtypes.float0) for label in labels)
+
+
+_attend: Any = jax.custom_vjp(_find, nondiff_argnums=(0,))
+_attend.defvjp(_save, _restore)
+
+
+def _check_arrays(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> None:
+    check_arrays("decode_attention", query=query, key=key, value=value)
+    check_window("decode_attention", window)
+    fits = query.ndim == key.ndim == 4 and key.shape == value.shape
+    fits = fits and (query.shape[0], query.shape[3]) == (key.shape[0], key.shape[3])
+    if not fits or query.shape[2] % max(key.shape[1], 1):
+        raise RingRLError(
+            f"decode_attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
+            "expected (B, Q, H, D), (B, K, T, D), (B, K, T, D) with K dividing H."
+        )
 
 
 def _check(mesh: jax.sharding.Mesh, *, chains: int, tokens: int) -> None:

@@ -1,20 +1,26 @@
 """The one attention function behind which every strategy stands (DESIGN.md, section 4)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from ringrl.errors import RingRLError
+from ringrl.ops.automatic import settle_by_size, settle_on_mesh
 from ringrl.ops.blockwise import blockwise_attention
+from ringrl.ops.checks import check_arrays, check_window, int32_labels
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
+from ringrl.ops.explicit import on_automatic_axes
 from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device
 from ringrl.ops.layouts import check_dealt
 from ringrl.ops.parts import inside_mesh
 from ringrl.ops.reference import dense_attention
 from ringrl.ops.sharded import attention_of_part, ring_size, sharded_attention
-from ringrl.types import SEQUENCE_AXES
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES
 
 
 def attention(
@@ -36,12 +42,13 @@ def attention(
     Inside `jax.shard_map` over the mesh, arrays are this device's parts, and the result is too: positions are needed.
 
     Args:
-      query, key, value: K divides H; query head h reads key head h // (H / K).
+      query, key, value: floats of one dtype; K divides H; query head h reads key head h // (H / K).
       config: the strategy and its blocks.
       mesh: the devices of a sharded strategy; the strategies of one device ignore it.
       causal: a query at position i attends to keys at positions j <= i.
-      positions: the original position of each token, in any order; the default is 0 .. S - 1.
-      segment_ids: tokens attend within their segment; negative is padding; the default is one segment.
+      positions: the original position of each token, in any order, any int32; the default is 0 .. S - 1.
+      segment_ids: tokens attend within their segment; the default is one segment. Negative is padding, of which
+        query, key, value and the output's gradient may be anything, not-a-number too.
       window: a query at position i attends to keys at positions j with |i - j| < window.
       dropout_rate: of attention weights, when a dropout_key is given; keyed by (chain, head, query position, key
         position), so the mask is the same whatever the strategy, layout or block size.
@@ -50,14 +57,22 @@ def attention(
       The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
 
     Raises:
-      RingRLError: shapes that do not fit each other, labels other than int32, an impossible window or dropout rate,
-        a kernel that cannot serve the device or the arrays, a sharded strategy whose mesh is missing, or does not
-        divide the chains or heads, or positions (outside of `jit`, where they are numbers) that were not dealt in
-        the configured layout.
+      RingRLError: shapes or dtypes that do not fit each other, labels other than int32 (lists of numbers are taken),
+        an impossible window or dropout rate, a kernel that cannot serve the device or the arrays, a sharded strategy
+        whose mesh is missing, or does not divide the chains or heads, or positions (outside of `jit`, where they are
+        numbers) that were not dealt in the configured layout.
     """
     _check(query, key, value, window, dropout_rate)
-    _check_labels(query, positions=positions, segment_ids=segment_ids)
+    if positions is not None:
+        positions = int32_labels("attention", "positions", positions, query.shape[:2])
+    if segment_ids is not None:
+        segment_ids = int32_labels("attention", "segment_ids", segment_ids, query.shape[:2])
+    if query.size == 0:
+        return jnp.zeros(query.shape, query.dtype)
     in_parts = mesh is not None and inside_mesh()
+    if mesh is not None:
+        config = settle_on_mesh(config, mesh.shape)
+    config = settle_by_size(config, *query.shape[:3])
     if in_parts and positions is None:
         raise RingRLError("attention inside jax.shard_map needs positions: a part does not know where it stands.")
     if not in_parts:
@@ -75,41 +90,55 @@ def attention(
     if config.strategy is Strategy.blockwise:
         kernel = choose_kernel(options, computing_device(mesh), query, query.shape[1])
         options = options._replace(kernel=kernel)
-    arguments = (query, key, value, positions, segment_ids, options, seed)
-    match config.strategy:
-        case Strategy.dense:
-            labels = (positions, positions, segment_ids, segment_ids)
-            masks = {"causal": causal, "window": window}
-            return dense_attention(query, key, value, *labels, **masks, dropout_rate=dropout_rate, seed=seed)
-        case Strategy.blockwise:
-            return blockwise_attention(*arguments)
-        case Strategy.ring | Strategy.ulysses | Strategy.hybrid:
-            if mesh is not None and in_parts:
-                return attention_of_part(config.strategy, mesh, *arguments[:-2], seed, options=options)
-            return sharded_attention(config.strategy, mesh, *arguments, in_order=in_order)
+    arrays = (query, key, value, positions, segment_ids)
+    if mesh is not None and in_parts and config.strategy.is_sharded:
+        return attention_of_part(config.strategy, mesh, *arrays, seed, options=options)
+
+    def attend(mesh: jax.sharding.Mesh | None):
+        def by_strategy(query, key, value, positions, segment_ids, seed) -> jax.Array:
+            arguments = (query, key, value, positions, segment_ids, options, seed)
+            match config.strategy:
+                case Strategy.dense:
+                    labels = (positions, positions, segment_ids, segment_ids)
+                    masks = {"causal": causal, "window": window}
+                    return dense_attention(query, key, value, *labels, **masks, dropout_rate=dropout_rate, seed=seed)
+                case Strategy.blockwise:
+                    return blockwise_attention(*arguments)
+                case _:
+                    return sharded_attention(config.strategy, mesh, *arguments, in_order=in_order)
+
+        return by_strategy
+
+    if mesh is None or in_parts:
+        return attend(mesh)(*arrays, seed)
+    return on_automatic_axes(attend, mesh, _spec(query, mesh), *arrays, seed)
+
+
+def _spec(query: jax.Array, mesh: jax.sharding.Mesh) -> PartitionSpec:
+    """How the output is split: as the input, over the axes whose devices divide it."""
+
+    def axes(wanted: tuple[str, ...], length: int) -> tuple[str, ...] | None:
+        present = tuple(axis for axis in wanted if axis in mesh.shape)
+        return present if length % math.prod(mesh.shape[axis] for axis in present) == 0 else None
+
+    return PartitionSpec(axes(BATCH_AXES, query.shape[0]), axes(SEQUENCE_AXES, query.shape[1]))
 
 
 def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None, dropout_rate: float) -> None:
-    fits = query.ndim == key.ndim == 4 and key.shape == value.shape and query.shape[2] % key.shape[2] == 0
+    check_arrays("attention", query=query, key=key, value=value)
+    fits = query.ndim == key.ndim == 4 and key.shape == value.shape and _divides(key.shape[2], query.shape[2])
     if not fits or (query.shape[:2], query.shape[3]) != (key.shape[:2], key.shape[3]):
         raise RingRLError(
             f"attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
             "expected (B, S, H, D), (B, S, K, D), (B, S, K, D) with K dividing H."
         )
-    if window is not None and window < 1:
-        raise RingRLError(f"attention window={window}: use at least 1, or None for no window.")
+    check_window("attention", window)
     if not 0.0 <= dropout_rate < 1.0:
         raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")
 
 
-def _check_labels(query: jax.Array, **labels: jax.Array | None) -> None:
-    for name, values in labels.items():
-        if values is None:
-            continue
-        if values.shape != query.shape[:2]:
-            raise RingRLError(f"attention {name} have shape {values.shape}; expected {query.shape[:2]}, one a token.")
-        if values.dtype != jnp.int32:
-            raise RingRLError(f"attention {name} are {values.dtype}; expected int32: use {name}.astype(jnp.int32).")
+def _divides(key_heads: int, heads: int) -> bool:
+    return heads % key_heads == 0 if key_heads else heads == 0
 
 
 def _check_layout(

@@ -12,12 +12,16 @@ def blockwise_feedforward(
 ) -> Float[Array, "B S M"]:
     """`fn(x)`, for an `fn` that treats tokens alone, holding the activations of one block at a time.
 
-    The backward pass recomputes a block's activations. A block size of 0, or of at least S, calls `fn` once.
+    The backward pass recomputes a block's activations. A block size of 0, or of at least S, calls `fn` once. The last
+    tokens, where the block does not divide S, are a block of their own: zeros to fill it up would be tokens that
+    nobody gave, of which `fn` may make a gradient that is not a number.
     """
     length = x.shape[1]
     if block_size <= 0 or block_size >= length:
         return fn(x)
-    padded = jnp.pad(x, ((0, 0), (0, -length % block_size), (0, 0)))
-    blocks = jnp.moveaxis(padded.reshape(x.shape[0], -1, block_size, x.shape[2]), 1, 0)
-    blocks = jax.lax.map(jax.checkpoint(fn), blocks)
-    return jnp.moveaxis(blocks, 0, 1).reshape(padded.shape)[:, :length]
+    fn = jax.checkpoint(fn)
+    whole = length - length % block_size
+    blocks = jnp.moveaxis(x[:, :whole].reshape(x.shape[0], whole // block_size, block_size, x.shape[2]), 1, 0)
+    done = jnp.moveaxis(jax.lax.map(fn, blocks), 0, 1)
+    done = done.reshape(x.shape[0], whole, done.shape[-1])
+    return done if whole == length else jnp.concatenate([done, fn(x[:, whole:])], axis=1)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
@@ -16,13 +17,34 @@ def attention_mask(
     window: int | None,
 ) -> Bool[Array, "B Q T"]:
     """True where a query may attend to a key: same non-negative segment, not later (causal), |i - j| < window."""
-    distance = query_positions[:, :, None] - key_positions[:, None, :]
+    keys = key_positions[:, None, :]
     allowed = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments >= 0)[:, None, :]
     if causal:
-        allowed &= distance >= 0
+        allowed &= keys <= query_positions[:, :, None]
     if window is not None:
-        allowed &= jnp.abs(distance) < window
+        allowed &= keys >= moved_back(query_positions, window - 1)[:, :, None]
+        if not causal:
+            allowed &= keys <= moved_on(query_positions, window - 1)[:, :, None]
     return allowed
+
+
+def moved_back(positions: Int[Array, "..."], distance: int) -> jax.Array:
+    """`positions - distance`, or the lowest int32 where that would be lower still: positions are any int32.
+
+    A difference of two positions can need 33 bits. So what is compared are positions, never differences.
+    """
+    lowest = jnp.iinfo(jnp.int32).min
+    if distance > 2**32 - 1:
+        return jnp.full_like(positions, lowest)
+    moved = positions.astype(jnp.uint32) - jnp.uint32(distance)
+    # The differences that do not wrap around are those of the distance from the lowest, which fits 32 bits unsigned.
+    fits = positions.astype(jnp.uint32) - jnp.uint32(2**31) >= jnp.uint32(distance)
+    return jnp.where(fits, jax.lax.bitcast_convert_type(moved, jnp.int32), jnp.int32(lowest))
+
+
+def moved_on(positions: Int[Array, "..."], distance: int) -> jax.Array:
+    """`positions + distance`, or the highest int32 where that would be higher still."""
+    return ~moved_back(~positions, distance)  # ~x is -1 - x, whatever the x
 
 
 class Bounds(NamedTuple):
@@ -37,9 +59,9 @@ class Bounds(NamedTuple):
 
 def bounds_of(positions: Int[Array, "*blocks B C"], segments: Int[Array, "*blocks B C"]) -> Bounds:
     """The bounds of blocks of C tokens."""
-    valid, largest = segments >= 0, jnp.iinfo(jnp.int32).max
-    lowest = (jnp.where(valid, values, largest).min(axis=-1) for values in (positions, segments))
-    highest = (jnp.where(valid, values, -largest).max(axis=-1) for values in (positions, segments))
+    valid, limits = segments >= 0, jnp.iinfo(jnp.int32)
+    lowest = (jnp.where(valid, values, limits.max).min(axis=-1) for values in (positions, segments))
+    highest = (jnp.where(valid, values, limits.min).max(axis=-1) for values in (positions, segments))
     (low, first), (high, last) = lowest, highest
     return Bounds(low, high, first, last, ~valid.any(axis=-1))
 
@@ -54,8 +76,7 @@ def bounds_are_masked(queries: Bounds, keys: Bounds, *, causal: bool, window: in
     if causal:
         masked |= keys.low > queries.high
     if window is not None:
-        # Written without differences of sentinels, which could overflow where a block is all padding.
-        masked |= (queries.low - window >= keys.high) | (keys.low - window >= queries.high)
+        masked |= (keys.high < moved_back(queries.low, window - 1)) | (queries.high < moved_back(keys.low, window - 1))
     return masked.all(axis=-1)
 
 

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ringrl.ops.dropout import dropout_multiplier
 from ringrl.ops.masks import attention_mask
+from ringrl.ops.padding import silence_padding
 from ringrl.ops.parts import chain_numbers
 from ringrl.ops.precision import accumulator_dtype
 
@@ -25,12 +26,14 @@ def dense_attention(
     seed: UInt32[Array, "2"] | None = None,
 ) -> Float[Array, "B Q H D"]:
     """softmax(q k^T / sqrt(D)) v under the mask; softmax in at least float32; an empty row gives 0."""
+    query = silence_padding(query, query_segments)
+    key, value = (silence_padding(x, key_segments) for x in (key, value))
     chains, queries, heads, head_size = query.shape
     groups = heads // key.shape[2]
     accumulator = accumulator_dtype(query)
     grouped = query.reshape(chains, queries, key.shape[2], groups, head_size)
-    scale = jnp.asarray(head_size**-0.5, query.dtype)
-    scores = jnp.einsum("bqkgd,btkd->bkgqt", grouped * scale, key, preferred_element_type=accumulator)
+    scores = jnp.einsum("bqkgd,btkd->bkgqt", grouped, key, preferred_element_type=accumulator)
+    scores = scores * jnp.asarray(head_size**-0.5, accumulator)  # there, where nothing is rounded to 16 bits
     allowed = attention_mask(
         query_positions, key_positions, query_segments, key_segments, causal=causal, window=window
     )[:, None, None]
@@ -46,4 +49,4 @@ def dense_attention(
         )
         weights = weights * keep.reshape(weights.shape).astype(weights.dtype)
     mixed = jnp.einsum("bkgqt,btkd->bqkgd", weights.astype(value.dtype), value, preferred_element_type=accumulator)
-    return mixed.reshape(query.shape).astype(query.dtype)
+    return silence_padding(mixed.reshape(query.shape).astype(query.dtype), query_segments)

@@ -14,7 +14,8 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, forward_part, join, no_keys
+from ringrl.ops.padding import silence_padding
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 from ringrl.ops.precision import accumulator_dtype
 
@@ -71,14 +72,12 @@ def wait(part: Any, arriving: Any) -> Any:
 
 def merge(
     output: Float[Array, "B S H D"],
-    logsumexp: Float[Array, "B S H"],
+    logsumexp: Logsumexp,
     part: Float[Array, "B S H D"],
-    part_logsumexp: Float[Array, "B S H"],
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+    part_logsumexp: Logsumexp,
+) -> tuple[Float[Array, "B S H D"], Logsumexp]:
     """Attention over two disjoint sets of keys, from attention over each."""
-    total = jnp.logaddexp(logsumexp, part_logsumexp)
-    shift = jnp.where(jnp.isfinite(total), total, 0.0)
-    kept, added = jnp.exp(logsumexp - shift), jnp.exp(part_logsumexp - shift)
+    total, kept, added = join(logsumexp, part_logsumexp)
     return output * kept[..., None] + part * added[..., None], total
 
 
@@ -90,7 +89,7 @@ def ring_forward(
     value: Float[Array, "B S K D"],
     labels: Labels,
     dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+) -> tuple[Float[Array, "B S H D"], Logsumexp]:
     """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
     pieces = piece_count(key.shape[1], options)
 
@@ -109,10 +108,11 @@ def ring_forward(
         return merge(*merged, *attend(last_block)), None
 
     accumulator = accumulator_dtype(query)
-    nothing = jnp.zeros(query.shape, accumulator), jnp.full(query.shape[:3], -jnp.inf, accumulator)
+    nothing = jnp.zeros(query.shape, accumulator), no_keys(query.shape[:3], accumulator)
     (output, logsumexp), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
     attends = (labels.segments >= 0)[:, :, None]  # padding attends to nothing, whatever a fused kernel makes of it
-    return jnp.where(attends[..., None], output, 0.0), jnp.where(attends, logsumexp, -jnp.inf)
+    highest = jnp.where(attends, logsumexp.highest, -jnp.inf)
+    return jnp.where(attends[..., None], output, 0.0), logsumexp._replace(highest=highest)
 
 
 def ring_backward(
@@ -124,7 +124,7 @@ def ring_backward(
     labels: Labels,
     dropout: DropoutKeys,
     output: Float[Array, "B S H D"],
-    logsumexp: Float[Array, "B S H"],
+    logsumexp: Logsumexp,
     output_gradient: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
     """Gradients of this device's query, unrounded, and of its key and value.
@@ -181,16 +181,18 @@ def _ring_attention(ring: Ring, options: LocalOptions, query, key, value, labels
 
 
 def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
+    query, key, value = (silence_padding(x, labels.segments) for x in (query, key, value))
     # Without the barrier a scan over layers finds positions constant, and saves the masks of all blocks of all hops.
     query, key, value, labels, dropout = jax.lax.optimization_barrier((query, key, value, labels, dropout))
     output, logsumexp = ring_forward(ring, options, query, key, value, labels, dropout)
     # The output is kept unrounded: the row sums of the backward pass amplify what rounding to bfloat16 loses.
-    output, logsumexp = (checkpoint_name(x, SAVED_OUTPUT) for x in (output, logsumexp))
+    output, logsumexp = jax.tree.map(lambda x: checkpoint_name(x, SAVED_OUTPUT), (output, logsumexp))
     return output.astype(query.dtype), (query, key, value, labels, dropout, output, logsumexp)
 
 
 def _restore(ring: Ring, options: LocalOptions, saved, output_gradient):
     query, key, value, labels, dropout, output, logsumexp = saved
+    output_gradient = silence_padding(output_gradient, labels.segments)
     gradients = ring_backward(ring, options, query, key, value, labels, dropout, output, logsumexp, output_gradient)
     gradients = (part.astype(like.dtype) for part, like in zip(gradients, (query, key, value), strict=True))
     no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (labels, dropout))  # integers

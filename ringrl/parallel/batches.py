@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from ringrl.errors import RingRLError
-from ringrl.types import BATCH_AXES, SEQUENCE_AXES, Chain
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES, Chain, automatic
 
 
 class BatchParts:
@@ -25,7 +25,7 @@ class BatchParts:
     def __init__(self, mesh: jax.sharding.Mesh, chains: int, order: Int[np.ndarray, " P"]) -> None:
         self._check(mesh, chains, len(order))
         self.shape = (chains, len(order))
-        self.sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES, SEQUENCE_AXES))
+        self.sharding = NamedSharding(automatic(mesh), PartitionSpec(BATCH_AXES, SEQUENCE_AXES))
         indices = self.sharding.addressable_devices_indices_map(self.shape)
         self.devices = list(indices)
         self.parts: list[tuple[slice, np.ndarray]] = []

@@ -87,7 +87,7 @@ def train(
     Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or the first was not
     dealt in the layout of the agent's ring, or a checkpoint cannot be written; KeyboardInterrupt on a second Ctrl-C.
     """
-    start = step = int(state.step)
+    start = step = int(jax.device_get(state.step))
     tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))
     interrupt = Interrupt() if interrupt is None else interrupt
 

@@ -13,7 +13,7 @@ from ringrl.parallel.sharding import bytes_per_device, parameter_shardings
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
-from ringrl.types import Chain, Metrics, Parameters
+from ringrl.types import Chain, Metrics, Parameters, random_key
 
 
 class Agent(Protocol):
@@ -76,7 +76,7 @@ def create_state(
     transform = optimizer if optimizer is not None else make_optimizer(training)
     shardings = state_shardings(agent, transform)
     create = functools.partial(_fresh, agent, transform)
-    key = jax.random.key(seed)
+    key = random_key(seed)
     device = jax.local_devices()[0]
     check_state_memory(bytes_per_device(jax.eval_shape(create, key), agent.mesh), device)
     return jax.jit(create, out_shardings=shardings)(key)
@@ -95,7 +95,7 @@ def state_shapes(agent: Agent, training: TrainingConfig) -> TrainState:
 
 
 def _shapes(agent: Agent, optimizer: optax.GradientTransformation) -> TrainState:
-    return jax.eval_shape(functools.partial(_fresh, agent, optimizer), jax.random.key(0))
+    return jax.eval_shape(lambda: _fresh(agent, optimizer, jax.random.key(0)))
 
 
 def _fresh(agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:

@@ -32,7 +32,7 @@ def built(*overrides: str) -> TrainCommand:
 
 @pytest.mark.parametrize("cluster", sorted(file.stem for file in (conf_folder() / "cluster").glob("*.yaml")))
 def test_every_cluster_builds_with_and_without_an_experiment(cluster: str) -> None:
-    for strategy, job in (("dense", ["data=dark_room"]), ("blockwise", ["experiment=dark_room", "agent=dt"])):
+    for strategy, job in (("auto", ["data=dark_room"]), ("blockwise", ["experiment=dark_room", "agent=dt"])):
         command = built(f"cluster={cluster}", *job)
         assert command.mesh.ring == (-1 if cluster in OF_SEVERAL else 1)
         assert command.attention.strategy == ("ring" if cluster in OF_SEVERAL else strategy)

@@ -55,7 +55,7 @@ def both_passes(options: LocalOptions, arrays: list[jax.Array], queries: Labels,
     output, logsumexp = forward_part(*arguments)
     row_sums = (output * output_gradient).sum(axis=-1)
     gradients = backward_part(*arguments, logsumexp, row_sums, output_gradient)
-    return Found(output[0, :, 0], logsumexp[0, :, 0], *(array[0, :, 0] for array in gradients))
+    return Found(output[0, :, 0], logsumexp.value[0, :, 0], *(array[0, :, 0] for array in gradients))
 
 
 @pytest.mark.scale

@@ -10,7 +10,7 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, forward_part, private
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, forward_part, private
 
 CHAINS, TOKENS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 512, 4, 2, 64
 
@@ -64,7 +64,7 @@ def programs(kernel: Kernel, platform: str) -> list[str]:
     dropout = DropoutKeys(integers(2, dtype=jnp.uint32), integers(CHAINS), integers(HEADS))
     arguments = (array(HEADS), array(KEY_HEADS), array(KEY_HEADS), labels, labels, dropout)
     row = jax.ShapeDtypeStruct((CHAINS, TOKENS, HEADS), jnp.float32)
-    rows = (row, row, array(HEADS), array(HEADS, jnp.float32))
+    rows = (Logsumexp(row, row), row, array(HEADS), array(HEADS, jnp.float32))
     calls = ((functools.partial(forward_part, options), arguments),)
     calls += ((functools.partial(backward_part, options), (*arguments, *rows)),)
     return [jax.jit(call).trace(*given).lower(lowering_platforms=(platform,)).as_text() for call, given in calls]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ringrl.ops.kernels import fused, pallas
+from ringrl.ops.kernels import Logsumexp, fused, pallas
 from ringrl.ops.reference import dense_attention
 from ringrl.ops.ring import merge
 
@@ -20,9 +20,10 @@ def both_parts(query, key, value, gradient):
     """Queries of the second half of a chain over all its keys: the first half is full, the second causal."""
     parts = [(key[:, :TOKENS], value[:, :TOKENS], False), (key[:, TOKENS:], value[:, TOKENS:], True)]
     found = [[x.astype(jnp.float32) for x in KERNEL.forward(query, *part)] for part in parts]
+    found = [(output, Logsumexp(logsumexp, jnp.zeros_like(logsumexp))) for output, logsumexp in found]
     output, logsumexp = merge(*found[0], *found[1])
     row_sums = (output * gradient.astype(jnp.float32)).sum(axis=-1)
-    rows = fused.Rows(logsumexp, row_sums, gradient, None)
+    rows = fused.Rows(logsumexp.value, row_sums, gradient, None)
     gradients = [KERNEL.backward(query, key, value, rows, causal) for key, value, causal in parts]
     query_gradient = sum(part[0].astype(jnp.float32) for part in gradients)
     return output, query_gradient, *(jnp.concatenate([part[i] for part in gradients], axis=1) for i in (1, 2))

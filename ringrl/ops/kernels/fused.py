@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ringrl.ops.kernels import xla
-from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp, no_keys
 from ringrl.ops.kernels.kinds import Kind, first_that_holds, kinds_that_hold
 from ringrl.ops.precision import accumulator_dtype
 
@@ -23,7 +23,7 @@ _UNSEEN = 1e30  # a logsumexp that leaves a row no weight
 class Rows(NamedTuple):
     """What the backward pass knows of each query, over all keys of all devices."""
 
-    logsumexp: Float[Array, "B S H"]
+    logsumexp: Float[Array, "B S H"]  # rounded, as the libraries take it
     row_sums: Float[Array, "B S H"]  # of output x its gradient
     output_gradient: Float[Array, "B S H D"]
     output: Float[Array, "B S H D"]  # for a kernel that takes the row sums itself
@@ -45,7 +45,7 @@ def forward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+) -> tuple[Float[Array, "B S H D"], Logsumexp]:
     """What `xla.forward_part` gives, but for the rounding of the kernel's own output, and for queries of padding.
 
     Those are given some finite row: the ring silences them when it has merged everything.
@@ -53,19 +53,20 @@ def forward_part(
     accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
 
     def nothing(like: jax.Array):
-        return jnp.zeros(like.shape, accumulator), jnp.full(like.shape[:3], -jnp.inf, accumulator)
+        return jnp.zeros(like.shape, accumulator), no_keys(like.shape[:3], accumulator)
 
     def attend(query, key, value, *, causal=False):
         output, logsumexp = kernel.forward(query, key, value, causal)
-        return output.astype(accumulator), logsumexp.astype(accumulator)
+        logsumexp = logsumexp.astype(accumulator)
+        return output.astype(accumulator), Logsumexp(logsumexp, jnp.zeros_like(logsumexp))
 
     def late_queries():
         parts = nothing(query[:, :middle_query]), attend(query[:, middle_query:], key, value)
-        return tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return jax.tree.map(lambda *part: jnp.concatenate(part, axis=1), *parts)
 
     def strict():
-        output, logsumexp = (_down(part) for part in attend(_up(query), key, value, causal=True))
-        return output.at[:, 0].set(0.0), logsumexp.at[:, 0].set(-jnp.inf)
+        output, logsumexp = jax.tree.map(_down, attend(_up(query), key, value, causal=True))
+        return output.at[:, 0].set(0.0), logsumexp._replace(highest=logsumexp.highest.at[:, 0].set(-jnp.inf))
 
     ways = {
         Kind.masked: lambda: nothing(query),
@@ -88,12 +89,16 @@ def backward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-    rows: Rows,
+    logsumexp: Logsumexp,
+    row_sums: Float[Array, "B S H"],
+    output_gradient: Float[Array, "B S H D"],
+    output: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
     """What `xla.backward_part` gives, but for the rounding of the kernel's own gradients."""
     accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
     # Padding, and a row without a key, attend to nothing anywhere: their logsumexp is -inf.
-    seen = rows._replace(logsumexp=jnp.where(jnp.isfinite(rows.logsumexp), rows.logsumexp, _UNSEEN))
+    finite = jnp.where(jnp.isfinite(logsumexp.highest), logsumexp.value, _UNSEEN)
+    seen = Rows(finite, row_sums, output_gradient, output)
 
     def differentiate(query, key, value, rows, *, causal=False):
         return tuple(part.astype(accumulator) for part in kernel.backward(query, key, value, rows, causal))
@@ -131,9 +136,9 @@ def backward_part(
             queries,
             keys,
             dropout,
-            rows.logsumexp,
-            rows.row_sums,
-            rows.output_gradient,
+            logsumexp,
+            row_sums,
+            output_gradient,
         ),
     }
     return _switch(ways, options, queries, keys)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from ringrl.ops.kernels.interface import Labels, LocalOptions
-from ringrl.ops.masks import Bounds, bounds_are_masked, bounds_of
+from ringrl.ops.masks import Bounds, bounds_are_masked, bounds_of, moved_back
 
-_LARGEST = 2**31 - 1
+_LOWEST, _LARGEST = -(2**31), 2**31 - 1
 
 
 class Kind(enum.Enum):
@@ -70,7 +70,8 @@ def _is_full(options: LocalOptions, queries: Labels, keys: Labels) -> jax.Array:
     if options.causal:
         full &= columns.high <= rows.low
     if options.window is not None:
-        full &= (rows.high - columns.low < options.window) & (columns.high - rows.low < options.window)
+        full &= columns.low >= moved_back(rows.high, options.window - 1)
+        full &= rows.low >= moved_back(columns.high, options.window - 1)
     return (full | rows.is_empty).all()
 
 
@@ -81,13 +82,13 @@ def _is_triangle(options: LocalOptions, queries: Labels, keys: Labels, *, diagon
     if diagonal:
         last_seen, first_unseen = standing, jnp.pad(standing[:, 1:], ((0, 0), (0, 1)), constant_values=_LARGEST)
     else:
-        last_seen = jnp.pad(standing[:, :-1], ((0, 0), (1, 0)), constant_values=-_LARGEST)
+        last_seen = jnp.pad(standing[:, :-1], ((0, 0), (1, 0)), constant_values=_LOWEST)
         first_unseen = standing
     between = (last_seen <= queries.positions) & (queries.positions < first_unseen)
     triangle = (between | (queries.segments < 0)).all(axis=1) & (standing[:, 1:] >= standing[:, :-1]).all(axis=1)
     triangle &= _is_one_segment(rows, columns)
     if options.window is not None:
-        triangle &= rows.high - columns.low < options.window
+        triangle &= columns.low >= moved_back(rows.high, options.window - 1)
     return (triangle | rows.is_empty).all()
 
 

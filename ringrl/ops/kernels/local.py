@@ -4,7 +4,7 @@ from jaxtyping import Array, Float
 
 from ringrl.ops.config import Kernel
 from ringrl.ops.kernels import cudnn, fused, pallas, xla
-from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp
 
 FUSED_KERNELS = {Kernel.cudnn: cudnn.KERNEL, Kernel.pallas: pallas.KERNEL}
 
@@ -17,7 +17,7 @@ def forward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+) -> tuple[Float[Array, "B S H D"], Logsumexp]:
     """Output over these keys alone, unrounded, and its logsumexp: 0 and -inf where a row has nothing to attend to."""
     arguments = (options, query, key, value, queries, keys, dropout)
     kernel = FUSED_KERNELS.get(options.kernel)
@@ -32,7 +32,7 @@ def backward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-    logsumexp: Float[Array, "B S H"],
+    logsumexp: Logsumexp,
     row_sums: Float[Array, "B S H"],
     output_gradient: Float[Array, "B S H D"],
     output: Float[Array, "B S H D"],
@@ -46,4 +46,4 @@ def backward_part(
     kernel = FUSED_KERNELS.get(options.kernel)
     if kernel is None:
         return xla.backward_part(*arguments, logsumexp, row_sums, output_gradient)
-    return fused.backward_part(kernel, *arguments, fused.Rows(logsumexp, row_sums, output_gradient, output))
+    return fused.backward_part(kernel, *arguments, logsumexp, row_sums, output_gradient, output)

@@ -3,9 +3,13 @@
 TPUs only. Of the Pallas kernels that JAX ships for NVIDIA, Mosaic GPU attention has no causal backward pass, and the
 Triton one has no grouped heads and is deprecated in favour of tokamax, whose kernels cannot be handed a logsumexp:
 there cuDNN serves. Read in JAX 0.10.2 and 0.11.2. A part's output and gradients arrive in the dtype of the query.
+
+The kernel has no scale, so queries are given to it scaled. Where that would round them again (1 / sqrt(D) is no power
+of two, in bfloat16), a scaled query is given as two numbers whose sum it is, side by side, against each key twice.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +35,7 @@ def _forward(
     causal: bool,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
     splash = _splash(query.shape[1], key.shape[1], query.shape[2], causal, interpret)
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    output, (logsumexp,) = jax.vmap(splash)(*map(_heads_first, (query, key, value)))
+    output, (logsumexp,) = jax.vmap(splash)(*map(_heads_first, (*_scaled(query, key), value)))
     return _heads_first(output), jnp.swapaxes(logsumexp, 1, 2)
 
 
@@ -74,11 +77,26 @@ def _backward(
         )
         return query_gradient, *key_gradients
 
-    scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    arrays = (query * scale, key, value, rows.output_gradient.astype(query.dtype))
+    head_size = query.shape[-1]
+    arrays = (*_scaled(query, key), value, rows.output_gradient.astype(query.dtype))
     sums = (jnp.swapaxes(row, 1, 2).astype(jnp.float32) for row in (rows.logsumexp, rows.row_sums))
-    query_gradient, *key_gradients = map(_heads_first, jax.vmap(one_chain)(*map(_heads_first, arrays), *sums))
-    return query_gradient * scale, key_gradients[0], key_gradients[1]
+    query_gradient, key_gradient, value_gradient = map(
+        _heads_first, jax.vmap(one_chain)(*map(_heads_first, arrays), *sums)
+    )
+    # Both numbers of a query have the same gradient, and that of a key is the sum over its two copies.
+    query_gradient = query_gradient[..., :head_size].astype(jnp.float32) * head_size**-0.5
+    copies = key_gradient.astype(jnp.float32).reshape(*key.shape[:3], -1, head_size)
+    return query_gradient.astype(query.dtype), copies.sum(axis=3).astype(key.dtype), value_gradient
+
+
+def _scaled(query: Float[Array, "B S H D"], key: Float[Array, "B T K D"]) -> tuple[jax.Array, jax.Array]:
+    """Query and key whose products are q k / sqrt(D): of head size D, or 2 D where a query takes two numbers."""
+    scaled = query.astype(jnp.float32) * query.shape[-1] ** -0.5
+    rounded = scaled.astype(query.dtype)
+    if query.dtype == jnp.float32 or math.frexp(query.shape[-1] ** -0.5)[0] == 0.5:
+        return rounded, key
+    rest = (scaled - rounded.astype(jnp.float32)).astype(query.dtype)
+    return jnp.concatenate([rounded, rest], axis=-1), jnp.concatenate([key, key], axis=-1)
 
 
 @functools.cache  # the library looks at every pair of tokens: 5 seconds for 32K, 100 for 128K

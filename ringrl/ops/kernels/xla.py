@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ringrl.ops.dropout import dropout_multiplier
-from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions
+from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp
 from ringrl.ops.masks import Bounds, attention_mask, bounds_are_masked, bounds_of
 from ringrl.ops.precision import accumulator_dtype, move
 
@@ -25,17 +25,16 @@ def forward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+) -> tuple[Float[Array, "B S H D"], Logsumexp]:
     """Output over these keys alone, unrounded, and its logsumexp: 0 and -inf where a row has nothing to attend to."""
     accumulator, length, key_heads = accumulator_dtype(query), query.shape[1], key.shape[2]
     options = _shrink(options, query, key)
     queries, query_bounds, query = _prepare(options.query_block_size, queries, query)
     keys, key_bounds, key, value = _prepare(options.key_block_size, keys, key, value)
-    scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
 
     def one_query_block(results, index):
         labels, part = _block(options.query_block_size, index, queries, query)
-        part = _heads_first(part, key_heads) * scale
+        part = _heads_first(part, key_heads)
 
         def one_key_block(carry, other):
             def attend(carry):
@@ -63,12 +62,13 @@ def forward_part(
             jnp.zeros(rows, accumulator),
         )
         (mixed, highest, total), _ = jax.lax.scan(one_key_block, start, _numbers(key_bounds))
-        found = mixed / jnp.where(total > 0, total, 1.0)[..., None], (highest + jnp.log(total))[..., None]
+        some = jnp.where(total > 0, total, 1.0)
+        found = mixed / some[..., None], highest[..., None], jnp.log(some)[..., None]
         return _write(results, index, *(_tokens_first(x, options.query_block_size) for x in found)), None
 
-    results = jnp.zeros(query.shape, accumulator), jnp.zeros((*query.shape[:3], 1), accumulator)
-    (output, logsumexp), _ = jax.lax.scan(one_query_block, results, _numbers(query_bounds))
-    return output[:, :length], logsumexp[:, :length, :, 0]
+    results = jnp.zeros(query.shape, accumulator), *(jnp.zeros((*query.shape[:3], 1), accumulator) for _ in range(2))
+    (output, *terms), _ = jax.lax.scan(one_query_block, results, _numbers(query_bounds))
+    return output[:, :length], Logsumexp(*(term[:, :length, :, 0] for term in terms))
 
 
 def backward_part(
@@ -79,7 +79,7 @@ def backward_part(
     queries: Labels,
     keys: Labels,
     dropout: DropoutKeys,
-    logsumexp: Float[Array, "B S H"],
+    logsumexp: Logsumexp,
     row_sums: Float[Array, "B S H"],
     output_gradient: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
@@ -91,17 +91,15 @@ def backward_part(
     accumulator, length, key_heads = accumulator_dtype(query), query.shape[1], key.shape[2]
     key_length, head_size = key.shape[1], query.shape[-1]
     options = _shrink(options, query, key)
-    finite = jnp.where(jnp.isfinite(logsumexp), logsumexp, 0.0)
-    rows = (query, output_gradient, row_sums[..., None], finite[..., None])
+    rows = (query, output_gradient, *(x[..., None] for x in (row_sums, logsumexp.shift, logsumexp.log_total)))
     queries, query_bounds, *rows = _prepare(options.query_block_size, queries, *rows)
     keys, key_bounds, key, value = _prepare(options.key_block_size, keys, key, value)
-    scale = jnp.asarray(head_size**-0.5, query.dtype)
+    scale = jnp.asarray(head_size**-0.5, accumulator)  # of scores, so of every gradient that goes through them
 
     def one_query_block(carry, index):
         query_gradient, *key_gradients = carry
         labels, *blocks = _block(options.query_block_size, index, queries, *rows)
-        part, gradients, sums, shift = (_heads_first(x, key_heads) for x in blocks)
-        part = part * scale  # so the gradient of a key needs no scale, and that of a query has it at the end
+        part, gradients, sums, shift, log_total = (_heads_first(x, key_heads) for x in blocks)
         columns, gradient_columns = jnp.swapaxes(part, 2, 3), jnp.swapaxes(gradients, 2, 3)
 
         def one_key_block(carry, other):
@@ -112,7 +110,7 @@ def backward_part(
                 others, *key_and_value = _block(options.key_block_size, other, keys, key, value)
                 key_rows, value_rows = (_heads_first(x, key_heads) for x in key_and_value)
                 scores = _scores(options, part, key_rows, labels, others)
-                dropped = weights = jnp.exp(scores - shift)
+                dropped = weights = jnp.exp(scores - shift - log_total)
                 weight_gradients = _product("bkrd,bktd->bkrt", gradients, value_rows)
                 if options.dropout_rate > 0.0:
                     keep = _keep(options, dropout, scores, labels, others)
@@ -131,7 +129,7 @@ def backward_part(
 
         start = (jnp.zeros(part.shape, accumulator), *key_gradients)
         (query_block, *key_gradients), _ = jax.lax.scan(one_key_block, start, _numbers(key_bounds))
-        found = _tokens_first(query_block * scale.astype(accumulator), options.query_block_size)
+        found = _tokens_first(query_block * scale, options.query_block_size)
         return (*_write((query_gradient,), index, found), *key_gradients), None
 
     shape = (len(_numbers(key_bounds)), key.shape[0], key_heads, head_size, options.key_block_size)
@@ -140,7 +138,7 @@ def backward_part(
     key_gradient, value_gradient = (
         jnp.einsum("nbkdt->bntkd", x).reshape(key.shape)[:, :key_length] for x in key_gradients
     )
-    return query_gradient[:, :length], key_gradient, value_gradient
+    return query_gradient[:, :length], key_gradient * scale, value_gradient
 
 
 def _shrink(options: LocalOptions, query: jax.Array, key: jax.Array) -> LocalOptions:
@@ -201,8 +199,9 @@ def _product(axes: str, one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _scores(options: LocalOptions, query: jax.Array, key: jax.Array, queries: Labels, keys: Labels) -> jax.Array:
-    """Masked scores (B, K, R, C) of scaled queries, in at least float32."""
+    """Masked scores (B, K, R, C), in at least float32: scaled there, for a query in 16 bits would be rounded again."""
     scores = _product("bkrd,bktd->bkrt", query, key)
+    scores = scores * jnp.asarray(query.shape[-1] ** -0.5, scores.dtype)
     allowed = attention_mask(
         queries.positions, keys.positions, queries.segments, keys.segments, causal=options.causal, window=options.window
     )

@@ -1,0 +1,60 @@
+"""What attention is given, checked: what does not fit is refused in one line that says what does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ringrl.errors import RingRLError
+
+FLOATS = ("bfloat16", "float16", "float32", "float64")
+
+
+def check_arrays(what: str, **arrays: jax.Array) -> None:
+    """Raises RingRLError for arrays that are no floats, or not all of one dtype."""
+    for name, array in arrays.items():
+        if not hasattr(array, "dtype"):
+            raise RingRLError(f"{what} {name} is a {type(array).__name__}; expected an array: use jnp.asarray({name}).")
+        if str(array.dtype) not in FLOATS:
+            raise RingRLError(
+                f"{what} {name} is {array.dtype}; expected one of {', '.join(FLOATS)}: use {name}.astype(jnp.float32)."
+            )
+    if len({str(array.dtype) for array in arrays.values()}) > 1:
+        found = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise RingRLError(f"{what} takes arrays of one dtype, not {found}: cast them to one.")
+
+
+def check_window(what: str, window: int | None) -> None:
+    """Raises RingRLError for a window that holds not even the query's own position."""
+    if window is not None and window < 1:
+        raise RingRLError(f"{what} window={window}: use at least 1, or None for no window.")
+
+
+def int32_labels(what: str, name: str, values: Any, shape: tuple[int, ...]) -> Any:
+    """Positions or segments as an int32 array of this shape; nested lists of whole numbers are taken too.
+
+    Raises RingRLError for another shape, and for arrays of another dtype, which JAX would narrow without a word.
+    """
+    if not hasattr(values, "dtype"):
+        values = _as_int32(what, name, values)
+    if values.shape != shape:
+        raise RingRLError(f"{what} {name} have shape {values.shape}; expected {shape}, one a token.")
+    if values.dtype != jnp.int32:
+        raise RingRLError(f"{what} {name} are {values.dtype}; expected int32: use {name}.astype(jnp.int32).")
+    return values
+
+
+def _as_int32(what: str, name: str, values: Sequence) -> np.ndarray:
+    expected = f"{what} {name}: expected an int32 array of one number a token, or as many whole numbers in lists"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise RingRLError(f"{expected}; the lists are of different lengths.") from None
+    if array.size and array.dtype.kind != "i":
+        raise RingRLError(f"{expected}; not {type(values).__name__} of {array.dtype}.")
+    limits = np.iinfo(np.int32)
+    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+        raise RingRLError(f"{expected}; not beyond 32 bits.")
+    return array.astype(np.int32)
