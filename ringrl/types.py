@@ -29,18 +29,6 @@ Metrics = dict[str, Any]
 BATCH_AXES, SEQUENCE_AXES, PARAMETER_AXES = ("data", "fsdp"), ("ring", "head"), ("fsdp", "ring", "head")
 
 
-def random_key(seed: int) -> jax.Array:
-    """`jax.random.key(seed)`, a transfer that is meant: `JAX_TRANSFER_GUARD=disallow` lets it through."""
-    with jax.transfer_guard("allow"):
-        return jax.random.key(seed)
-
-
-def automatic(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
-    """The mesh with axes of the type that RingRL's programs are written for; JAX's own default is explicit axes."""
-    kinds = (jax.sharding.AxisType.Auto,) * len(mesh.axis_names)
-    return mesh if mesh.axis_types == kinds else jax.sharding.Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
-
-
 class ActionKind(enum.StrEnum):
     """What an action is: a vector of real numbers, or one of A choices."""
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"types", "errors", "lazy"}
+BASE = {"types", "errors", "lazy", "devices"}
 ROOMS = {
     "types": {"lazy", "chain"},
     "chain": set(),
     "lazy": set(),
+    "devices": set(),
     "errors": set(),
     "ops": BASE,
     "nn": {*BASE, "ops"},

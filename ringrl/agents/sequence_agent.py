@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ringrl.agents.action_heads import Head, make_head
 from ringrl.agents.config import AgentConfig
 from ringrl.agents.layout import TokenLayout, token_layout
+from ringrl.devices import with_automatic_axes
 from ringrl.errors import RingRLError, choice
 from ringrl.nn import KeyValueCache, ModelConfig, Transformer, empty_cache
 from ringrl.nn.embeddings import StepEmbedding, token_labels, token_positions
@@ -21,7 +22,7 @@ from ringrl.ops.parts import inside_mesh
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.parallel.gather import any_probed, flattened, gather, settled
 from ringrl.parallel.sharding import parameter_specs
-from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters, automatic
+from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
 
 
 class TokenModel(nnx.Module):
@@ -72,7 +73,7 @@ class SequenceAgent:
         self.attention_config = attention_config
         self.spec = spec
         self.compute_dtype = compute_dtype
-        self.mesh = mesh = None if mesh is None else automatic(mesh)
+        self.mesh = mesh = None if mesh is None else with_automatic_axes(mesh)
         self.name = str(config.name)
         self.layout: TokenLayout = token_layout(config)
         self.tokens_per_step = self.layout.tokens_per_step

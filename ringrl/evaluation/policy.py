@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.agents import SequenceAgent
+from ringrl.devices import random_key
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
-from ringrl.types import Array, Chain, Context, Normalization, Parameters, random_key
+from ringrl.types import Array, Chain, Context, Normalization, Parameters
 
 SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt

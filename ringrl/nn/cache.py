@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from ringrl.devices import with_automatic_axes
 from ringrl.nn.config import ModelConfig
-from ringrl.types import BATCH_AXES, SEQUENCE_AXES, automatic
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES
 
 ROWS = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)  # of (B, K, T, D)
 LABELS = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)  # of (B, T)
@@ -58,7 +59,7 @@ def empty_cache(
 
     On a mesh both are rounded up to what divides among its devices, and every device makes its own part alone.
     """
-    mesh = None if mesh is None else automatic(mesh)
+    mesh = None if mesh is None else with_automatic_axes(mesh)
     contexts, capacity = _round_up(contexts, mesh, BATCH_AXES), _round_up(capacity, mesh, SEQUENCE_AXES)
     shape = (contexts, config.key_value_heads or config.heads, capacity, config.width // config.heads)
 

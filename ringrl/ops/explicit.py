@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ringrl.types import automatic
+from ringrl.devices import with_automatic_axes
 
 
 def on_automatic_axes(
@@ -16,7 +16,7 @@ def on_automatic_axes(
 
     Where arrays, or the mesh of `jax.set_mesh`, say explicitly how they are split, so does the result.
     """
-    call = fn(automatic(mesh))
+    call = fn(with_automatic_axes(mesh))
     leaves = jax.tree.leaves(arrays)
     if not any(_is_explicit(found) for found in (jax.sharding.get_abstract_mesh(), *map(_mesh_of, leaves))):
         return call(*arrays)

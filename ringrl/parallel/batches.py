@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from ringrl.devices import with_automatic_axes
 from ringrl.errors import RingRLError
-from ringrl.types import BATCH_AXES, SEQUENCE_AXES, Chain, automatic
+from ringrl.types import BATCH_AXES, SEQUENCE_AXES, Chain
 
 
 class BatchParts:
@@ -25,7 +26,7 @@ class BatchParts:
     def __init__(self, mesh: jax.sharding.Mesh, chains: int, order: Int[np.ndarray, " P"]) -> None:
         self._check(mesh, chains, len(order))
         self.shape = (chains, len(order))
-        self.sharding = NamedSharding(automatic(mesh), PartitionSpec(BATCH_AXES, SEQUENCE_AXES))
+        self.sharding = NamedSharding(with_automatic_axes(mesh), PartitionSpec(BATCH_AXES, SEQUENCE_AXES))
         indices = self.sharding.addressable_devices_indices_map(self.shape)
         self.devices = list(indices)
         self.parts: list[tuple[slice, np.ndarray]] = []

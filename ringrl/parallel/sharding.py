@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ringrl.types import BATCH_AXES, PARAMETER_AXES, SEQUENCE_AXES, automatic
+from ringrl.devices import with_automatic_axes
+from ringrl.types import BATCH_AXES, PARAMETER_AXES, SEQUENCE_AXES
 
 # The end of a parameter's path, and which of its dimensions may be split, the first that divides. Layers are stacked
 # on dimension 0, which is never split: a scan takes one layer after the other. What no rule names is whole everywhere:
@@ -46,13 +47,13 @@ def parameter_specs(tree: Any, mesh: Mesh) -> Any:
 
 def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     """`parameter_specs` as shardings over the mesh."""
-    mesh = automatic(mesh)
+    mesh = with_automatic_axes(mesh)
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), parameter_specs(tree, mesh))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Chains over data x fsdp, their steps over ring x head."""
-    return NamedSharding(automatic(mesh), BATCH)
+    return NamedSharding(with_automatic_axes(mesh), BATCH)
 
 
 def split_axes(spec: PartitionSpec) -> tuple[str, ...]:

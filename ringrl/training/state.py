@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ringrl.devices import random_key
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.sharding import bytes_per_device, parameter_shardings
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
-from ringrl.types import Chain, Metrics, Parameters, random_key
+from ringrl.types import Chain, Metrics, Parameters
 
 
 class Agent(Protocol):
