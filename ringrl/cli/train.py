@@ -8,14 +8,12 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from ringrl.cli.acting import (
     acting_config,
@@ -27,16 +25,25 @@ from ringrl.cli.acting import (
     trials_of,
 )
 from ringrl.cli.compose import as_plain, as_yaml
-from ringrl.cli.console import output, progress_bar, progress_output, table_width
+from ringrl.cli.console import output, progress_bar, progress_output
+from ringrl.cli.continuing import (
+    as_told,
+    changes_in_all,
+    command_to_go_on,
+    goes_on_in_all,
+    is_finished,
+    show_changes,
+    show_finished,
+)
 from ringrl.cli.devices import gathered, mesh_of, print_explanation, show_compiler_flags
 from ringrl.cli.environments import environment_of, is_own_environment
 from ringrl.cli.overrides import CONFIG_FILE
 from ringrl.cli.preflight import check_acting, check_filming
 from ringrl.cli.results import training_curves, write_results, write_video
-from ringrl.cli.resuming import RecordedChange, accepted_changes, plain_changes, rate_change, write_changes
-from ringrl.cli.run_folder import CHECKPOINTS, goes_on, held_folder, remove_run
+from ringrl.cli.resuming import RecordedChange, plain_changes, write_changes
+from ringrl.cli.run_folder import CHECKPOINTS, held_folder, remove_run
 from ringrl.cli.watch import Watch
-from ringrl.config import ResumeChanges, TrainCommand
+from ringrl.config import TrainCommand
 from ringrl.data import (
     ChainSampler,
     EpisodeStore,
@@ -51,17 +58,16 @@ from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
-from ringrl.evaluation.report import evaluation_figure, runs_table
+from ringrl.evaluation.report import evaluation_figure
 from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
-from ringrl.evaluation.summary import FILE_NAME, build_summary, load_summary, runs_of, write_atomically
+from ringrl.evaluation.summary import build_summary, write_atomically
 from ringrl.ops import step_order
 from ringrl.parallel.batches import BatchParts
 from ringrl.parallel.multiprocess import (
     DistributedConfig,
     agree_on_text,
     first_process_first,
-    in_process_0,
     is_main_process,
     join_processes,
     wait_for_process_0,
@@ -154,8 +160,8 @@ def _run(command: TrainCommand, folder: Path) -> None:
         state, resumed = checkpointer.restore("last", like=state)  # of a damaged one, the one before
         changes = changes_in_all(command, metadata, resumed, folder, "restored")
         if is_finished(command, resumed, changes, folder):
-            return _show_finished(folder, console)
-        _show_changes(command, resumed, changes, console)
+            return show_finished(folder, console)
+        show_changes(command, resumed, changes, console)
     metadata["config_changes"] = plain_changes(changes)
     if main:
         if not resuming:
@@ -293,65 +299,6 @@ def check_alike(command: TrainCommand, fingerprint: str) -> None:
             "This process was told or has something else than process 0: give all processes the same command and data "
             f"(here data_fingerprint={fingerprint})."
         )
-
-
-def goes_on_in_all(command: TrainCommand, folder: Path) -> bool:
-    """`goes_on`, as process 0 finds it."""
-    return agree_on_text("yes" if in_process_0("resume", lambda: goes_on(command, folder)) else "no") == "yes"
-
-
-def changes_in_all(
-    command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path, which: str
-) -> list[RecordedChange]:
-    """`accepted_changes` in process 0, which has them on record; none elsewhere. What it refuses, all refuse."""
-    return (
-        in_process_0(f"changes of the {which} checkpoint", lambda: accepted_changes(command, metadata, saved, folder))
-        or []
-    )
-
-
-def is_finished(
-    command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], folder: Path
-) -> bool:
-    """Whether a run is at its end, as process 0 finds it: its results are there, and nothing of it has changed."""
-
-    def finished() -> bool:
-        if resumed["step"] != command.training.steps or resumed.get("evaluation") is None:
-            return False
-        if not (folder / FILE_NAME).exists():
-            return False
-        summary = load_summary(folder)  # of this end, or of one before
-        theirs = summary["train"].get("steps"), summary.get("config_changes", [])
-        return theirs == (resumed["step"], plain_changes(changes))
-
-    return agree_on_text("yes" if in_process_0("finished", finished) else "no") == "yes"
-
-
-def _show_finished(folder: Path, console: Console) -> None:
-    """The results of a run that has nothing left to do."""
-    if is_main_process():
-        console.print(runs_table(runs_of(load_summary(folder)), width=table_width(console)), end="")
-    console.print(f"finished already; run folder: {folder}")
-
-
-def _show_changes(
-    command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], console: Console
-) -> None:
-    """A line on the console and in the log for each setting that is another from here on."""
-    lines = [str(change) for change in changes if change.step == resumed["step"]]
-    for line in [*lines, *(map(str, rate_change(command, resumed)) if lines else ())]:
-        console.print(line)
-        _logger.info("%s", line)
-
-
-def as_told(command: TrainCommand) -> TrainCommand:
-    """The command as a run folder keeps it: without what concerns how this process began."""
-    return dataclasses.replace(command, resume=None, overwrite=False, resume_changes=ResumeChanges.refuse)
-
-
-def command_to_go_on(folder: Path) -> str:
-    """What to type to go on with a run, ready for a shell."""
-    return f"ringrl train {shlex.quote(f'resume={folder}')}"
 
 
 def _summary(

@@ -195,7 +195,7 @@ def test_a_job_that_slurm_has_queued_again_goes_on(tmp_path: Path, monkeypatch: 
 
 
 def test_what_to_type_to_go_on_pastes(tmp_path: Path) -> None:
-    from ringrl.cli.train import command_to_go_on
+    from ringrl.cli.continuing import command_to_go_on
 
     line = command_to_go_on(Path("/data/it's a run"))
     assert shlex.split(line) == ["ringrl", "train", "resume=/data/it's a run"]
