@@ -21,7 +21,7 @@ from ringrl.cli.environments import asked_for, environment_faults, environment_m
 from ringrl.cli.typed import typed
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
-from ringrl.data.sources.minari import minari_root
+from ringrl.data.sources.minari_sets import minari_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import check_vector_env
 from ringrl.evaluation.summary import git_commit, write_atomically

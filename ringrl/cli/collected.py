@@ -13,7 +13,7 @@ from ringrl.data import CollectedEpisode, ExorlWriter, data_root, write_minari_d
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.minari_writer import check_minari_writable
-from ringrl.data.sources.minari import check_minari_id, minari_root
+from ringrl.data.sources.minari_sets import check_minari_id, minari_root
 from ringrl.errors import RingRLError
 from ringrl.online import OnlineEpisode
 

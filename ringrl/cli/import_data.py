@@ -20,7 +20,8 @@ from ringrl.config import EnvConfig, ImportCommand, ImportSource, Rewards
 from ringrl.data import EpisodeStore, check_store, data_root, store_statistics
 from ringrl.data.sources.d4rl import build_from_d4rl, task_of_file
 from ringrl.data.sources.exorl import build_from_exorl
-from ringrl.data.sources.minari import build_from_minari, find_minari_set, minari_root
+from ringrl.data.sources.minari import build_from_minari
+from ringrl.data.sources.minari_sets import find_minari_set, minari_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.summary import git_commit, write_atomically

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.data import EpisodeStore
-from ringrl.data.sources.minari import minari_root
+from ringrl.data.sources.minari_sets import minari_root
 from ringrl.errors import RingRLError
 
 Row = dict[str, Any]  # name, as, bytes; episodes, steps and environment where known; fault where it is damaged

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,6 @@ from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.run_history import RunHistory
 from ringrl.training.state import create_state
 from ringrl.types import Chain, Context, Normalization, Parameters
-
-_logger = logging.getLogger(__name__)
 
 CHARTS = {  # in TensorBoard's tab of custom scalars
     "evaluation": {

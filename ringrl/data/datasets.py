@@ -9,7 +9,8 @@ import numpy as np
 from ringrl.data.columns import Unreadable
 from ringrl.data.config import DataConfig, Source
 from ringrl.data.joined import join_stores
-from ringrl.data.sources.minari import Progress, build_from_minari, find_minari_set, minari_key, minari_root
+from ringrl.data.sources.minari import Progress, build_from_minari, minari_key
+from ringrl.data.sources.minari_sets import find_minari_set, minari_root
 from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 

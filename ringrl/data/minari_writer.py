@@ -11,7 +11,8 @@ import numpy as np
 from ringrl.data.building import BuildFolder, remove_leftovers
 from ringrl.data.columns import disk_error
 from ringrl.data.minari_hdf5 import FILE_NAME, write_minari_hdf5
-from ringrl.data.sources.minari import Progress, check_minari_id, minari_environment, minari_root
+from ringrl.data.sources.minari import Progress
+from ringrl.data.sources.minari_sets import check_minari_id, minari_environment, minari_root
 from ringrl.errors import RingRLError
 
 if TYPE_CHECKING:

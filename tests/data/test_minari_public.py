@@ -23,7 +23,7 @@ from ringrl.cli.environments import environment_of
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
-from ringrl.data.sources.minari import check_minari_id
+from ringrl.data.sources.minari_sets import check_minari_id
 from ringrl.data.sources.spaces import flatten_observations, observation_size
 from ringrl.errors import RingRLError
 
@@ -125,7 +125,7 @@ def fake_download(monkeypatch, write_set):
         write_set(name)
 
     monkeypatch.setattr(minari, "download_dataset", download)
-    monkeypatch.setattr("ringrl.data.sources.minari.check_minari_host", lambda name, place: None)
+    monkeypatch.setattr("ringrl.data.sources.minari_sets.check_minari_host", lambda name, place: None)
     return asked
 
 

@@ -1,136 +1,26 @@
-"""Episodes of a Minari data set (arrow, parquet or HDF5): found, fetched on request, and built into a store."""
+"""Episodes of a Minari data set (arrow, parquet or HDF5), built into a store."""
 
 import contextlib
 import hashlib
 import json
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.columns import disk_error
 from ringrl.data.reference_scores import reference_of_minari
-from ringrl.data.sources.minari_host import check_minari_host
+from ringrl.data.sources.minari_sets import damaged_set, one_line
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]  # (done, total)
-OWN_NAMESPACE = "ringrl/"  # of conf/collection
-PUBLIC_NAMESPACES = ("D4RL/", "mujoco/", "minigrid/", "atari/")
 BATCH_BYTES = 8 << 20  # of observations read before they are written
 STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
 READER = b"2"  # changes where a set's store would be another than a version before made of it
 _KEPT_METADATA = ("ref_min_score", "ref_max_score", "reference_scores", "dataset_id", "algorithm_name", "description")
-
-
-def minari_root(cache_root: Path) -> Path:
-    """Where Minari sets live: MINARI_DATASETS_PATH where it is set, else `cache_root/minari`."""
-    chosen = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(chosen) if chosen else cache_root / "minari"
-
-
-@contextlib.contextmanager
-def minari_environment(root: Path) -> Iterator[None]:
-    """Make Minari's own functions use `root`."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(root)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-
-
-def check_minari_id(name: str) -> None:
-    """Raise `RingRLError` unless `name` has the form that Minari accepts."""
-    from minari.dataset.minari_dataset import parse_dataset_id
-
-    try:
-        parse_dataset_id(name)
-    except (ValueError, TypeError) as error:
-        raise RingRLError(
-            f"{name!r} is not a Minari id: write namespace/name-v0, the namespace of 2 letters or more."
-        ) from error
-
-
-def find_minari_set(name: str, root: Path, download: bool) -> Path:
-    """The set's data folder; fetches a public set when `download` is true, raises `RingRLError` when there is none.
-
-    Nothing but `download` reaches the network, and a download that fails or is interrupted leaves nothing behind.
-    """
-    check_minari_id(name)
-    folder = root / name / "data"
-    if not folder.parent.exists():
-        if not download:
-            raise RingRLError(f"Minari set {name} is not in {root}: {_where_from(name)}.")
-        try:
-            _download(name, root)
-        except OSError as error:
-            if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # requests' are OSErrors too
-                raise _not_downloaded(name, error) from error
-            raise disk_error(folder.parent, error) from error
-    if not (folder / "metadata.json").is_file():
-        raise _damaged(name, folder, "metadata.json is missing")
-    return folder
-
-
-def _where_from(name: str) -> str:
-    """How a set that is not on this machine is had."""
-    if name.startswith(OWN_NAMESPACE):
-        collection = name.removeprefix(OWN_NAMESPACE).rpartition("-v")[0]
-        return f"it is no public set; `ringrl collect collection={collection}` makes it, if it is one of RingRL's own"
-    public = "data.download=true fetches it (of `ringrl import`: download=true)"
-    if name.startswith(PUBLIC_NAMESPACES):
-        return f"it is a public set, and {public}"
-    return (
-        f"`ringrl collect dataset={name} env.id=ENVIRONMENT_ID` collects a set of that name; if it is public, {public}"
-    )
-
-
-def _download(name: str, root: Path) -> None:
-    """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
-    import minari
-
-    check_minari_host(name, str(root / name))
-    remove_leftovers(root / name)
-    missing = [parent for parent in (root / name).parents if not parent.exists()]
-    build = BuildFolder(root / name)
-    try:
-        fetched = build.folder / "fetched"
-        fetched.mkdir()
-        try:
-            # Minari tells how far it is on standard output, which is for results.
-            with minari_environment(fetched), contextlib.redirect_stdout(sys.stderr):
-                minari.download_dataset(name)
-        except Exception as error:  # Minari lets through whatever its hosts' clients raise
-            raise _not_downloaded(name, error) from error
-        if not (fetched / name / "data" / "metadata.json").is_file():
-            raise RingRLError(f"Minari set {name} cannot be downloaded: its host sent no metadata.json; try again.")
-        for parent in (Path(name).parents)[:-1]:  # what Minari knows a namespace by
-            told = fetched / parent / "namespace_metadata.json"
-            if told.is_file() and not (root / parent / told.name).exists():
-                os.rename(told, root / parent / told.name)
-        os.rename(fetched / name / "data", build.folder / "data")
-        shutil.rmtree(fetched)
-        try:
-            build.place()
-        except OSError:
-            if not (root / name / "data" / "metadata.json").is_file():
-                raise  # else another process has fetched it meanwhile
-    finally:
-        build.remove()
-        for parent in missing:  # innermost first
-            with contextlib.suppress(OSError):
-                parent.rmdir()  # fails unless it is empty
 
 
 def minari_key(folder: Path) -> str:
@@ -171,7 +61,7 @@ def build_from_minari(
         except Exception as error:  # h5py's, pyarrow's and json's own
             raise _unread(name, folder, error) from error
         if files.count != total:
-            raise _damaged(name, folder, f"metadata.json counts {total} episodes, its files hold {files.count}")
+            raise damaged_set(name, folder, f"metadata.json counts {total} episodes, its files hold {files.count}")
         if not total:
             raise RingRLError(f"{source} in {folder}: the set has no episodes; collect it again.")
         writer = stack.enter_context(
@@ -244,7 +134,7 @@ def _open(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
         needed += [] if metadata.get("env_spec") else ["observation_space", "action_space"]
         missing = [key for key in needed if key not in metadata]
         if missing:
-            raise _damaged(name, folder, f"metadata.json lacks {missing[0]!r}")
+            raise damaged_set(name, folder, f"metadata.json lacks {missing[0]!r}")
         if metadata["minari_version"] not in minari.supported_dataset_versions:
             raise RingRLError(
                 f"Minari set {name} was written by Minari {metadata['minari_version']}, which the installed "
@@ -263,7 +153,7 @@ def _check_count(name: str, folder: Path, metadata: dict[str, Any]) -> None:
     try:
         int(metadata["total_episodes"])
     except (TypeError, ValueError) as error:
-        raise _damaged(name, folder, f"total_episodes: {error}") from error
+        raise damaged_set(name, folder, f"total_episodes: {error}") from error
 
 
 def _check_spaces(name: str, metadata: dict[str, Any]) -> None:
@@ -330,24 +220,13 @@ def _pays_once(kwargs: dict[str, Any]) -> bool:
     return not goes_on and kwargs.get("remove_task_when_completed", True)
 
 
-def _not_downloaded(name: str, error: BaseException) -> RingRLError:
-    return RingRLError(f"Minari set {name} cannot be downloaded: {_one_line(error)}.")
-
-
-def _damaged(name: str, folder: Path, what: str) -> RingRLError:
-    return RingRLError(
-        f"Minari set {name} in {folder} is damaged or half-downloaded ({what}): move that folder away, "
-        "then collect or download it again."
-    )
-
-
 def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingRLError:
     """One line for what stopped reading: a set is called damaged only where that is what the fault shows."""
     if isinstance(error, RingRLError):
         return error
-    what = where + _one_line(error)
+    what = where + one_line(error)
     if _shows_damage(error):
-        return _damaged(name, folder, what)
+        return damaged_set(name, folder, what)
     if isinstance(error, OSError):
         return RingRLError(f"Minari set {name} in {folder} cannot be read now ({what}): see that its files are free.")
     return RingRLError(
@@ -365,7 +244,3 @@ def _shows_damage(error: Exception) -> bool:
         return isinstance(error, FileNotFoundError) or (error.errno is None and "errno" not in str(error))
     invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's, which is loaded only where it is needed
     return invalid or isinstance(error, Contradiction | json.JSONDecodeError | UnicodeDecodeError | EOFError)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
