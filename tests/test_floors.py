@@ -27,6 +27,7 @@ ROOMS = {
     "cli": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")}
     | {"config", "envs"},
     "envs": set(),
+    "__main__": {"cli"},
 }
 ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}
 HEAVY = ("gymnasium", "gymnasium_robotics", "mujoco", "minari", "hydra", "omegaconf", "ringrl_envs", "grain")
