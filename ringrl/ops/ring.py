@@ -14,6 +14,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from ringrl.ops.config import Kernel
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, forward_part, join, no_keys
 from ringrl.ops.padding import silence_padding
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
@@ -132,7 +133,7 @@ def ring_backward(
     The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
     own part, and added on arrival, so that no transfer waits for a computation of the same hop.
     """
-    row_sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
+    row_sums = (output * silence_padding(output_gradient, labels.segments).astype(output.dtype)).sum(axis=-1)
     pieces = piece_count(key.shape[1], options)
 
     def differentiate(block: KeyBlock):
@@ -181,7 +182,8 @@ def _ring_attention(ring: Ring, options: LocalOptions, query, key, value, labels
 
 
 def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
-    query, key, value = (silence_padding(x, labels.segments) for x in (query, key, value))
+    if options.kernel is not Kernel.xla:  # which does so a block at a time, and needs no copy
+        query, key, value = (silence_padding(x, labels.segments) for x in (query, key, value))
     # Without the barrier a scan over layers finds positions constant, and saves the masks of all blocks of all hops.
     query, key, value, labels, dropout = jax.lax.optimization_barrier((query, key, value, labels, dropout))
     output, logsumexp = ring_forward(ring, options, query, key, value, labels, dropout)
@@ -192,7 +194,8 @@ def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, 
 
 def _restore(ring: Ring, options: LocalOptions, saved, output_gradient):
     query, key, value, labels, dropout, output, logsumexp = saved
-    output_gradient = silence_padding(output_gradient, labels.segments)
+    if options.kernel is not Kernel.xla:
+        output_gradient = silence_padding(output_gradient, labels.segments)
     gradients = ring_backward(ring, options, query, key, value, labels, dropout, output, logsumexp, output_gradient)
     gradients = (part.astype(like.dtype) for part, like in zip(gradients, (query, key, value), strict=True))
     no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (labels, dropout))  # integers

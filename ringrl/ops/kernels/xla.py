@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ringrl.ops.dropout import dropout_multiplier
 from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp
 from ringrl.ops.masks import Bounds, attention_mask, bounds_are_masked, bounds_of
+from ringrl.ops.padding import silence_padding
 from ringrl.ops.precision import accumulator_dtype, move
 
 
@@ -171,7 +172,8 @@ def _block(size: int, index: jax.Array, labels: Labels, *arrays: jax.Array) -> t
     def part(array: jax.Array) -> jax.Array:
         return move(lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1), array)
 
-    return Labels(*map(part, labels)), *map(part, arrays)
+    labels = Labels(*map(part, labels))
+    return labels, *(silence_padding(part(array), labels.segments) for array in arrays)
 
 
 def _write(results: tuple, index: jax.Array, *blocks: jax.Array) -> tuple:
