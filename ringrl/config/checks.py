@@ -17,9 +17,9 @@ def check_name(name: str) -> None:
         raise RingRLError(f"name={name!r}: a plain folder name is needed.")
 
 
-def check_seed(seed: int, key: str = "seed") -> None:
-    """A seed is what NumPy, JAX and Gymnasium all take."""
-    if not 0 <= seed < 2**31:
+def check_seed(seed: int | None, key: str = "seed") -> None:
+    """A seed is what NumPy, JAX and Gymnasium all take; null chooses none."""
+    if seed is not None and not 0 <= seed < 2**31:
         raise RingRLError(f"{key}={seed}: use 0 to {2**31 - 1}.")
 
 
