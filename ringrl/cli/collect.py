@@ -16,7 +16,7 @@ import ringrl
 from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
 from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, progress_bar
+from ringrl.cli.console import output, progress_bar, return_in_words
 from ringrl.cli.environments import asked_for, environment_faults, environment_metadata, task_ids, vector_environment
 from ringrl.cli.typed import typed
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
@@ -94,7 +94,7 @@ def run(command: CollectCommand, folder: Path) -> None:
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     console.print(
         f"{command.dataset}: {summary['episodes']} episodes, {summary['steps']} steps of {env.id}, "
-        f"mean return {summary['mean_return']:.2f}, in {summary['seconds']:.0f} s\n{usage(command)}"
+        f"mean return {return_in_words(summary['mean_return'])}, in {summary['seconds']:.0f} s\n{usage(command)}"
         f"{asked_for(command.env, metadata)}"
         f"  run folder:       {folder}"
     )

@@ -48,6 +48,11 @@ def progress_output() -> Console:
     return Console(file=stream, force_terminal=False)
 
 
+def return_in_words(value: float) -> str:
+    """A return with two decimals, or with three digits where it is so small that these would not show it."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+
+
 def table_width(console: Console) -> int:
     """Columns for a table: the terminal's, or 120 where the output goes to a file."""
     return console.width - len(job_prefix()) if console.is_terminal else 120

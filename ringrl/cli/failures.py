@@ -24,7 +24,8 @@ SUCCESS, CRASH, USER_ERROR, REQUEUE, INTERRUPTED = 0, 1, 2, 75, 130  # 75 is EX_
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
 ERROR_FILE = "error.txt"  # in the run folder of a job that failed
 
-_sweeps: list[Path] = []  # folders of the sweeps that this process has launched
+_Found = dict[Path, int]  # error files, with when they were written
+_sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, and what an earlier one had left there
 
 
 class RememberSweep(Callback):
@@ -32,7 +33,8 @@ class RememberSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it."""
-        _sweeps.append(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        _sweeps.append((folder, _error_files(folder)))
 
 
 def forget_sweeps() -> None:
@@ -42,8 +44,12 @@ def forget_sweeps() -> None:
 
 def sweep_failures() -> list[str]:
     """One line for each job of the launched sweeps that failed."""
-    files = [file for folder in _sweeps for file in sorted(folder.glob(f"*/{ERROR_FILE}"))]
-    return [file.read_text().strip() for file in files]
+    files = [file for folder, before in _sweeps for file in sorted(_error_files(folder).items() - before.items())]
+    return [file.read_text().strip() for file, _ in files]
+
+
+def _error_files(folder: Path) -> _Found:
+    return {file: file.stat().st_mtime_ns for file in folder.rglob(ERROR_FILE)}
 
 
 def guard(function: Callable[[], int], debug: bool) -> int:

@@ -50,7 +50,7 @@ class LimitJobs(Callback):
         if gpus and at_once > len(gpus):
             with read_write(config):
                 launcher.n_jobs = len(gpus)
-            output().print(f"jobs at once: {len(gpus)}, one a GPU (hydra.launcher.n_jobs={jobs})")
+            output(logged=False).print(f"jobs at once: {len(gpus)}, one a GPU (hydra.launcher.n_jobs={jobs})")
 
 
 def claim_gpu(launcher: str, mesh: Mapping[str, Any] | None, say: Callable[[str], None]) -> str | None:

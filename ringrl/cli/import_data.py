@@ -12,7 +12,7 @@ from ringrl_envs.registry import find_spec
 import ringrl
 from ringrl.cli.collected import RECORD_FILE
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, progress_bar
+from ringrl.cli.console import output, progress_bar, return_in_words
 from ringrl.cli.data import report_violations, returns_figure
 from ringrl.cli.environments import environment_faults
 from ringrl.cli.typed import typed
@@ -60,7 +60,7 @@ def run(command: ImportCommand, folder: Path) -> None:
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     console.print(
         f"{command.name}: {store.num_episodes} episodes, {store.num_steps} steps, {store.step_bytes / 1e6:.1f} MB, "
-        f"mean return {float(store.returns.mean()):.2f}, in {seconds:.1f} s\n"
+        f"mean return {return_in_words(float(store.returns.mean()))}, in {seconds:.1f} s\n"
         f"  train on it:  ringrl train data=store {typed('data.name', command.name)}\n"
         f"  look at it:   ringrl data data=store {typed('data.name', command.name)}\n"
         f"  run folder:   {folder}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,11 @@ def _parse(text: str, known: Vocabulary) -> Override:
         )
     if not key or key != key.strip() or not value.strip():
         raise RingRLError(f"Cannot read {text!r}: write key=value without spaces around the equals sign.")
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), value)
+    remedy = shlex.quote(f'{key}="{escaped}"')
     raise RingRLError(
-        f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets or equals signs twice, for the "
-        f"shell and for Hydra: '{key}=\"{value}\"'."
+        f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets, quotes or equals signs twice, for "
+        f"the shell and for Hydra: {remedy}."
     )
 
 

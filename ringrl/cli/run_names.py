@@ -12,18 +12,24 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from ringrl.cli.overrides import quoted
+
 LONGEST = 100  # characters of a name
 _HASH = 6
 _NEVER_VARIED = ("resume", "debug")
 
 
 class NameByWhatVaries(Callback):
-    """Hydra callback: tells the jobs of a sweep which of their overrides are the same in all of them."""
+    """Hydra callback: tells the jobs of a sweep its folder, and which of their overrides are the same in all of them.
+
+    The folder is one, whatever of its name varies (`name=a,b`): table and failures of the sweep are looked for there.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it; jobs are composed from what it adds."""
         same = constant_keys(config.hydra.overrides.task)
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
 
 
 def register_resolvers() -> None:
@@ -33,9 +39,10 @@ def register_resolvers() -> None:
 
 
 def constant_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys that a sweep's overrides set to one value."""
+    """The keys that a sweep's overrides set to one value; of a key that is given twice, neither may be a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [one.key_or_group for one in parsed if not one.is_sweep_override()]
+    swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
+    return [one.key_or_group for one in parsed if one.key_or_group not in swept]
 
 
 def run_label(agent: str | None, seed: int | None, label: str | None) -> str:

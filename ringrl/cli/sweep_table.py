@@ -25,7 +25,7 @@ def report_sweep(folder: Path) -> None:
     from ringrl.evaluation.report import find_runs, report_runs
     from ringrl.evaluation.run_folders import unfinished_line, unfinished_runs
 
-    console = output()
+    console = output(logged=False)  # outside jobs there is no log, and Hydra would show it on screen again
     try:
         unfinished = unfinished_runs([folder])
         if any(folder.glob("*/summary.json")):

@@ -52,19 +52,19 @@ class EvaluationConfig:
 class EvaluationChoice:
     """How a trained agent is rolled out: null is as its run was; devices and film are asked for anew."""
 
-    trials: int | None = None
-    environments: int | None = None
-    repeats: int | None = None
-    split: Split | None = None
-    sample: bool | None = None
-    temperature: float | None = None
-    target_return: float | None = None
+    trials: int | None = None  # episodes in one context
+    environments: int | None = None  # acted in at once, dealt over the tasks in turn
+    repeats: int | None = None  # whole evaluations, with other seeds
+    split: Split | None = None  # whose tasks are acted in
+    sample: bool | None = None  # sample actions, else take the mode
+    temperature: float | None = None  # of sampled actions; below 1 is closer to the likeliest
+    target_return: float | None = None  # the return that the agent is asked for
     when_full: WhenFull | None = None
-    context_steps: int | None = None
+    context_steps: int | None = None  # steps of history kept; 0 means as many as in training
     sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
-    seed: int | None = None
-    video: bool = False
-    bootstrap_samples: int | None = None
+    seed: int | None = None  # of the environments and of sampled actions
+    video: bool = False  # film the trials of one environment
+    bootstrap_samples: int | None = None  # redraws behind a 95 % interval; 0 leaves intervals out
 
     def __post_init__(self) -> None:
         self.of_run(EvaluationConfig())  # what the checks refuse is refused at once

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,6 +24,7 @@ NOTE = (
 )
 NO_INTERVAL = "a number without brackets rests on one environment and seed, which has no interval"
 TITLES = ("First", "Last", "Mean", "IQM", "Best of n")
+MOST_DECIMALS = 6  # numbers that need more are written with an exponent
 
 
 class Row(Protocol):
@@ -211,18 +213,24 @@ def _all(scores: Scores) -> list[Estimate]:
 
 
 def _decimals(groups: Sequence[Row]) -> int:
-    """Enough digits to tell numbers of this size apart."""
+    """Enough digits to tell numbers of this size apart, whatever their unit."""
     numbers = [abs(x) for group in groups for e in _all(group.scores) for x in (e.value, e.low, e.high)]
     largest = np.nanmax(numbers)
+    if 0 < largest < 0.1:
+        return 1 - math.floor(math.log10(largest))
     return 2 if largest < 10 else 1 if largest < 1000 else 0
+
+
+def _number(value: float, decimals: int) -> str:
+    if decimals > MOST_DECIMALS:
+        return f"{value:.1e}"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def _cell(estimate: Estimate, decimals: int) -> str:
     if np.isnan(estimate.value):
         return "-"
-    value, low, high = (
-        f"{round(x, decimals) + 0.0:.{decimals}f}" for x in (estimate.value, estimate.low, estimate.high)
-    )
+    value, low, high = (_number(x, decimals) for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]" if estimate.has_interval else value
 
 

@@ -1,10 +1,14 @@
 """Slips on the command line: one line, the nearest valid name, exit code 2, and no folder left behind."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ringrl.cli.compose import conf_folder
+from ringrl.cli.overrides import check_overrides, vocabulary
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,11 @@ def test_help_does_not_load_the_heavy_packages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("value", ["o'n", 'say "a, b"', "a=b", "[x", "back\\slash]"])
+def test_a_value_that_needs_quotes_is_refused_with_a_word_that_pastes(ringrl, value: str) -> None:
+    error = ringrl("train", f"label={value}").error
+    [word] = shlex.split(error[error.index("for Hydra: ") + len("for Hydra: ") : -1])
+    [override] = check_overrides([word], vocabulary("train", [conf_folder()]))
+    assert override.value() == value

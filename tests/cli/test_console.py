@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 
 from ringrl.cli import console as console_module
-from ringrl.cli.console import output, progress_bar, progress_output
+from ringrl.cli.console import output, progress_bar, progress_output, return_in_words
 from ringrl.training.heartbeat import Heartbeat, duration, rate_in_words
 from ringrl.training.progress import TrainingProgress
 
@@ -121,3 +121,12 @@ def test_columns_that_are_asked_for(capsys: pytest.CaptureFixture[str], monkeypa
     table.add_row(LONG)
     output().print(table)
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 40
+
+
+def test_returns_of_any_unit_show() -> None:
+    assert [return_in_words(value) for value in (13.619, 0.0, -0.25, -1.234e-5)] == [
+        "13.62",
+        "0.00",
+        "-0.25",
+        "-1.23e-05",
+    ]

@@ -105,3 +105,22 @@ def test_jobs_of_a_sweep_are_named_by_what_varies(ringrl, tmp_path: Path) -> Non
     assert ringrl(*words, "agent=dt", "hydra.sweep.dir=sweep").code == 2
     names = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert names == ["dt_seed0_learning_rate-0.001", "dt_seed0_learning_rate-0.01"]
+
+
+def test_a_sweep_over_its_own_folder_s_name_hears_of_its_failures(ringrl, tmp_path: Path) -> None:
+    words = ("train", "-m", "data=dark_room", "data.name=ringrl/nothing-v0", "name=a,b")
+    outcome = ringrl(*words)
+    assert outcome.code == 2
+    assert outcome.err.count("ringrl: error: ") == 2
+    [sweep] = tmp_path.glob("runs/train/*/*")
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["at_seed0_name-a", "at_seed0_name-b"]
+    assert outcome.out.count("sweep folder: ") == 1, "said once, not by Hydra's logger again"
+
+
+def test_a_sweep_tells_of_its_own_failures_alone(ringrl, tmp_path: Path) -> None:
+    words = ("train", "-m", "data=dark_room", "data.name=ringrl/nothing-v0", "hydra.sweep.dir=sweep")
+    assert ringrl(*words, "seed=0,1").err.count("ringrl: error: ") == 2
+    outcome = ringrl(*words, "seed=1,2")
+    assert outcome.err.count("ringrl: error: ") == 2, "not of the job with seed=0, which is no part of it"
+    assert "(job " in outcome.err
+    assert "seed=0)" not in outcome.err

@@ -3,9 +3,9 @@
 import itertools
 import re
 
+from ringrl.cli.compose import conf_folder
 from ringrl.cli.overrides import check_overrides, vocabulary
 from ringrl.cli.run_names import LONGEST, constant_keys, job_name, run_label, safe_name
-from ringrl.config import COMMANDS
 
 
 def name(*overrides, same=(), agent="at", seed=0, number=3):
@@ -51,7 +51,7 @@ def test_names_are_safe_short_and_distinct():
 
 
 def test_a_name_can_be_typed_as_a_value():
-    known = vocabulary(COMMANDS["eval"], [])
+    known = vocabulary("eval", [conf_folder()])
     folder = f"runs/{name('training.optimizer.learning_rate=1e-3', 'label=a b')}"
     [override] = check_overrides([f"checkpoint={folder}"], known)
     assert override.value() == folder
@@ -60,6 +60,7 @@ def test_a_name_can_be_typed_as_a_value():
 def test_constant_keys_are_left_out():
     words = ["seed=0,1", "agent=at,dt", "+experiment=x", "model.width=range(1,3)", "a.b=[1,2]", "training.steps=5"]
     assert constant_keys(words) == ["experiment", "a.b", "training.steps"]
+    assert constant_keys(["training.steps=5", "training.steps=6,7"]) == [], "given once for all, then swept"
 
 
 def test_a_single_run_is_named_by_agent_seed_and_label():

@@ -243,3 +243,20 @@ def test_figures_of_evaluations_share_a_scale_and_show_the_earlier_ones():
     earlier = [list(line.get_ydata()) for line in pictures[0].axes[0].get_lines()]
     assert [10.0, 20.0] in earlier, "normalised as the others"
     assert any("At training step 40; thin: at 20 to 20." in text.get_text() for text in pictures[0].axes[0].texts)
+
+
+@pytest.mark.parametrize(
+    ("unit", "last"),
+    [
+        (1e3, "4000"),
+        (1.0, "4.00"),
+        (1e-2, "0.040"),
+        (1e-5, "0.000040"),
+        (1e-9, "4.0e-09"),
+    ],
+)
+def test_numbers_of_any_unit_show(unit: float, last: str) -> None:
+    """Rows of returns 1, 2 and 3, 6: the last trial's mean is 4."""
+    table = report.runs_table([make_run(returns=unit * returns_of([1, 2], [3, 6]))])
+    [line] = [line.split() for line in table.splitlines() if line.split()[:1] == ["last"]]
+    assert line[1] == last
