@@ -7,6 +7,7 @@ cache with files that appear whole or not at all, carry a checksum, and are drop
 
 import contextlib
 import hashlib
+import importlib.metadata
 import logging
 import os
 import platform
@@ -136,9 +137,8 @@ def _several_processes() -> bool:
 def _machine() -> str:
     """A folder's name for this user, version and kind of CPU: a program uses all instructions that its CPU has."""
     import jax
-    from jaxlib import version
 
-    told = [platform.machine(), platform.processor(), jax.__version__, version.__version__]
+    told = [platform.machine(), platform.processor(), jax.__version__, importlib.metadata.version("jaxlib")]
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         told += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

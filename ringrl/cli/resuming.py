@@ -18,7 +18,6 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
 from ringrl.training.compatibility import Change, changes_between, list_changes
 from ringrl.training.config import Schedule, TrainingConfig
-from ringrl.training.optimizer import learning_rate_schedule
 
 CHANGES_FILE = "config_changes.json"  # in a run folder, where it was resumed with other settings
 
@@ -135,6 +134,8 @@ def _is_harmless(change: Change, training: TrainingConfig) -> bool:
 
 def rate_change(command: TrainCommand, saved: Mapping[str, Any]) -> list[Change]:
     """The next step's learning rate, where it would have been another; without a step to do it was 0."""
+    from ringrl.training.optimizer import learning_rate_schedule  # loads JAX
+
     step, before = int(saved["step"]), with_defaults(saved)["config"]["training"]
     trained = build(TrainingConfig, before)
     was, now = (f"{float(learning_rate_schedule(training)(step)):.3g}" for training in (trained, command.training))

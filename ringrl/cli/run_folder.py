@@ -3,7 +3,8 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ringrl.cli.console import output
@@ -14,7 +15,6 @@ from ringrl.cli.run_lock import last_command, run_lock
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import FILE_NAME
-from ringrl.parallel.multiprocess import in_process_0
 from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.run_history import EVALUATIONS_FILE, LOSSES_FILE
 
@@ -44,7 +44,7 @@ def held_folder(folder: Path, command: str) -> Iterator[None]:
         holding.enter_context(run_lock(folder, command, output().print))
 
     with contextlib.ExitStack() as holding:
-        in_process_0("run folder", hold)
+        _in_process_0("run folder", hold)
         yield
 
 
@@ -91,3 +91,12 @@ def remove_run(folder: Path) -> None:
     for events in folder.rglob("*.tfevents.*"):
         events.unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _in_process_0(what: str, act: Callable[[], None]) -> None:
+    """`ringrl.parallel.multiprocess.in_process_0`; a process that has not loaded JAX is alone, and does without."""
+    if "jax" not in sys.modules:
+        return act()
+    from ringrl.parallel.multiprocess import in_process_0
+
+    in_process_0(what, act)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it takes most of a second to import: a run's first step doe
     import orbax.checkpoint as ocp
 
 from ringrl.errors import RingRLError
+from ringrl.training.disk import flush
 
 Nested = dict[str, Any]
 
@@ -124,16 +125,6 @@ class ArrayWrite:
         for path in self._path.rglob("*"):
             flush(path)
         return _checksums(self._path)
-
-
-def flush(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk, the latter where the system can."""
-    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def verify_arrays(path: Path, checksums: dict[str, int]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ringrl.training.array_store import flush
+from ringrl.training.disk import flush
 
 _PREFIX = "step_"
 _UNFINISHED = ".unfinished_"  # on its way in or out: never read

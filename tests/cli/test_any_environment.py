@@ -178,7 +178,7 @@ def test_an_agents_actions_are_those_of_the_environment(kind: str, actions: tupl
 def test_what_is_collected_is_trained_on_and_acted_in(ringrl, tmp_path: Path, kind: str) -> None:
     collected(tmp_path, kind)
     small = ("model.layers=1", "model.width=8", "model.heads=1", "training.batch_size=2", "training.steps=1")
-    acting = ("evaluation.trials=2", "evaluation.environments=2", "evaluation.bootstrap_samples=10")
+    acting = ("evaluation.trials=2", "evaluation.environments=2", "evaluation.bootstrap_samples=40")
     outcome = ringrl(
         *("train", "data=minari", f"data.name={name_of(kind)}", "chain.trajectories=2", "name=any", *small, *acting)
     )

@@ -22,7 +22,7 @@ from ringrl.types import ActionKind, ActionSpec
 SMALL = (
     *("chain.trajectories=2", "training.batch_size=2", "model.layers=1", "model.width=16", "model.heads=2"),
     *("training.log_every=1", "training.evaluate_every=2", "training.optimizer.warmup_steps=1"),
-    *("evaluation.trials=1", "evaluation.environments=2", "evaluation.bootstrap_samples=10", "env.id=CartPole-v1"),
+    *("evaluation.trials=1", "evaluation.environments=2", "evaluation.bootstrap_samples=40", "env.id=CartPole-v1"),
 )
 
 

@@ -250,6 +250,7 @@ def test_a_failed_download_gives_one_line(tmp_path, monkeypatch):
     def unreachable(name):
         raise ConnectionError("no route\nto host")
 
+    monkeypatch.setattr("ringrl.data.sources.minari_sets.check_minari_host", lambda name, place: None)
     monkeypatch.setattr(minari, "download_dataset", unreachable)
     _fails(tmp_path, f"{NAME} cannot be downloaded: ConnectionError: no route to host", download=True)
 

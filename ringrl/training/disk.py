@@ -1,0 +1,15 @@
+"""What is written reaches the disk."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk, the latter where the system can."""
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
