@@ -83,6 +83,11 @@ def quoted(text: str) -> str:
     return "'" + escaped.replace("${", r"\${") + "'"
 
 
+def _double_quoted(text: str) -> str:
+    """The same, in the quotes that a shell's own leave readable."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text) + '"'
+
+
 def _quoted_folder(text: str) -> str:
     """`key=FOLDER` with the folder quoted where that is needed; quotes and interpolations of the user's own stay."""
     key, _, value = text.partition("=")
@@ -152,8 +157,9 @@ def _parse(text: str, known: Vocabulary) -> Override:
         )
     if not key or key != key.strip() or not value.strip():
         raise RingRLError(f"Cannot read {text!r}: write key=value without spaces around the equals sign.")
-    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), value)
-    remedy = shlex.quote(f'{key}="{escaped}"')
+    is_list = key in known.lists and value[:1] == "["
+    items = [_double_quoted(item) for item in (value.strip("[]").split(",") if is_list else [value])]
+    remedy = shlex.quote(f"{key}=[{','.join(items)}]" if is_list else f"{key}={items[0]}")
     raise RingRLError(
         f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets, quotes or equals signs twice, for "
         f"the shell and for Hydra: {remedy}."

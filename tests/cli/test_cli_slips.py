@@ -196,3 +196,10 @@ def test_a_value_that_needs_quotes_is_refused_with_a_word_that_pastes(ringrl, va
     [word] = shlex.split(error[error.index("for Hydra: ") + len("for Hydra: ") : -1])
     [override] = check_overrides([word], vocabulary("train", [conf_folder()]))
     assert override.value() == value
+
+
+def test_a_list_of_folders_that_need_quotes_is_refused_with_a_list(ringrl) -> None:
+    error = ringrl("report", "runs=[o'n one,b]").error
+    [word] = shlex.split(error[error.index("for Hydra: ") + len("for Hydra: ") : -1])
+    [override] = check_overrides([word], vocabulary("report", [conf_folder()]))
+    assert override.value() == ["o'n one", "b"]
