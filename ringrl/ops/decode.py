@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ringrl.errors import RingRLError
-from ringrl.ops.checks import check_arrays, check_window, int32_labels
+from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.explicit import on_automatic_axes
 from ringrl.ops.masks import attention_mask
 from ringrl.ops.padding import silence_padding
@@ -50,7 +50,9 @@ def decode_attention(
     Raises RingRLError for shapes or dtypes that do not fit each other, and where the mesh lacks an axis, or does not
     divide the chains or the cached tokens: to fill a cache up at every call would copy it.
     """
-    _check_arrays(query, key, value, window)
+    _check_arrays(query, key, value)
+    window = checked_window("decode_attention", window)
+    query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
     new, cached = (query.shape[0], query.shape[1]), (key.shape[0], key.shape[2])
     named = {"query_positions": (query_positions, new), "key_positions": (key_positions, cached)}
     named |= {"query_segments": (query_segments, new), "key_segments": (key_segments, cached)}
@@ -59,12 +61,16 @@ def decode_attention(
         return jnp.zeros(query.shape, query.dtype)
     arrays = (query, key, value, *labels)
     if mesh is None:
-        return _attend(window, *arrays)[0].reshape(query.shape).astype(query.dtype)
+
+        def whole(_):
+            return lambda query, *others: _attend(window, query, *others)[0].reshape(query.shape).astype(query.dtype)
+
+        return on_automatic_axes(whole, None, jax.typeof(query).sharding.spec, *arrays)
     _check(mesh, chains=key.shape[0], tokens=key.shape[2])
     chains, tokens = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
     rows = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)
 
-    def sharded(mesh: jax.sharding.Mesh):
+    def sharded(mesh: jax.sharding.Mesh | None):
         return jax.shard_map(
             functools.partial(_attend_and_merge, window=window),
             mesh=mesh,
@@ -198,9 +204,8 @@ _attend: Any = jax.custom_vjp(_find, nondiff_argnums=(0,))
 _attend.defvjp(_save, _restore)
 
 
-def _check_arrays(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> None:
+def _check_arrays(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
     check_arrays("decode_attention", query=query, key=key, value=value)
-    check_window("decode_attention", window)
     fits = query.ndim == key.ndim == 4 and key.shape == value.shape
     fits = fits and (query.shape[0], query.shape[3]) == (key.shape[0], key.shape[3])
     if not fits or query.shape[2] % max(key.shape[1], 1):
