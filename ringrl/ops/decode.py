@@ -108,23 +108,26 @@ def _find(window: int | None, query: Float[Array, "B Q H D"], *others: jax.Array
     result is not a number, it is computed once more, in a way that never multiplies what is hidden. A copy of the cache
     with zeros in their place would cost more than the rest.
     """
-    value, weights, allowed, *found = _weigh(window, query, *others)
+    value, weights, *found = _weigh(window, query, *others)
     mixed = _product(weights.astype(value.dtype), value, (4,), (2,))
 
     mixed = jax.lax.cond(
         jnp.isfinite(mixed).all(),
         lambda mixed, *_: mixed,
-        _mix_seen,
+        functools.partial(_mix_seen, window),  # which makes the mask anew: it would be held for it
         mixed,
         weights.astype(value.dtype),
         value,
-        allowed,
+        *others[2:],
     )
     return _queries_first(mixed, *found)
 
 
-def _mix_seen(mixed: jax.Array, weights: jax.Array, value: jax.Array, allowed: jax.Array) -> jax.Array:
+def _mix_seen(
+    window: int | None, mixed: jax.Array, weights: jax.Array, value: jax.Array, *labels: jax.Array
+) -> jax.Array:
     """Weights times values where a query may see a key, some tokens at a time, in place of a `mixed` that is spoilt."""
+    allowed = attention_mask(*labels, causal=True, window=window)[:, None, :, None, :]
     tokens = value.shape[2]
     size = min(tokens, _TOKENS_AT_A_TIME)
 
@@ -150,7 +153,7 @@ def _weigh(
     query_segments: Int[Array, "B Q"],
     key_segments: Int[Array, "B T"],
 ) -> tuple[jax.Array, ...]:
-    """Values; the weight of each key for each query (B, K, Q, G, T), and whether it counts; maximum and sum."""
+    """Values; the weight of each key for each query (B, K, Q, G, T); maximum and sum."""
     chains, queries, heads, head_size = query.shape
     grouped = query.reshape(chains, queries, key.shape[1], heads // key.shape[1], head_size)
     grouped = jnp.einsum("bqkgd->bkqgd", grouped)
@@ -163,7 +166,7 @@ def _weigh(
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0.0))
     total = weights.sum(axis=-1, keepdims=True)
-    return value, weights / jnp.where(total > 0, total, 1.0), allowed, highest, total
+    return value, weights / jnp.where(total > 0, total, 1.0), highest, total
 
 
 def _queries_first(mixed: jax.Array, highest: jax.Array, total: jax.Array) -> Found:
@@ -191,7 +194,7 @@ def _restore(window: int | None, arrays: tuple[jax.Array, ...], gradients: Found
     def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> Found:
         query = silence_padding(query, query_segments)
         key, value = (jnp.swapaxes(silence_padding(jnp.swapaxes(x, 1, 2), seen), 1, 2) for x in (key, value))
-        _, weights, _, *rows = _weigh(window, query, key, value, *labels)
+        _, weights, *rows = _weigh(window, query, key, value, *labels)
         found = _queries_first(_product(weights.astype(value.dtype), value, (4,), (2,)), *rows)
         mixed, highest, total = (silence_padding(x, query_segments) for x in found)
         return mixed, highest, total
