@@ -13,12 +13,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTION = {
-    "pil": "pillow",
-    "hydra": "hydra-core",
-    "orbax": "orbax-checkpoint",
-    "yaml": "pyyaml",
-}  # where the names differ
+# Distributions whose names differ from those of their packages.
+DISTRIBUTION = {"pil": "pillow", "hydra": "hydra-core", "orbax": "orbax-checkpoint", "yaml": "pyyaml"}
 BY_OTHERS = {"omegaconf": "hydra-core", "numpy": "jax"}  # what comes with a declared package, of which it is a part
 # Extras whose packages the code may import, and then inside functions alone or in modules of that extra alone.
 RUN_TIME_EXTRAS = ("robotics", "dmc", "bench")

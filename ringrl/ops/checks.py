@@ -1,5 +1,6 @@
 """What attention is given, checked: what does not fit is refused in one line that says what does."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +27,22 @@ def check_arrays(what: str, **arrays: jax.Array) -> None:
         raise RingRLError(f"{what} takes arrays of one dtype, not {found}: cast them to one.")
 
 
-def check_window(what: str, window: int | None) -> None:
-    """Raises RingRLError for a window that holds not even the query's own position."""
-    if window is not None and window < 1:
+def checked_window(what: str, window: int | None) -> int | None:
+    """The window as an int.
+
+    Raises RingRLError for one that is no whole number, and for one that holds not even the query's own position.
+    """
+    if window is None:
+        return None
+    try:
+        whole = operator.index(window)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(window, bool):
+        raise RingRLError(f"{what} window={window}: use a whole number of tokens, or None for no window.")
+    if whole < 1:
         raise RingRLError(f"{what} window={window}: use at least 1, or None for no window.")
+    return whole
 
 
 def int32_labels(what: str, name: str, values: Any, shape: tuple[int, ...]) -> Any:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ringrl.errors import RingRLError
-from ringrl.ops.checks import check_arrays, check_window, int32_labels
+from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.explicit import on_automatic_axes
 from ringrl.ops.masks import attention_mask
 from ringrl.ops.padding import silence_padding
@@ -50,7 +50,9 @@ def decode_attention(
     Raises RingRLError for shapes or dtypes that do not fit each other, and where the mesh lacks an axis, or does not
     divide the chains or the cached tokens: to fill a cache up at every call would copy it.
     """
-    _check_arrays(query, key, value, window)
+    _check_arrays(query, key, value)
+    window = checked_window("decode_attention", window)
+    query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
     new, cached = (query.shape[0], query.shape[1]), (key.shape[0], key.shape[2])
     named = {"query_positions": (query_positions, new), "key_positions": (key_positions, cached)}
     named |= {"query_segments": (query_segments, new), "key_segments": (key_segments, cached)}
@@ -59,12 +61,16 @@ def decode_attention(
         return jnp.zeros(query.shape, query.dtype)
     arrays = (query, key, value, *labels)
     if mesh is None:
-        return _attend(window, *arrays)[0].reshape(query.shape).astype(query.dtype)
+
+        def whole(_):
+            return lambda query, *others: _attend(window, query, *others)[0].reshape(query.shape).astype(query.dtype)
+
+        return on_automatic_axes(whole, None, jax.typeof(query).sharding.spec, *arrays)
     _check(mesh, chains=key.shape[0], tokens=key.shape[2])
     chains, tokens = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
     rows = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)
 
-    def sharded(mesh: jax.sharding.Mesh):
+    def sharded(mesh: jax.sharding.Mesh | None):
         return jax.shard_map(
             functools.partial(_attend_and_merge, window=window),
             mesh=mesh,
@@ -102,23 +108,26 @@ def _find(window: int | None, query: Float[Array, "B Q H D"], *others: jax.Array
     result is not a number, it is computed once more, in a way that never multiplies what is hidden. A copy of the cache
     with zeros in their place would cost more than the rest.
     """
-    value, weights, allowed, *found = _weigh(window, query, *others)
+    value, weights, *found = _weigh(window, query, *others)
     mixed = _product(weights.astype(value.dtype), value, (4,), (2,))
 
     mixed = jax.lax.cond(
         jnp.isfinite(mixed).all(),
         lambda mixed, *_: mixed,
-        _mix_seen,
+        functools.partial(_mix_seen, window),  # which makes the mask anew: it would be held for it
         mixed,
         weights.astype(value.dtype),
         value,
-        allowed,
+        *others[2:],
     )
     return _queries_first(mixed, *found)
 
 
-def _mix_seen(mixed: jax.Array, weights: jax.Array, value: jax.Array, allowed: jax.Array) -> jax.Array:
+def _mix_seen(
+    window: int | None, mixed: jax.Array, weights: jax.Array, value: jax.Array, *labels: jax.Array
+) -> jax.Array:
     """Weights times values where a query may see a key, some tokens at a time, in place of a `mixed` that is spoilt."""
+    allowed = attention_mask(*labels, causal=True, window=window)[:, None, :, None, :]
     tokens = value.shape[2]
     size = min(tokens, _TOKENS_AT_A_TIME)
 
@@ -144,7 +153,7 @@ def _weigh(
     query_segments: Int[Array, "B Q"],
     key_segments: Int[Array, "B T"],
 ) -> tuple[jax.Array, ...]:
-    """Values; the weight of each key for each query (B, K, Q, G, T), and whether it counts; maximum and sum."""
+    """Values; the weight of each key for each query (B, K, Q, G, T); maximum and sum."""
     chains, queries, heads, head_size = query.shape
     grouped = query.reshape(chains, queries, key.shape[1], heads // key.shape[1], head_size)
     grouped = jnp.einsum("bqkgd->bkqgd", grouped)
@@ -157,7 +166,7 @@ def _weigh(
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0.0))
     total = weights.sum(axis=-1, keepdims=True)
-    return value, weights / jnp.where(total > 0, total, 1.0), allowed, highest, total
+    return value, weights / jnp.where(total > 0, total, 1.0), highest, total
 
 
 def _queries_first(mixed: jax.Array, highest: jax.Array, total: jax.Array) -> Found:
@@ -185,7 +194,7 @@ def _restore(window: int | None, arrays: tuple[jax.Array, ...], gradients: Found
     def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> Found:
         query = silence_padding(query, query_segments)
         key, value = (jnp.swapaxes(silence_padding(jnp.swapaxes(x, 1, 2), seen), 1, 2) for x in (key, value))
-        _, weights, _, *rows = _weigh(window, query, key, value, *labels)
+        _, weights, *rows = _weigh(window, query, key, value, *labels)
         found = _queries_first(_product(weights.astype(value.dtype), value, (4,), (2,)), *rows)
         mixed, highest, total = (silence_padding(x, query_segments) for x in found)
         return mixed, highest, total
@@ -198,9 +207,8 @@ _attend: Any = jax.custom_vjp(_find, nondiff_argnums=(0,))
 _attend.defvjp(_save, _restore)
 
 
-def _check_arrays(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> None:
+def _check_arrays(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
     check_arrays("decode_attention", query=query, key=key, value=value)
-    check_window("decode_attention", window)
     fits = query.ndim == key.ndim == 4 and key.shape == value.shape
     fits = fits and (query.shape[0], query.shape[3]) == (key.shape[0], key.shape[3])
     if not fits or query.shape[2] % max(key.shape[1], 1):

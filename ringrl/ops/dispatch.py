@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from ringrl.errors import RingRLError
 from ringrl.ops.automatic import settle_by_size, settle_on_mesh
 from ringrl.ops.blockwise import blockwise_attention
-from ringrl.ops.checks import check_arrays, check_window, int32_labels
+from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import dropout_seed
 from ringrl.ops.explicit import on_automatic_axes
@@ -62,7 +62,9 @@ def attention(
         whose mesh is missing, or does not divide the chains or heads, or positions (outside of `jit`, where they are
         numbers) that were not dealt in the configured layout.
     """
-    _check(query, key, value, window, dropout_rate)
+    _check(query, key, value, dropout_rate)
+    window = checked_window("attention", window)
+    query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
     if positions is not None:
         positions = int32_labels("attention", "positions", positions, query.shape[:2])
     if segment_ids is not None:
@@ -109,9 +111,10 @@ def attention(
 
         return by_strategy
 
-    if mesh is None or in_parts:
+    if in_parts:
         return attend(mesh)(*arrays, seed)
-    return on_automatic_axes(attend, mesh, _spec(query, mesh), *arrays, seed)
+    spec = jax.typeof(query).sharding.spec if mesh is None else _spec(query, mesh)
+    return on_automatic_axes(attend, mesh, spec, *arrays, seed)
 
 
 def _spec(query: jax.Array, mesh: jax.sharding.Mesh) -> PartitionSpec:
@@ -124,7 +127,7 @@ def _spec(query: jax.Array, mesh: jax.sharding.Mesh) -> PartitionSpec:
     return PartitionSpec(axes(BATCH_AXES, query.shape[0]), axes(SEQUENCE_AXES, query.shape[1]))
 
 
-def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None, dropout_rate: float) -> None:
+def _check(query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float) -> None:
     check_arrays("attention", query=query, key=key, value=value)
     fits = query.ndim == key.ndim == 4 and key.shape == value.shape and _divides(key.shape[2], query.shape[2])
     if not fits or (query.shape[:2], query.shape[3]) != (key.shape[:2], key.shape[3]):
@@ -132,7 +135,6 @@ def _check(query: jax.Array, key: jax.Array, value: jax.Array, window: int | Non
             f"attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
             "expected (B, S, H, D), (B, S, K, D), (B, S, K, D) with K dividing H."
         )
-    check_window("attention", window)
     if not 0.0 <= dropout_rate < 1.0:
         raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")
 

@@ -10,17 +10,19 @@ from ringrl.devices import with_automatic_axes
 
 
 def on_automatic_axes(
-    fn: Callable[[Mesh], Callable[..., jax.Array]], mesh: Mesh, spec: PartitionSpec, *arrays: Any
+    fn: Callable[[Mesh | None], Callable[..., jax.Array]], mesh: Mesh | None, spec: PartitionSpec, *arrays: Any
 ) -> jax.Array:
     """`fn(mesh)(*arrays)`, whose result is split by `spec` over `mesh`, with automatic axes in place of explicit ones.
 
-    Where arrays, or the mesh of `jax.set_mesh`, say explicitly how they are split, so does the result.
+    Where arrays, or the mesh of `jax.set_mesh`, say explicitly how they are split, so does the result; without a mesh
+    of its own it is split over theirs.
     """
-    call = fn(with_automatic_axes(mesh))
-    leaves = jax.tree.leaves(arrays)
-    if not any(_is_explicit(found) for found in (jax.sharding.get_abstract_mesh(), *map(_mesh_of, leaves))):
+    call = fn(None if mesh is None else with_automatic_axes(mesh))
+    meshes = (jax.sharding.get_abstract_mesh(), *map(_mesh_of, jax.tree.leaves(arrays)))
+    explicit = next((found for found in meshes if _is_explicit(found)), None)
+    if explicit is None:
         return call(*arrays)
-    on_explicit: Any = jax.sharding.auto_axes(call, out_sharding=NamedSharding(mesh, spec))
+    on_explicit: Any = jax.sharding.auto_axes(call, out_sharding=NamedSharding(mesh or explicit, spec))
     return on_explicit(*arrays)
 
 

@@ -34,7 +34,7 @@ def take_piece(tree: Any, pieces: int, index: Int[Array, ""]) -> Any:
     """One piece of every (B, S, ...): its share of each half of the tokens, so that zigzag's pieces are level too."""
 
     def take(x: Array) -> Array:
-        piece = move(lambda x: jax.lax.dynamic_index_in_dim(x, index, 2, keepdims=False), _by_piece(x, pieces))
+        piece = move(_take, index, _by_piece(x, pieces))
         return piece.reshape(x.shape[0], -1, *x.shape[2:])
 
     return jax.tree.map(take, tree)
@@ -46,11 +46,17 @@ def put_piece(tree: Any, piece: Any, pieces: int, index: Int[Array, ""]) -> Any:
     def put(x: Array, part: Array) -> Array:
         whole = _by_piece(x, pieces)
         part = part.reshape(*whole.shape[:2], *whole.shape[3:]).astype(x.dtype)
-        return move(lambda x, part: jax.lax.dynamic_update_index_in_dim(x, part, index, 2), whole, part).reshape(
-            x.shape
-        )
+        return move(_put, index, whole, part).reshape(x.shape)
 
     return jax.tree.map(put, tree, piece)
+
+
+def _take(index: Int[Array, ""], x: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(x, index, 2, keepdims=False)
+
+
+def _put(index: Int[Array, ""], x: Array, part: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(x, part, index, 2)
 
 
 def _by_piece(x: Array, pieces: int) -> Array:

@@ -1,9 +1,11 @@
 """In which dtype sums are kept, and 16-bit floats moved without being widened."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 
 def accumulator_dtype(array: jax.Array) -> jnp.dtype:
@@ -11,13 +13,21 @@ def accumulator_dtype(array: jax.Array) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 
 
-def move(operation: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """`operation(*arrays)`, which only moves values (slices, updates): of one dtype, and of that dtype again.
+def move(operation: Callable[..., jax.Array], index: Int[Array, ""], *arrays: jax.Array) -> jax.Array:
+    """`operation(index, *arrays)`, which only moves values (slices, updates): of one dtype, and of that dtype again.
 
     XLA on a CPU slices bfloat16 by widening the whole array first, which takes twice its memory. Integers it does not.
     """
-    dtype = arrays[0].dtype
-    if dtype.itemsize != 2:
-        return operation(*arrays)
+    return operation(index, *arrays) if arrays[0].dtype.itemsize != 2 else _move_bits(operation, index, *arrays)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _move_bits(operation: Callable[..., jax.Array], index: Int[Array, ""], *arrays: jax.Array) -> jax.Array:
     as_integers = (jax.lax.bitcast_convert_type(x, jnp.uint16) for x in arrays)
-    return jax.lax.bitcast_convert_type(operation(*as_integers), dtype)
+    return jax.lax.bitcast_convert_type(operation(index, *as_integers), arrays[0].dtype)
+
+
+@_move_bits.defjvp
+def _(operation, primals, tangents):
+    """Tangents move alike: integers have none, so that gradients of gradients were 0."""
+    return _move_bits(operation, *primals), operation(primals[0], *tangents[1:])

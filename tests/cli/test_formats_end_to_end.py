@@ -16,7 +16,7 @@ pytestmark = pytest.mark.simulators
 STEPS = 12  # of an episode that is cut short to keep the tests so
 TRAIN = (
     *("train", "chain.trajectories=2", "training.batch_size=2", "training.steps=2", "training.save_every=2"),
-    *("evaluation.trials=1", "evaluation.environments=1", "evaluation.bootstrap_samples=20"),
+    *("evaluation.trials=1", "evaluation.environments=1", "evaluation.bootstrap_samples=40"),
     *("model.layers=1", "model.width=16", "model.heads=2", "agent.tokens_per_step=1", "attention=blockwise"),
 )
 D4RL = {  # task of the file: its layout, and arguments that keep its episodes short

@@ -11,7 +11,7 @@ COLLECT = (
 TRAIN = (
     *("train", "+experiment=dark_room", "data.name=ringrl/guarded-v0", "chain.trajectories=2", "training.batch_size=2"),
     *("training.steps=2", "training.log_every=1", "evaluation.trials=2", "evaluation.environments=2"),
-    *("evaluation.bootstrap_samples=20", "model.layers=1", "model.width=16", "model.heads=2", "attention=auto"),
+    *("evaluation.bootstrap_samples=40", "model.layers=1", "model.width=16", "model.heads=2", "attention=auto"),
 )
 
 

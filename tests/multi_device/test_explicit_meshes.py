@@ -51,6 +51,34 @@ def test_values_and_gradients_are_those_of_dense(mesh, how: str) -> None:
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.parametrize(("strategy", "spec"), [("dense", TOKENS), ("blockwise", PartitionSpec("fsdp"))])
+def test_attention_of_one_device_takes_arrays_that_are_split(mesh, strategy: str, spec: PartitionSpec) -> None:
+    """No mesh is handed in: it is that of the arrays, over which the output is split as the query is."""
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def both(*arrays):
+        config = AttentionConfig(strategy, query_block_size=6, key_block_size=5)
+        output, pull_back = jax.vjp(functools.partial(attention, config=config), *arrays)
+        return output, *pull_back(output)
+
+    expected = both(*arrays())
+    found = both(*(jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays()))
+    assert found[0].sharding.spec == PartitionSpec(*spec, *(None,) * (4 - len(spec)))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_decoding_on_one_device_takes_arrays_that_are_split(mesh) -> None:
+    query, key, value = arrays()
+    positions = jnp.broadcast_to(jnp.arange(16, dtype=jnp.int32), (2, 16))
+    labels = {"query_positions": positions, "key_positions": positions}
+    labels |= {"query_segments": 0 * positions, "key_segments": 0 * positions}
+    decode = jax.jit(functools.partial(decode_attention, **labels), compiler_options=QUICK)
+    given = query, jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
+    split = (jax.device_put(x, NamedSharding(mesh, PartitionSpec("fsdp"))) for x in given)
+    np.testing.assert_allclose(decode(*split), decode(*given), atol=1e-5)
+
+
 def test_decoding_and_its_cache(mesh) -> None:
     query, key, value = arrays()
     positions = jnp.broadcast_to(jnp.arange(16, dtype=jnp.int32), (2, 16))

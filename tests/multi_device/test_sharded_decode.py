@@ -157,7 +157,7 @@ def test_only_a_small_reduction_travels(dtype) -> None:
     assert sorted(collectives(compiled.as_text())) == [("all-reduce", scores), ("all-reduce", scores * (HEAD_SIZE + 1))]
     if dtype == jnp.float32:  # a CPU widens bfloat16 before it multiplies
         local_scores = scores * (tokens // 4) * 4
-        assert compiled.memory_analysis().temp_size_in_bytes < 3.25 * local_scores
+        assert compiled.memory_analysis().temp_size_in_bytes < 3.1 * local_scores  # a copy of the cache is 1 or more
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,32 @@ def test_window_and_dropout():
     assert run(window=1).shape == RIGHT[0]
 
 
+@pytest.mark.parametrize("window", [2.5, 3.0, float("nan"), True, "3"])
+def test_a_window_is_a_whole_number(window):
+    """One of 2.5 was taken for 2: a query at 3 did not see the key at 1."""
+    with pytest.raises(RingRLError, match=rf"^attention window={window}: use a whole number of tokens"):
+        run(window=window)
+    for whole in (np.int64(3), jnp.int32(3)):
+        assert run(window=whole).shape == RIGHT[0]
+
+
+def test_numpy_arrays_in_float64():
+    """As JAX takes them, which is in float32 unless told otherwise, without its warning."""
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=shape) for shape in RIGHT]
+    narrow = [array.astype(np.float32) for array in arrays]
+    labels = dict.fromkeys(("query_positions", "key_positions"), np.tile(np.arange(6, dtype=np.int32), (2, 1)))
+    labels |= dict.fromkeys(("query_segments", "key_segments"), np.zeros((2, 6), np.int32))
+    functions = (
+        functools.partial(attention, config=AttentionConfig("dense")),
+        lambda q, *others: decode_attention(q, *(x.swapaxes(1, 2) for x in others), **labels),
+    )
+    for function in functions:
+        found = function(*arrays)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, function(*narrow))
+
+
 def test_config():
     with pytest.raises(RingRLError, match=r"^attention\.strategy=rnig is unknown: choose auto, dense, blockwise"):
         AttentionConfig(strategy="rnig")

@@ -1,5 +1,6 @@
 """Pieces of a device's tokens: every token in one of them, and level work under zigzag."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +32,23 @@ def test_what_is_taken_can_be_put_back(pieces: int, dtype) -> None:
         assert piece.shape == (3, 16 // pieces, 2)
         again = put_piece(again, piece, pieces, jnp.asarray(index))
     np.testing.assert_array_equal(again, whole)
+
+
+def test_tangents_of_bfloat16_move_as_values_do() -> None:
+    """They were lost on the way: values move as integers, which have no tangents."""
+    whole, tangent = (jnp.arange(first, first + 32.0).reshape(1, 16, 2).astype(jnp.bfloat16) for first in (0, 100))
+    index = jnp.asarray(1)
+
+    def take_and_put(whole: jax.Array) -> jax.Array:
+        piece = take_piece(whole, 4, index)
+        return put_piece(whole, 2 * piece, 4, jnp.asarray(0))
+
+    _, found = jax.jvp(take_and_put, (whole,), (tangent,))
+    np.testing.assert_array_equal(np.float32(found), np.float32(take_and_put(tangent)))
+    (gradient,) = jax.vjp(take_and_put, whole)[1](jnp.ones_like(whole))
+    expected = np.ones((1, 2, 4, 2, 2), np.float32)  # chains, halves, pieces, tokens, features
+    expected[:, :, 0], expected[:, :, 1] = 0, 3
+    np.testing.assert_array_equal(np.float32(gradient).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("layout", [Layout.zigzag, Layout.striped])

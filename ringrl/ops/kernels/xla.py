@@ -170,7 +170,7 @@ def _numbers(bounds: Bounds) -> jax.Array:
 
 def _block(size: int, index: jax.Array, labels: Labels, *arrays: jax.Array) -> tuple:
     def part(array: jax.Array) -> jax.Array:
-        return move(lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1), array)
+        return move(lambda at, x: jax.lax.dynamic_slice_in_dim(x, at * size, size, axis=1), index, array)
 
     labels = Labels(*map(part, labels))
     return labels, *(silence_padding(part(array), labels.segments) for array in arrays)
