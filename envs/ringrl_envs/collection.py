@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from ringrl_envs.controllers.graded import Behaviour
@@ -63,6 +65,13 @@ def collect_episodes(
     plan = _plan(vector_env, behaviours, episodes_per_task, total_episodes, task_ids, seed)
     rng = np.random.default_rng([seed, 1])
     return _Collector(vector_env, behaviours, plan, rng, sources, longest).run(on_progress)
+
+
+def _an_action(space: gymnasium.Space) -> Any:
+    """An action that the space contains: the first of a Discrete, in a Box what is nearest to 0."""
+    if isinstance(space, spaces.Box):
+        return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
+    return getattr(space, "start", 0)
 
 
 def _physics_sources(vector_env: VectorEnv) -> list[Callable[[], np.ndarray]]:
@@ -211,8 +220,7 @@ class _Collector:
             actions = np.zeros_like(own) if actions is None else actions
             actions[mine] = own[mine]
         assert actions is not None, "an unfinished episode has a behaviour"
-        if np.issubdtype(actions.dtype, np.integer):  # an idle environment must still be given a valid action
-            actions[~active] = getattr(self.env.single_action_space, "start", 0)
+        actions[~active] = _an_action(self.env.single_action_space)  # an idle environment is stepped along
         return actions
 
     def _physics(self) -> dict[str, np.ndarray]:

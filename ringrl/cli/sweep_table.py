@@ -35,4 +35,4 @@ def report_sweep(folder: Path) -> None:
         return
     if unfinished:
         console.print(unfinished_line(unfinished, folder))
-    console.print(f"sweep folder: {folder}")
+    console.print(f"sweep folder: {folder.absolute()}")

@@ -1,8 +1,15 @@
 """Collecting: exact counts, whole episodes, the same ones for the same seed."""
 
+import contextlib
+from typing import ClassVar
+
+import gymnasium
 import numpy as np
 import pytest
 import ringrl_envs
+from gymnasium import spaces
+from ringrl_envs.controllers.graded import RandomController
+from ringrl_envs.sync_vector import DisabledSyncVectorEnv
 
 DARK_ROOM = "ringrl/DarkRoom-v0"
 
@@ -154,3 +161,41 @@ def test_reference_scores_set_the_scale():
     assert plain["training"] == plain["held_out"]
     assert plain["training"]["expert"] is None
     assert 15 < plain["training"]["random"] < 30
+
+
+class Strict(gymnasium.Env):
+    """Asserts that its actions are of its space; episodes of two steps."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,))
+    metadata: ClassVar = {"render_modes": []}
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, False, self.steps == 2, {}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-np.inf, -2.0, (1,)),
+        spaces.Box(2.0, 10.0, (2,)),
+        spaces.Box(np.array([3, -5], np.int16), np.array([4, -1], np.int16), dtype=np.int16),
+        spaces.Discrete(3, start=5),
+    ],
+    ids=str,
+)
+def test_idle_environments_get_actions_of_their_space_too(space):
+    with contextlib.closing(DisabledSyncVectorEnv([lambda: Strict(space) for _ in range(3)])) as environments:
+        mix = [("random", 1.0, RandomController(space, 3))]
+        episodes = ringrl_envs.collect_episodes(environments, mix, total_episodes=2)
+    assert [len(episode.rewards) for episode in episodes] == [2, 2]
+    assert all(space.contains(action) for episode in episodes for action in episode.actions)
