@@ -86,15 +86,19 @@ class Normalization:
     reward_limit: float | None = None  # shown rewards likewise
 
     def observations(self, raw: np.ndarray) -> np.ndarray:
-        """Standardised observations of any leading shape, float32."""
+        """Standardised observations of any leading shape, float32.
+
+        An environment's float64 is rounded first, as it is in the data: shown at 1e6, it would differ by a sixteenth.
+        """
         with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
+            raw = np.asarray(raw, np.float32)
             shown = ((raw - self.observation_mean) / self.observation_std).astype(np.float32)
         return limited(shown, self.observation_limit)
 
     def rewards(self, raw: np.ndarray) -> np.ndarray:
         """Scaled rewards of any shape, float32."""
         with np.errstate(over="ignore"):
-            shown = np.asarray(raw / np.float32(self.reward_scale), np.float32)
+            shown = np.asarray(np.asarray(raw, np.float32) / np.float32(self.reward_scale))
         return limited(shown, self.reward_limit)
 
     def actions(self, raw: np.ndarray) -> np.ndarray:

@@ -85,8 +85,10 @@ class HistoryPolicy(abc.ABC):
         self.outputs = self._run(active, changed)
         calls = jax.device_put(np.int32(self._calls))
         picked = _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, calls)
-        self.actions = jax.device_get(picked)
-        return self.normalization.environment_actions(self.actions)
+        taken = self.normalization.environment_actions(jax.device_get(picked))
+        # What is remembered is what was done, as data would show it: a dimension with one action alone has no other.
+        self.actions = self.normalization.actions(taken)
+        return taken
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
         """What the last actions earned (B,), and where they ended a trial (B,)."""

@@ -17,13 +17,17 @@ _logger = logging.getLogger(__name__)
 def settle_on_mesh(config: AttentionConfig, sizes: Mapping[str, int]) -> AttentionConfig:
     """`auto` by a mesh of these sizes: ring or ulysses or both where an axis has more than one device (-1: those left).
 
-    A chain that stays on one device leaves `auto` as it is, to be settled call by call.
+    A chain that stays on one device leaves `auto` as it is, to be settled call by call. The log says which.
     """
     if config.strategy is not Strategy.auto:
         return config
     spread = sizes.get("ring", 1) != 1, sizes.get("head", 1) != 1
     strategies = {(True, False): Strategy.ring, (False, True): Strategy.ulysses, (True, True): Strategy.hybrid}
-    return dataclasses.replace(config, strategy=strategies.get(spread, Strategy.auto))
+    strategy = strategies.get(spread, Strategy.auto)
+    if strategy is not Strategy.auto:
+        asked = " and ".join(f"mesh.{axis}={sizes[axis]}" for axis in ("ring", "head") if sizes.get(axis, 1) != 1)
+        _log_once(f"attention.strategy=auto: {strategy}, because of {asked}.")
+    return dataclasses.replace(config, strategy=strategy)
 
 
 def settle_by_size(config: AttentionConfig, chains: int, tokens: int, heads: int) -> AttentionConfig:

@@ -176,6 +176,15 @@ def test_one_huge_reward_does_not_hide_the_others(tmp_path):
     np.testing.assert_allclose(scale.rewards(np.float32([1.0, 1e9, -1e9])), [1.0, 10.0, -10.0], rtol=0.05)
 
 
+def test_acting_shows_float64_as_the_data_show_it():
+    """Observations about 1e6, of which float32 has sixteenths; a data set keeps float32."""
+    raw = 1e6 + np.array([[0.03, -0.02], [0.3, 0.11]])
+    scale = Normalization(np.full(2, 1e6, np.float32), np.full(2, 0.1, np.float32), reward_scale=1e-3)
+    np.testing.assert_array_equal(scale.observations(raw), scale.observations(raw.astype(np.float32)))
+    np.testing.assert_array_equal(scale.observations(raw), np.float32([[0, 0], [3.125, 1.25]]))
+    np.testing.assert_array_equal(scale.rewards(raw[:, 0]), scale.rewards(raw[:, 0].astype(np.float32)))
+
+
 def test_scales_of_older_runs_are_read_and_leave_actions_alone():
     told = {"observation_mean": [1.0, 2.0], "observation_std": [0.5, 1.0], "reward_scale": 2.0, "return_scale": 5.0}
     scale = Normalization.from_json(told)

@@ -1,5 +1,7 @@
 """Cached acting equals the full forward pass, whatever the history: trials, ragged ends, full contexts."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +102,22 @@ def test_stopping_when_full_leaves_room_for_the_longest_trial():
         cached.observe(np.zeros(2), np.zeros(2, bool), active)
     cached.act(np.zeros((2, 3)), active)
     assert cached.full.tolist() == [True, False]
+
+
+def test_a_dimension_with_one_action_is_remembered_as_data_show_it():
+    """As 0: what an agent makes of such a dimension is not done, and was never in its data."""
+    policy, _ = build(action=ActionSpec(ActionKind.continuous, 2, (-1.0, -1.0), (1.0, 1.0)))
+    center, half = np.array([0.5, 3.0], np.float32), np.array([0.0, 2.0], np.float32)
+    policy.normalization = dataclasses.replace(NORMALIZATION, action_center=center, action_half=half)
+    policy.reset(3, seed=0)
+    everywhere = np.ones(3, bool)
+    taken = policy.act(np.random.default_rng(0).normal(size=(3, 3)), everywhere)
+    policy.observe(np.zeros(3), ~everywhere, everywhere)
+    chosen = np.asarray(policy.agent.head.mode(jnp.asarray(policy.outputs)))
+    assert (chosen != 0).all(), "else the test shows nothing"
+    np.testing.assert_array_equal(taken[:, 0], 0.5)
+    np.testing.assert_array_equal(policy.history.actions[:, 0, 0], 0.0)
+    np.testing.assert_allclose(policy.history.actions[:, 0, 1], chosen[:, 1], rtol=1e-5)
 
 
 def test_sampling_is_reproducible_and_follows_the_seed():

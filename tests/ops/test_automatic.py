@@ -70,8 +70,11 @@ def test_the_log_says_which_and_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ringrl"):
         for tokens in (32, 32, 512):
             settle_by_size(AttentionConfig(), 8, tokens, 4)
+        settle_on_mesh(AttentionConfig(), {"data": 2, "ring": 4, "head": 1})
+        settle_on_mesh(AttentionConfig(), {"data": 2})
     assert caplog.messages == [
         "attention.strategy=auto: dense, because chains of 32 tokens have scores of 0.1 MiB a layer.",
         "attention.strategy=auto: blockwise, because dense is for at most 48 tokens and 16 MiB of scores a layer, "
         "and 8 chains of 512 tokens have 32.0 MiB.",
+        "attention.strategy=auto: ring, because of mesh.ring=4.",
     ]
