@@ -75,6 +75,14 @@ def test_scores_of_ten_thousand_in_float32(strategy: str) -> None:
         assert error(found, true) < 2.0 * error(other, true)
 
 
+def test_one_hot_rows_cancel_as_in_jax() -> None:
+    """Scores of 1e5: nearly every row has one key, whose gradient is 0 but for rounding; all keys are in one block."""
+    arrays = arrays_of(np.float32, 128, query_size=1e4)
+    truth, others = in_float64(arrays), both_passes(theirs, arrays)
+    for found, true, other in zip(both_passes(by("blockwise", TOKENS), arrays), truth, others, strict=True):
+        assert error(found, true) < 2.5 * error(other, true)
+
+
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize(("dtype", "query_size"), [(jnp.bfloat16, 8.0), (np.float32, 2e3)])
 def test_decoding_is_as_near_the_truth_as_jax(devices: int, dtype, query_size: float) -> None:

@@ -33,17 +33,18 @@ def backward_part(
     keys: Labels,
     dropout: DropoutKeys,
     logsumexp: Logsumexp,
-    row_sums: Float[Array, "B S H"],
+    row_sums: Float[Array, "B S H"] | None,
     output_gradient: Float[Array, "B S H D"],
     output: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
     """These keys' share of the gradients of query, key and value, unrounded.
 
     `logsumexp`, `row_sums` (of output x its gradient) and `output` are those of the rows over all keys. cuDNN alone
-    needs `output`.
+    needs `output`, and the kernel `xla` does without `row_sums` where all keys are in one block.
     """
     arguments = (options, query, key, value, queries, keys, dropout)
     kernel = FUSED_KERNELS.get(options.kernel)
     if kernel is None:
         return xla.backward_part(*arguments, logsumexp, row_sums, output_gradient)
+    assert row_sums is not None
     return fused.backward_part(kernel, *arguments, logsumexp, row_sums, output_gradient, output)

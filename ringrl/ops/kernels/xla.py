@@ -81,18 +81,20 @@ def backward_part(
     keys: Labels,
     dropout: DropoutKeys,
     logsumexp: Logsumexp,
-    row_sums: Float[Array, "B S H"],
+    row_sums: Float[Array, "B S H"] | None,
     output_gradient: Float[Array, "B S H D"],
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
     """These keys' share of the gradients of query, key and value, unrounded.
 
     `logsumexp` is that of the rows over all keys. `row_sums` are the sums of output x its gradient: they equal
-    those of weights x their gradients, with or without dropout.
+    those of weights x their gradients, with or without dropout. None where these keys are all that there are, in one
+    block: then the latter are taken, from which the gradient of a weight near 1 cancels exactly.
     """
     accumulator, length, key_heads = accumulator_dtype(query), query.shape[1], key.shape[2]
     key_length, head_size = key.shape[1], query.shape[-1]
     options = _shrink(options, query, key)
-    rows = (query, output_gradient, *(x[..., None] for x in (row_sums, logsumexp.shift, logsumexp.log_total)))
+    sums = jnp.zeros(query.shape[:3], accumulator) if row_sums is None else row_sums
+    rows = (query, output_gradient, *(x[..., None] for x in (sums, logsumexp.shift, logsumexp.log_total)))
     queries, query_bounds, *rows = _prepare(options.query_block_size, queries, *rows)
     keys, key_bounds, key, value = _prepare(options.key_block_size, keys, key, value)
     scale = jnp.asarray(head_size**-0.5, accumulator)  # of scores, so of every gradient that goes through them
@@ -116,7 +118,8 @@ def backward_part(
                 if options.dropout_rate > 0.0:
                     keep = _keep(options, dropout, scores, labels, others)
                     dropped, weight_gradients = weights * keep, weight_gradients * keep
-                score_gradients = (weights * (weight_gradients - sums)).astype(query.dtype)
+                means = (weights * weight_gradients).sum(axis=-1, keepdims=True) if row_sums is None else sums
+                score_gradients = (weights * (weight_gradients - means)).astype(query.dtype)
                 return (
                     query_block + _product("bkrt,bktd->bkrd", score_gradients, key_rows),
                     key_block + _product("bkdr,bkrt->bkdt", columns, score_gradients),
