@@ -112,9 +112,14 @@ def _give_up(line: str) -> None:
     os._exit(2)
 
 
+def is_alone() -> bool:
+    """Whether this is the only process of the run; asking starts no device where processes have not joined."""
+    return not jax.distributed.is_initialized() or jax.process_count() == 1
+
+
 def agree_on_text(text: str) -> str:
     """Process 0's text, in every process; all call it."""
-    if jax.process_count() == 1:
+    if is_alone():
         return text
     encoded = np.zeros(_LONGEST_TEXT, np.uint8)
     data = text.encode()[:_LONGEST_TEXT]
@@ -142,7 +147,7 @@ def in_process_0(what: str, act: Callable[[], _Result]) -> _Result | None:
 
 def wait_for_process_0(what: str) -> None:
     """All processes wait here for each other, for up to a day: a collective on devices would not bear that long."""
-    if jax.process_count() > 1:
+    if not is_alone():
         from orbax.checkpoint import multihost  # it wraps JAX's coordination service
 
         multihost.get_barrier_sync_fn()(key=f"ringrl {what}", timeout_ms=_DAY_MS)

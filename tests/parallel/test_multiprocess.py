@@ -1,6 +1,9 @@
 """Who takes part: what the command says, and what schedulers do."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -135,3 +138,15 @@ def test_what_process_0_refuses_all_refuse(monkeypatch) -> None:
     monkeypatch.setattr(multiprocess, "agree_on_text", lambda text: "no room")
     with pytest.raises(RingRLError, match="no room"):
         in_process_0("count", lambda: pytest.fail("it is process 0's"))
+
+
+def test_a_process_that_is_alone_starts_no_device() -> None:
+    """A command holds its folder before it says how many virtual devices it wants."""
+    program = (
+        "import jax; from ringrl.parallel import multiprocess as m; "
+        "assert m.agree_on_text('a') == 'a' and m.in_process_0('b', lambda: 1) == 1; m.wait_for_process_0('c'); "
+        "jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
