@@ -119,7 +119,7 @@ def backward_part(
                     keep = _keep(options, dropout, scores, labels, others)
                     dropped, weight_gradients = weights * keep, weight_gradients * keep
                 means = (weights * weight_gradients).sum(axis=-1, keepdims=True) if row_sums is None else sums
-                score_gradients = (weights * (weight_gradients - means)).astype(query.dtype)
+                score_gradients = (weights * (weight_gradients - means) * scale).astype(query.dtype)
                 return (
                     query_block + _product("bkrt,bktd->bkrd", score_gradients, key_rows),
                     key_block + _product("bkdr,bkrt->bkdt", columns, score_gradients),
@@ -133,7 +133,7 @@ def backward_part(
 
         start = (jnp.zeros(part.shape, accumulator), *key_gradients)
         (query_block, *key_gradients), _ = jax.lax.scan(one_key_block, start, _numbers(key_bounds))
-        found = _tokens_first(query_block * scale, options.query_block_size)
+        found = _tokens_first(query_block, options.query_block_size)
         return (*_write((query_gradient,), index, found), *key_gradients), None
 
     shape = (len(_numbers(key_bounds)), key.shape[0], key_heads, head_size, options.key_block_size)
@@ -142,7 +142,7 @@ def backward_part(
     key_gradient, value_gradient = (
         jnp.einsum("nbkdt->bntkd", x).reshape(key.shape)[:, :key_length] for x in key_gradients
     )
-    return query_gradient[:, :length], key_gradient * scale, value_gradient
+    return query_gradient[:, :length], key_gradient, value_gradient
 
 
 def _shrink(options: LocalOptions, query: jax.Array, key: jax.Array) -> LocalOptions:
