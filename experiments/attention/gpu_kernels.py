@@ -22,6 +22,7 @@ from experiments.lib.machine import describe_machine
 from experiments.lib.results import make_parser
 from ringrl.ops import AttentionConfig, Kernel, Layout, attention, dealing_order
 from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, choose_kernel, forward_part
+from ringrl.ops.kernels.interface import no_keys
 from ringrl.ops.ring import merge
 
 RESULTS = Path(__file__).parent / "results" / "gpu_kernels.json"
@@ -123,7 +124,7 @@ class PlayedRing:
         positions = self.split(jnp.arange(query.shape[1], dtype=jnp.int32)[None])
         labels = [Labels(part, jnp.zeros_like(part)) for part in positions]
         pairs = [(i, (i - hop) % self.shards) for i in range(self.shards) for hop in range(self.shards)]
-        rows = [(jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:3], -jnp.inf, jnp.float32)) for q in queries]
+        rows = [(jnp.zeros(q.shape, jnp.float32), no_keys(q.shape[:3], jnp.float32)) for q in queries]
         for i, j in pairs:
             rows[i] = self.forward(rows[i], queries[i], keys[j], values[j], labels[i], labels[j])
         found = [[jnp.zeros(part.shape, jnp.float32) for part in parts] for parts in (queries, keys, values)]
