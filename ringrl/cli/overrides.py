@@ -93,7 +93,7 @@ def _quoted_folder(text: str) -> str:
     key, _, value = text.partition("=")
     if key.lstrip("+") not in FOLDER_KEYS or re.fullmatch(r"[\w./~@%+-]*", value, re.ASCII) or "${" in value:
         return text
-    if key == "checkpoint" and "," in value:  # a sweep
+    if key == "checkpoint" and "," in value and not Path(value).exists():  # a sweep
         return text
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return text if is_quoted else f"{key}={quoted(value)}"
