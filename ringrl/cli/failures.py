@@ -14,13 +14,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ringrl.cli.preemption import REQUEUE as REQUEUE
 from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
 from ringrl.errors import Preempted, RingRLError
 from ringrl.parallel.ranks import is_main_process
 
 _OF_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
-SUCCESS, CRASH, USER_ERROR, REQUEUE, INTERRUPTED = 0, 1, 2, 75, 130  # 75 is EX_TEMPFAIL: try again
+SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # and REQUEUE
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
 ERROR_FILE = "error.txt"  # in the run folder of a job that failed
 

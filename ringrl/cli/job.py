@@ -22,6 +22,7 @@ from ringrl.cli.console import output
 from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
+from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
 from ringrl.data import data_root
 from ringrl.errors import Preempted
@@ -51,8 +52,6 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
             (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt before
-        from ringrl.cli.run_folder import held_folder  # loads JAX, which a fault of the configuration does without
-
         run = importlib.import_module(module_of(command)).run
         if command in COMPILING:
             use_compilation_cache(data_root())

@@ -11,8 +11,9 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
-_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-_REQUEUE = 75  # EX_TEMPFAIL: try again
+from ringrl.training.interrupt import PREEMPTION
+
+REQUEUE = 75  # EX_TEMPFAIL: try again
 
 
 class EndsWhenPreempted:
@@ -34,7 +35,7 @@ class EndsWhenPreempted:
         for descriptor in self._pipe:
             os.set_blocking(descriptor, descriptor == self._pipe[0])
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        for number in _PREEMPTION:
+        for number in PREEMPTION:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._handle)
                 self._installed.append(number)
@@ -70,8 +71,8 @@ def _leave(number: int) -> None:
         sys.stdout.flush()
     line = (
         f"\nringrl: preempted: {signal.Signals(number).name} while there was nothing to save. "
-        f"Exit code {_REQUEUE} asks to be queued again.\n"
+        f"Exit code {REQUEUE} asks to be queued again.\n"
     )
     with contextlib.suppress(OSError):
         os.write(2, line.encode())
-    os._exit(_REQUEUE)
+    os._exit(REQUEUE)

@@ -6,7 +6,6 @@ machine: so the owner also touches the file every few seconds, and an owner else
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from ringrl.data.building import try_lock
 from ringrl.errors import RingRLError
 
 LOCK_FILE = ".lock"
@@ -43,7 +43,7 @@ def run_lock(folder: Path, command: str, say: Callable[[str], None] = lambda lin
         ) from error
     stop, held = threading.Event(), False
     try:
-        locked = _try_flock(descriptor)
+        locked = try_lock(descriptor)
         owner = _read_owner(path)
         owner = owner if "process" in owner else {}
         if locked is False or (owner and _may_live(owner, path, locked, say)):
@@ -98,17 +98,6 @@ def _start_time(process: int) -> float | None:
         return psutil.Process(process).create_time()
     except psutil.Error:
         return None
-
-
-def _try_flock(descriptor: int) -> bool | None:
-    """Whether the kernel's lock was free and is now held; None where the file system has none."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _read_owner(path: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _new_folder(path: Path) -> tuple[Path, int]:
         # Another builder may take the folder for a dead one's before its lock is held: then a new one is made.
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            if _try_lock(descriptor) is not False and (folder / LOCK_FILE).exists():
+            if try_lock(descriptor) is not False and (folder / LOCK_FILE).exists():
                 return folder, descriptor
             os.close(descriptor)
 
@@ -100,12 +100,12 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield bool(_try_lock(descriptor))
+        yield bool(try_lock(descriptor))
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Whether the lock was free and is now held; None where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

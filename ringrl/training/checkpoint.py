@@ -65,7 +65,8 @@ class Checkpointer:
         """
         self.wait()
         trees = dict(zip(("parameters", "training"), _split(state), strict=True))
-        self._begin(step, sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
+        array_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+        self._in_process_0(step, "save", lambda: self._folder.begin(step, array_bytes))
         target, unfinished = self._folder.path(step), self._folder.unfinished(step)
         try:
             writes = {name: ArrayWrite(unfinished / name, tree) for name, tree in trees.items()}
@@ -83,20 +84,12 @@ class Checkpointer:
         where they cannot be read or written.
         """
         self.wait()
-        fault = None
-        if is_main_process():
-            try:
-                self._folder.amend(step, {**updates, "metric": metric})
-                self._folder.drop_old(step, self.keep_last)
-            except Exception as error:
-                fault = error
-        failed = agree_any(fault is not None)
-        if fault is not None:
-            self._fail(step, fault)
-        if failed:
-            raise RingRLError(
-                f"Process 0 cannot add to the checkpoint of step {step} in {self.directory}; it says why."
-            )
+
+        def amend() -> None:
+            self._folder.amend(step, {**updates, "metric": metric})
+            self._folder.drop_old(step, self.keep_last)
+
+        self._in_process_0(step, "add to", amend)
 
     def wait(self) -> None:
         """Finish the save under way, if there is one; faults as `save`. It is whole once process 0 has waited."""
@@ -138,18 +131,21 @@ class Checkpointer:
         """Step and metric of the checkpoint with the highest metric (the latest of equals), or None."""
         return self._folder.best()
 
-    def _begin(self, step: int, array_bytes: int) -> None:
+    def _in_process_0(self, step: int, what: str, act: Callable[[], None]) -> None:
+        """`act()` in process 0 alone; raises RingRLError in all processes where it fails there."""
         fault = None
         if is_main_process():
             try:
-                self._folder.begin(step, array_bytes)
+                act()
             except Exception as error:
                 fault = error
         failed = agree_any(fault is not None)
         if fault is not None:
             self._fail(step, fault)
         if failed:
-            raise RingRLError(f"Process 0 cannot save the checkpoint of step {step} in {self.directory}; it says why.")
+            raise RingRLError(
+                f"Process 0 cannot {what} the checkpoint of step {step} in {self.directory}; it says why."
+            )
 
     def _finish(self, step: int, writes: Mapping[str, ArrayWrite], record: dict[str, Any]) -> None:
         """What is left once the arrays are copied; no collective may run here (see `ringrl.training.agreement`)."""

@@ -10,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class Interrupt:
@@ -28,7 +28,7 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, *_PREEMPTION):
+            for number in (signal.SIGINT, *PREEMPTION):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -45,7 +45,7 @@ class Interrupt:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
-        self.preempted = number in _PREEMPTION
+        self.preempted = number in PREEMPTION
         self.requested = True
         # A handler may run inside a print: only an unbuffered write is safe here.
         name = signal.Signals(number).name if self.preempted else "Ctrl-C"
