@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ringrl.errors import RingRLError
-
 _ABSENT = object()
 
 
@@ -34,24 +32,6 @@ def changes_between(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: st
         elif _plain(ours) != _plain(theirs):
             found.append(Change(key, None if theirs is _ABSENT else theirs, None if ours is _ABSENT else ours))
     return found
-
-
-def check_compatible(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise RingRLError listing every key whose value differs between a checkpoint and `expected`.
-
-    `expected` is a part of the metadata to insist on, for example `{"config": {"model": ..., "chain": ...},
-    "data_fingerprint": ...}`: of the configuration the sections that it names, elsewhere only its own keys.
-    """
-    config = expected.get("config", {})
-    sections = {name: value for name, value in metadata.get("config", {}).items() if name in config}
-    others = {name: value for name, value in expected.items() if name != "config"}
-    found = changes_between(sections, config)
-    found += changes_between({name: metadata.get(name) for name in others}, others)
-    if found:
-        raise RingRLError(
-            f"The checkpoint is of another configuration: {list_changes(found)}. "
-            "Set the same values, or start a new run."
-        )
 
 
 def list_changes(found: Iterable[Change]) -> str:
