@@ -134,9 +134,10 @@ def ring_backward(
     own part, and added on arrival, so that no transfer waits for a computation of the same hop.
     """
     pieces = piece_count(key.shape[1], options)
-    row_sums = (output * silence_padding(output_gradient, labels.segments).astype(output.dtype)).sum(axis=-1)
     if options.kernel is Kernel.xla and ring.devices == pieces == 1 and key.shape[1] <= options.key_block_size:
         row_sums = None  # one block has all keys
+    else:
+        row_sums = (output * silence_padding(output_gradient, labels.segments).astype(output.dtype)).sum(axis=-1)
 
     def differentiate(block: KeyBlock):
         rows = logsumexp, row_sums, output_gradient, output
