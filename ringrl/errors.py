@@ -4,6 +4,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+ERROR_FILE = "error.txt"  # in the folder of a sweep's job that failed: why, in a line
+
 
 class RingRLError(Exception):
     """A fault in the user's input: one line that names the file, key or episode and the remedy.

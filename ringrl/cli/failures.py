@@ -17,13 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ringrl.cli.preemption import REQUEUE as REQUEUE
 from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
-from ringrl.errors import Preempted, RingRLError
+from ringrl.errors import ERROR_FILE, Preempted, RingRLError
 from ringrl.parallel.ranks import is_main_process
 
 _OF_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
 SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # and REQUEUE
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
-ERROR_FILE = "error.txt"  # in the run folder of a job that failed
 
 _Found = dict[Path, int]  # error files, with when they were written
 _sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, and what an earlier one had left there

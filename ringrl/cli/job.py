@@ -19,13 +19,13 @@ import ringrl
 from ringrl.cli.compilation import use_compilation_cache
 from ringrl.cli.compose import command_from, load_yaml
 from ringrl.cli.console import output
-from ringrl.cli.failures import ERROR_FILE, REQUEUE, describe
+from ringrl.cli.failures import REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
 from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
 from ringrl.data import data_root
-from ringrl.errors import Preempted
+from ringrl.errors import ERROR_FILE, Preempted
 from ringrl.training.heartbeat import duration
 
 _logger = logging.getLogger(__name__)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ringrl.cli.console import output
-from ringrl.cli.failures import ERROR_FILE
 from ringrl.cli.overrides import AUTO, CONFIG_FILE
 from ringrl.cli.resuming import CHANGES_FILE
 from ringrl.cli.run_lock import last_command, run_lock
 from ringrl.config import TrainCommand
-from ringrl.errors import RingRLError
+from ringrl.errors import ERROR_FILE, RingRLError
 from ringrl.evaluation.summary import FILE_NAME
 from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.run_history import EVALUATIONS_FILE, LOSSES_FILE

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringrl.errors import RingRLError
+from ringrl.errors import ERROR_FILE, RingRLError
 from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
 
-ERROR_FILE = "error.txt"  # in the folder of a sweep's job that failed: why, in a line
 STARTED = ("config.yaml", "checkpoints", ERROR_FILE)  # of which a run that has begun has one at least
 NOT_RUNS = ("checkpoints", ".hydra")  # folders within a run
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?")
