@@ -26,6 +26,7 @@ from ringrl.cli.run_folder import held_folder
 from ringrl.config import COMMANDS
 from ringrl.data import data_root
 from ringrl.errors import ERROR_FILE, Preempted
+from ringrl.ops.notes import forget_notes
 from ringrl.training.heartbeat import duration
 
 _logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
     """
     folder, began = Path(HydraConfig.get().runtime.output_dir), time.perf_counter()
     _logger.info("ringrl %s: %s %s", ringrl.__version__, command, " ".join(HydraConfig.get().overrides.task))
+    forget_notes()
     try:
         set_defaults_of_libraries()
         built = _build(command, config)

@@ -1,17 +1,14 @@
 """What `attention.strategy=auto` becomes: by the mesh where one is asked for, else by the size of a call's scores."""
 
 import dataclasses
-import functools
-import logging
 import math
 from collections.abc import Mapping
 
 from ringrl.ops.config import AttentionConfig, Kernel, Strategy
+from ringrl.ops.notes import log_once
 
 DENSE_TOKENS = 48  # of a chain, up to which dense is the faster (measured on a CPU: 0.9 of the time at 32, 1.25 at 64)
 DENSE_BYTES = 2**24  # of the scores of one layer in float32, of which dense attention holds several
-
-_logger = logging.getLogger(__name__)
 
 
 def settle_on_mesh(config: AttentionConfig, sizes: Mapping[str, int]) -> AttentionConfig:
@@ -26,7 +23,7 @@ def settle_on_mesh(config: AttentionConfig, sizes: Mapping[str, int]) -> Attenti
     strategy = strategies.get(spread, Strategy.auto)
     if strategy is not Strategy.auto:
         asked = " and ".join(f"mesh.{axis}={sizes[axis]}" for axis in ("ring", "head") if sizes.get(axis, 1) != 1)
-        _log_once(f"attention.strategy=auto: {strategy}, because of {asked}.")
+        log_once(f"attention.strategy=auto: {strategy}, because of {asked}.")
     return dataclasses.replace(config, strategy=strategy)
 
 
@@ -45,10 +42,5 @@ def settle_by_size(config: AttentionConfig, chains: int, tokens: int, heads: int
             f"dense is for at most {DENSE_TOKENS} tokens and {DENSE_BYTES // 2**20} MiB of scores a layer, and "
             f"{chains} chains of {tokens} tokens have {scores / 2**20:,.1f} MiB"
         )
-    _log_once(f"attention.strategy=auto: {strategy}, because {reason}.")
+    log_once(f"attention.strategy=auto: {strategy}, because {reason}.")
     return dataclasses.replace(config, strategy=strategy)
-
-
-@functools.cache
-def _log_once(line: str) -> None:
-    _logger.info(line)

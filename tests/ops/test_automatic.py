@@ -9,8 +9,9 @@ import pytest
 from ringrl.agents.config import AgentConfig
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
-from ringrl.ops import AttentionConfig, attention, automatic
+from ringrl.ops import AttentionConfig, attention
 from ringrl.ops.automatic import settle_by_size, settle_on_mesh
+from ringrl.ops.notes import forget_notes
 from ringrl.parallel import MeshConfig
 
 
@@ -66,7 +67,7 @@ def test_dense_on_a_ring_is_still_refused() -> None:
 
 
 def test_the_log_says_which_and_why(caplog: pytest.LogCaptureFixture) -> None:
-    automatic._log_once.cache_clear()
+    forget_notes()
     with caplog.at_level(logging.INFO, "ringrl"):
         for tokens in (32, 32, 512):
             settle_by_size(AttentionConfig(), 8, tokens, 4)
@@ -78,3 +79,11 @@ def test_the_log_says_which_and_why(caplog: pytest.LogCaptureFixture) -> None:
         "and 8 chains of 512 tokens have 32.0 MiB.",
         "attention.strategy=auto: ring, because of mesh.ring=4.",
     ]
+
+
+def test_a_job_after_another_in_one_process_hears_of_it_too(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ringrl"):
+        for _ in range(2):
+            forget_notes()
+            settle_by_size(AttentionConfig(), 8, 32, 4)
+    assert len(caplog.messages) == 2

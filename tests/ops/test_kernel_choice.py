@@ -9,7 +9,8 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.ops import AttentionConfig, Kernel, attention
-from ringrl.ops.kernels import LocalOptions, choice, choose_kernel, computing_device, private
+from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device, private
+from ringrl.ops.notes import forget_notes
 
 CPU = types.SimpleNamespace(platform="cpu")
 TPU, OLD_TPU = (types.SimpleNamespace(platform="tpu", device_kind=kind) for kind in ("TPU v4", "TPU v3"))
@@ -23,7 +24,7 @@ BFLOAT16 = jnp.bfloat16
 @pytest.fixture(autouse=True)
 def cudnn_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private, "cudnn_is_loaded", lambda: True)
-    choice._log_once.cache_clear()
+    forget_notes()
 
 
 def choose(kernel: str, device, dtype=BFLOAT16, head_size: int = 64, tokens: int = 512, **options) -> Kernel:

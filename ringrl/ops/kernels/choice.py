@@ -1,7 +1,5 @@
 """Which kernel computes the local blocks of a call: the one asked for, or the fastest that serves."""
 
-import functools
-import logging
 from typing import Protocol
 
 import jax
@@ -11,10 +9,9 @@ from ringrl.ops.config import Kernel
 from ringrl.ops.kernels import private
 from ringrl.ops.kernels.interface import LocalOptions
 from ringrl.ops.kernels.pallas import LANES
+from ringrl.ops.notes import log_once
 
 SPLASH_TOKENS = 2**16  # of a device, up to which `auto` takes splash attention: it looks at every pair of them
-
-_logger = logging.getLogger(__name__)
 
 
 class Device(Protocol):
@@ -44,7 +41,7 @@ def choose_kernel(options: LocalOptions, device: Device, query: jax.Array, token
         return _fall_back(f"pallas would prepare its masks for minutes for {tokens} tokens on each device")
     if reason := obstacle(kernel, options, device, query, tokens):
         return _fall_back(reason)
-    _log_once(f"attention.kernel=auto: {kernel}.")
+    log_once(f"attention.kernel=auto: {kernel}.")
     return kernel
 
 
@@ -99,10 +96,5 @@ def _capability(device: Device) -> float | None:
 
 
 def _fall_back(reason: str) -> Kernel:
-    _log_once(f"attention.kernel=auto: xla, because {reason}.")
+    log_once(f"attention.kernel=auto: xla, because {reason}.")
     return Kernel.xla
-
-
-@functools.cache
-def _log_once(line: str) -> None:
-    _logger.info(line)
