@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,8 @@ for line, printed in {PRINTING!r}.items():
 print("none")
 """
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "RINGRL_DATA": str(tmp_path / "data")}  # other tests have left sets in the shared one
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["none"], done.stderr
 
 
