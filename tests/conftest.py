@@ -1,6 +1,7 @@
 """Strict numerics, eight virtual devices, a data cache of its own, and the command line as a function."""
 
 import dataclasses
+import gc
 import logging
 import os
 import sys
@@ -14,9 +15,19 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from ringrl.cli.compilation import VARIABLE, use_compilation_cache
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+gc.set_threshold(50_000, 20, 20)  # programs that are traced are millions of objects: a quarter of the time went there
+SETTINGS_OF_COMMANDS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+    "jax_disable_most_optimizations",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +36,7 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     folder = tmp_path_factory.getbasetemp() / "data_cache"
     monkeypatch.setenv("RINGRL_DATA", str(folder))
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
-    monkeypatch.setenv("RINGRL_COMPILATION_CACHE", "")  # tests look at what the compiler does; see `compiled_once`
+    monkeypatch.setenv(VARIABLE, "")  # tests look at what the compiler does; see `compiled_once`
     return folder
 
 
@@ -48,22 +59,27 @@ class Outcome:
 
 
 @pytest.fixture(scope="session")
-def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment under which commands of this test run, in any process, compile a program once among them."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run of the tests share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def compiled_programs(shared_folder: Path) -> dict[str, str]:
+    """Environment under which processes, several of a run too, compile a program once among them."""
+    folder = str(shared_folder / "compiled_by_jax")
+    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
 
 
 @pytest.fixture
-def compiled_once(compiled_programs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The same in this process and those that it starts, for a test: elsewhere tests look at what the compiler does."""
-    before = {}
-    for name, value in compiled_programs.items():
-        monkeypatch.setenv(name, value)
-        before[name.lower()] = getattr(jax.config, name.lower())
-        jax.config.update(name.lower(), float(value) if name.endswith("SECS") else value)
-    compilation_cache.reset_cache()
+def compiled_once(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process, and those that it starts, a test's programs are kept: elsewhere tests look at the compiler."""
+    folder = str(shared_folder / "compiled")
+    monkeypatch.setenv(VARIABLE, folder)
+    before = {name: jax.config.values[name] for name in SETTINGS_OF_COMMANDS}
+    use_compilation_cache(shared_folder, {VARIABLE: folder})
+    jax.config.update("jax_disable_most_optimizations", True)  # a command's programs run a few steps: faster compiled
     yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -14,9 +14,12 @@ import platform
 import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ringrl.training.programs import Programs
 
 VARIABLE = "RINGRL_COMPILATION_CACHE"  # another folder; empty: none
 MAX_BYTES = 2 << 30  # of all programs, of every version and machine
@@ -60,6 +63,16 @@ def use_compilation_cache(data_root: Path, environment: Mapping[str, str] = os.e
     return folder
 
 
+def kept_programs(definition: Any) -> "Programs | None":
+    """Where whole programs of that definition are kept: beside JAX's own, by a process that is alone; else None."""
+    from jax._src import compilation_cache as of_jax
+
+    from ringrl.training.programs import Programs
+
+    cache = getattr(of_jax, "_cache", None)
+    return Programs(cache, definition) if isinstance(cache, ProgramFolder) and not _several_processes() else None
+
+
 class ProgramFolder:
     """A JAX `CacheInterface` over a folder; no fault of the disk or of a file is more than a program not found.
 
@@ -72,11 +85,12 @@ class ProgramFolder:
     def __init__(self, folder: Path, root: Path, max_bytes: int = MAX_BYTES) -> None:
         self._path = folder  # as JAX names it, in its log
         self._root, self._max_bytes, self._written = root, max_bytes, 0
+        self._paused = False
         self.prune()
 
     def get(self, key: str) -> bytes | None:
         """The program of that key, or None; one that is damaged is removed."""
-        if _several_processes():
+        if self._paused or _several_processes():
             return None
         file = self._path / f"{key}{_SUFFIX}"
         try:
@@ -92,7 +106,7 @@ class ProgramFolder:
 
     def put(self, key: str, value: bytes) -> None:
         """Keep a program, whole or not at all."""
-        if _several_processes():
+        if self._paused or _several_processes():
             return
         temporary = None
         try:
@@ -109,6 +123,15 @@ class ProgramFolder:
         self._written += len(value)
         if self._written > self._max_bytes // 8:
             self.prune()
+
+    @contextlib.contextmanager
+    def compile_afresh(self) -> Iterator[None]:
+        """A context in which nothing is found or kept."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def prune(self) -> None:
         """Drop the programs used longest ago until the rest fits; of any version and machine, for those pile up."""

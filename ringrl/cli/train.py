@@ -23,6 +23,7 @@ from ringrl.cli.acting import (
     scores_of,
     trials_of,
 )
+from ringrl.cli.compilation import kept_programs
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar, progress_output
 from ringrl.cli.continuing import (
@@ -151,7 +152,10 @@ def _run(command: TrainCommand, folder: Path) -> None:
         "data_fingerprint": store.fingerprint,
         **references,
     }
-    state, resumed, changes = create_state(agent, command.training, command.seed), None, []
+    traced_from = (command.agent, command.model, command.attention, command.chain, command.training, command.mesh, spec)
+    programs = kept_programs(traced_from)
+    state = create_state(agent, command.training, command.seed, programs=programs)
+    resumed, changes = None, []
     if resuming:
         changes = changes_in_all(command, metadata, checkpointer.load_metadata("last"), folder, "newest")
         state, resumed = checkpointer.restore("last", like=state)  # of a damaged one, the one before
@@ -227,6 +231,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
             progress=main,
             console=progress_output(),
             interrupt=interrupt,
+            programs=programs,
         )
         if result.interrupted:
             line = f"stopped and saved at step {result.steps}; `{command_to_go_on(folder)}` goes on."

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -18,6 +18,9 @@ Batch = TypeVar("Batch", Chain, list[Chain])
 class Loader(Iterator[Batch], Generic[Batch]):
     """Iterates over `prepare(k)` for k = start, start + 1, ... stop - 1; close it, or use it in a `with`.
 
+    The first is prepared when it is asked for, and the threads begin with the second: grain takes as long to import as
+    a step may take, and a consumer that has the first can use that time.
+
     `wait_seconds` is the time the consumer has spent waiting for batches, `next_index` the batch that comes next.
     """
 
@@ -30,26 +33,39 @@ class Loader(Iterator[Batch], Generic[Batch]):
         threads: int = 1,
         prefetch: int = 4,
     ) -> None:
-        import grain  # heavy, and needed only here
-
-        # Not past 2**62: grain counts in int64.
-        indices = grain.MapDataset.range(start, min(sys.maxsize // 2, stop) if stop is not None else sys.maxsize // 2)
-        batches = indices.map(prepare)
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads) if threads else 0)
-        self._iterator = iter(batches.to_iter_dataset(options))
+        self._prepare, self._start, self._stop = prepare, start, stop
+        self._threads, self._prefetch = threads, prefetch
+        self._iterator: Any = None
         self.next_index = start
         self.wait_seconds = 0.0
 
     def __next__(self) -> Batch:
         began = time.perf_counter()
-        batch = next(self._iterator)
+        if self._iterator is None and self.next_index == self._start and self._start != self._stop:
+            batch = self._prepare(self._start)
+        else:
+            batch = next(self._in_background())
         self.wait_seconds += time.perf_counter() - began
         self.next_index += 1
         return batch
 
+    def _in_background(self) -> Iterator[Batch]:
+        if self._iterator is None:
+            import grain  # heavy, and needed only here
+
+            # Not past 2**62: grain counts in int64.
+            stop = min(sys.maxsize // 2, self._stop) if self._stop is not None else sys.maxsize // 2
+            batches = grain.MapDataset.range(min(self._start + 1, stop), stop).map(self._prepare)
+            prefetch = max(self._prefetch, self._threads) if self._threads else 0
+            options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=prefetch)
+            self._iterator = iter(batches.to_iter_dataset(options))
+        return self._iterator
+
     def close(self) -> None:
         """Stop the threads; the loader is exhausted afterwards."""
-        self._iterator.close()
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = iter(())
 
     def __enter__(self) -> "Loader[Batch]":
         return self

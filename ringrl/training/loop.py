@@ -21,6 +21,7 @@ from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
 from ringrl.training.milestones import Evaluate, Milestones
 from ringrl.training.profile import profile_window
+from ringrl.training.programs import Programs, compile_function
 from ringrl.training.progress import TrainingProgress
 from ringrl.training.recorder import History, Logger, Recorder
 from ringrl.training.state import Agent, TrainState
@@ -63,6 +64,7 @@ def train(
     progress: bool = True,
     console: Console | None = None,
     interrupt: Interrupt | None = None,
+    programs: Programs | None = None,
 ) -> TrainResult:
     """Train from `state` until `training.steps` batches are consumed. The state given is donated: use the result's.
 
@@ -78,6 +80,8 @@ def train(
     `interrupt` hears signals while there is something to save, so not while the step is compiled nor during the
     evaluation at the end. An evaluation meanwhile may look at its `requested` and raise `Interrupted`: it counts as
     not begun, and is made up for when the run goes on.
+
+    `programs` is where the compiled step is kept for a later start, if anywhere.
 
     `profile` is a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
 
@@ -109,9 +113,9 @@ def train(
             batches = itertools.chain([batch], batches)
             began = time.perf_counter()
             with Heartbeat("compiling the training step", say=bar.say):
-                train_step = compile_train_step(agent, training, state, batch)
+                train_step = compile_train_step(agent, training, state, batch, programs)
             seconds = time.perf_counter() - began
-            _logger.info("training step on %d x %d steps compiled in %.1f s", chains, chain_steps, seconds)
+            _logger.info("training step on %d x %d steps ready in %.1f s", chains, chain_steps, seconds)
         recorder = Recorder(training, bar, logger, history, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
 
         def totals() -> dict[str, Any]:
@@ -202,12 +206,18 @@ def check_layout(agent: Agent, batch: Chain) -> None:
         check_dealt(batch.positions, batch.segment_ids, attention.layout, ring_size(attention.strategy, mesh))
 
 
-def compile_train_step(agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain) -> TrainStep:
-    """The train step compiled for these shapes; raises RingRLError where it needs more memory than the device has."""
+def compile_train_step(
+    agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain, programs: Programs | None = None
+) -> TrainStep:
+    """The train step compiled for these shapes, or as `programs` has it.
+
+    Raises RingRLError where it needs more memory than the device has.
+    """
     device = state.step.addressable_shards[0].device  # another process's tells nothing of its memory
     steps = batch.loss_mask.shape[1]
     try:
-        compiled = make_train_step(agent, training).lower(state, batch).compile()
+        step = make_train_step(agent, training)
+        compiled = compile_function(step, "train_step", (state, batch), programs, agent.mesh)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

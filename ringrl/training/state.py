@@ -14,6 +14,7 @@ from ringrl.parallel.sharding import bytes_per_device, parameter_shardings
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_state_memory
 from ringrl.training.optimizer import make_optimizer
+from ringrl.training.programs import Programs, compile_function
 from ringrl.types import Chain, Metrics, Parameters
 
 
@@ -68,19 +69,24 @@ class TrainState:
 
 
 def create_state(
-    agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
+    agent: Agent,
+    training: TrainingConfig,
+    seed: int,
+    optimizer: optax.GradientTransformation | None = None,
+    programs: Programs | None = None,
 ) -> TrainState:
     """A fresh state, a function of the seed alone, each device making its own part (`ringrl.parallel.sharding`).
+
+    `programs` is where the compiled initialization is kept for a later start, if anywhere.
 
     Raises RingRLError where a device needs more memory for it than there is.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
-    shardings = state_shardings(agent, transform)
-    create = functools.partial(_fresh, agent, transform)
+    create = jax.jit(functools.partial(_fresh, agent, transform), out_shardings=state_shardings(agent, transform))
     key = random_key(seed)
-    device = jax.local_devices()[0]
-    check_state_memory(bytes_per_device(jax.eval_shape(create, key), agent.mesh), device)
-    return jax.jit(create, out_shardings=shardings)(key)
+    compiled = compile_function(create, "create_state", (key,), programs, agent.mesh)
+    check_state_memory(bytes_per_device(compiled.out_info, agent.mesh), jax.local_devices()[0])
+    return compiled(key)
 
 
 def state_shardings(agent: Agent, optimizer: optax.GradientTransformation) -> Any:

@@ -128,3 +128,33 @@ def test_a_run_keeps_its_programs(ringrl, tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [Path(os.environ["RINGRL_DATA"])]
     assert ringrl("data").code == 0
     assert len(asked) == 1
+
+
+@pytest.mark.scale
+def test_the_second_run_traces_no_training_step_and_has_the_same_losses(
+    ringrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = (
+        "collect",
+        "collection=dark_room",
+        "env.kwargs.size=3",
+        "env.kwargs.max_steps=4",
+        "dataset=ringrl/kept-v0",
+    )
+    assert ringrl(*collect, "episodes_per_task=2", "num_environments=4", "reference_episodes=2").code == 0
+    words = ("train", "+experiment=dark_room", "data.name=ringrl/kept-v0", "chain.trajectories=2")
+    words += ("training.steps=3", "training.batch_size=2", "evaluation.bootstrap_samples=0")
+    words += ("evaluation.trials=2", "evaluation.environments=2", "model.layers=1", "model.width=16", "model.heads=2")
+    assert ringrl(*words, "seed=1", "hydra.run.dir=first").code == 0
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("traced again")
+
+    monkeypatch.setattr("ringrl.training.step.loss_and_gradients", refuse)
+    monkeypatch.setattr("ringrl.training.state._fresh", refuse)
+    outcome = ringrl(*words, "seed=1", "hydra.run.dir=second")
+    assert outcome.code == 0, outcome.err
+    assert ringrl(*words, "seed=2", "hydra.run.dir=third").code == 0
+    losses = [(tmp_path / run / "losses.csv").read_text() for run in ("first", "second", "third")]
+    assert losses[0] == losses[1] != losses[2]
+    assert ringrl(*words, "training.optimizer.learning_rate=0.5", "hydra.run.dir=fourth").code != 0, "another program"

@@ -40,7 +40,7 @@ def compile_once(monkeypatch):
 _steps = {}
 
 
-def _compiled(agent, training, state, batch):
+def _compiled(agent, training, state, batch, programs=None):
     key = (agent, training.steps, training.gradient_accumulation, training.optimizer)
     if key not in _steps:
         _steps[key] = loop_module_compile(agent, training, state, batch)
