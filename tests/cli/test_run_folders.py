@@ -52,6 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.scale
 def test_a_run_is_neither_replaced_nor_relabelled(train, ringrl, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("hydra.run.dir=run", "training.steps=3")

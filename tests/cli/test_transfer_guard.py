@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import pytest
 
 COLLECT = (
     *("collect", "collection=dark_room", "dataset=ringrl/guarded-v0", "env.kwargs.size=4", "env.kwargs.max_steps=6"),
@@ -15,6 +16,7 @@ TRAIN = (
 )
 
 
+@pytest.mark.scale
 def test_train_and_eval(ringrl, tmp_path: Path) -> None:
     assert ringrl(*COLLECT).code == 0
     with jax.transfer_guard("disallow"):

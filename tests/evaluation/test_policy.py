@@ -56,9 +56,9 @@ def play(policies, *, steps, environments=3, seed=0, check):
     ("tokens_per_step", "action", "capacity"),
     [
         pytest.param(1, CONTINUOUS, 40, marks=pytest.mark.scale),
-        pytest.param(1, DISCRETE, 12, marks=pytest.mark.scale),
+        (1, DISCRETE, 12),
         pytest.param(2, CONTINUOUS, 12, marks=pytest.mark.scale),
-        (2, DISCRETE, 40),
+        pytest.param(2, DISCRETE, 40, marks=pytest.mark.scale),
         pytest.param(4, DISCRETE, 12, marks=pytest.mark.scale),
         pytest.param(4, CONTINUOUS, 40, marks=pytest.mark.scale),
     ],

@@ -18,6 +18,7 @@ from ringrl.ops import AttentionConfig, Layout, attention, dealing_order
 from ringrl.parallel import make_mesh
 
 CHAINS, HEADS = 2, 4
+EVERY_DAY = 8  # cases of the covering set
 QUICK = {"xla_backend_optimization_level": 0}  # compiles in half the time
 CHOICES = {
     "where": (
@@ -152,10 +153,12 @@ GRID = [case for case in EVERYTHING if case.window != 1 and (not case.in_order o
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case`: the covering set; `any_case`: the whole grid."""
-    for argument, cases in (("case", COVERING), ("any_case", GRID)):
-        if argument in metafunc.fixturenames:
-            metafunc.parametrize(argument, cases, ids=_name)
+    """`case`: the covering set, of which the first, where most choices meet, are for every day; `any_case`: all."""
+    if "case" in metafunc.fixturenames:
+        rest = [pytest.param(case, marks=pytest.mark.scale) for case in COVERING[EVERY_DAY:]]
+        metafunc.parametrize("case", [*COVERING[:EVERY_DAY], *rest], ids=_name)
+    if "any_case" in metafunc.fixturenames:
+        metafunc.parametrize("any_case", GRID, ids=_name)
 
 
 @pytest.fixture

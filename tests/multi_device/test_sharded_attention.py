@@ -33,7 +33,10 @@ def test_values_and_gradients_equal_dense_everywhere(any_case, truth) -> None:
     jax.clear_caches()  # which keep programs too
 
 
-@pytest.mark.parametrize(("strategy", "mesh"), [("ring", {"ring": 4}), ("hybrid", {"ring": 2, "head": 2})])
+@pytest.mark.parametrize(
+    ("strategy", "mesh"),
+    [("ring", {"ring": 4}), pytest.param("hybrid", {"ring": 2, "head": 2}, marks=pytest.mark.scale)],
+)
 def test_float32_is_near_the_truth(make_case, truth, strategy: str, mesh: dict) -> None:
     case = make_case(strategy, mesh, dropout=0.3)
     for labels in case.labels():
@@ -42,6 +45,7 @@ def test_float32_is_near_the_truth(make_case, truth, strategy: str, mesh: dict) 
         assert largest_difference(case.results(np.float32, labels), expected) < 2e-5
 
 
+@pytest.mark.scale
 def test_bfloat16_is_no_further_from_the_truth_than_dense(make_case) -> None:
     """Root mean square errors of the output and of each gradient; give or take a tenth.
 
@@ -60,6 +64,7 @@ def test_bfloat16_is_no_further_from_the_truth_than_dense(make_case) -> None:
         assert errors[0] <= 1.1 * errors[1]
 
 
+@pytest.mark.scale
 def test_large_scores_and_hops_without_a_key(make_case) -> None:
     """Scores of +-1e4; with segments of a device's length, most hops of most devices are wholly masked."""
     mesh = make_mesh(ring=4)
@@ -82,6 +87,7 @@ def test_large_scores_and_hops_without_a_key(make_case) -> None:
     assert all(np.isfinite(array).all() for array in results(np.float32, ring))
 
 
+@pytest.mark.scale
 def test_it_maps_over_a_batch_axis(make_case) -> None:
     case = make_case("ring", {"ring": 4})
     arrays = case.arrays(np.float32)[:3]

@@ -29,13 +29,18 @@ def gradient(network, remat: Remat, length: int):
     return compiled, compiled(made.state, x)
 
 
-@pytest.mark.parametrize("remat", POLICIES[1:])
+@pytest.mark.parametrize("remat", [pytest.param(remat, marks=pytest.mark.scale) for remat in POLICIES[1:]])
 def test_gradients_are_the_same(network, remat: Remat) -> None:
     expected, found = (gradient(network, which, 64)[1] for which in (Remat.none, remat))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_are_the_same_where_all_is_computed_again(network) -> None:
+    test_gradients_are_the_same(network, Remat.layer)
+
+
+@pytest.mark.scale
 def test_each_spares_memory_for_work(network) -> None:
     programs = {remat: gradient(network, remat, 64)[0] for remat in POLICIES}
     flops = {remat: program.cost_analysis()["flops"] for remat, program in programs.items()}

@@ -70,8 +70,8 @@ BLOCKWISE = AttentionConfig(strategy="blockwise", query_block_size=4, key_block_
     "options",
     [
         {"unroll_layers": True},
-        {"remat": "dots"},
-        {"remat": "layer"},
+        pytest.param({"remat": "dots"}, marks=pytest.mark.scale),
+        pytest.param({"remat": "layer"}, marks=pytest.mark.scale),
         {"attention": BLOCKWISE, "feedforward_block_size": 4},
     ],
     ids=["unrolled", "remat-dots", "remat-layer", "blockwise"],
