@@ -14,7 +14,7 @@ from ringrl_envs.tasks import TaskSplit, one_task
 
 
 class EnvironmentFault(ValueError):
-    """An environment has returned what gymnasium does not permit; the message is one line."""
+    """An environment has raised an exception, or returned what gymnasium does not permit; the message is one line."""
 
 
 class DisabledSyncVectorEnv(SyncVectorEnv):
@@ -25,7 +25,7 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
     sub-environments that have tasks (those whose unwrapped environment has a `task_split`); others have task 0.
     Observations must be arrays (a Box each), and infos are gathered as the parent does: both at a fraction of its time.
     What infos hold never ends a step: values that do not go into one array are kept as objects. Rewards and ends may be
-    arrays of one number. `EnvironmentFault` is raised for what gymnasium does not permit.
+    arrays of one number. `EnvironmentFault` is raised for what gymnasium does not permit, and from what they raise.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env]]) -> None:
@@ -57,7 +57,10 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
             if not mask[i]:
                 continue
             own_options = options if task_ids is None else {**options, "task_id": task_ids[i]}
-            observation, info = env.reset(seed=seeds[i], options=own_options or None)
+            try:
+                observation, info = env.reset(seed=seeds[i], options=own_options or None)
+            except Exception as error:  # the environment's own code may raise anything
+                raise self._fault("reset()", error) from error
             self._observe(i, observation)
             infos = self._add_info(infos, info or {}, i)
         self._autoreset_envs[mask] = False
@@ -77,7 +80,10 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
         for i, (env, action) in enumerate(zip(self.envs, rows, strict=True)):
             if finished[i]:
                 continue
-            observation, reward, terminated, truncated, info = env.step(action)
+            try:
+                observation, reward, terminated, truncated, info = env.step(action)
+            except Exception as error:
+                raise self._fault("step()", error) from error
             self._observe(i, observation)
             rewards[i] = reward if type(reward) is float else self._one(reward, "reward", float)
             terminations[i] = terminated if type(terminated) is bool else self._one(terminated, "terminated", bool)
@@ -89,6 +95,10 @@ class DisabledSyncVectorEnv(SyncVectorEnv):
         ends = np.array(terminations, bool), np.array(truncations, bool)
         self._autoreset_envs |= ends[0] | ends[1]
         return self._observations.copy(), np.array(rewards, np.float64), *ends, infos
+
+    def _fault(self, what: str, error: Exception) -> EnvironmentFault:
+        line = (str(error).splitlines() or [""])[0]
+        return EnvironmentFault(f"{self._name}: its {what} raises {type(error).__name__}: {line}")
 
     def _observe(self, index: int, observation: Any) -> None:
         """Keep a sub-environment's observation; a number beyond float32 becomes infinite."""

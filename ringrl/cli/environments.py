@@ -100,7 +100,7 @@ def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) 
     try:
         yield environments
     except EnvironmentFault as error:
-        raise RingRLError(str(error)) from error
+        raise RingRLError(f"env {error} (--debug shows where)") from error
     finally:
         environments.close()
 

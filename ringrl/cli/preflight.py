@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import ringrl_envs
+from ringrl_envs.sync_vector import EnvironmentFault
 
 from ringrl.cli.environments import Environment, dealt_tasks, environment_faults, vector_environment
 from ringrl.errors import RingRLError
@@ -28,7 +29,7 @@ def check_acting(env: Environment, spec: DataSpec, evaluation: EvaluationConfig)
             environments.reset(seed=evaluation.seed, options={"reset_mask": np.ones(1, bool), "task_id": tasks})
             what = "step()"
             environments.step(environments.action_space.sample())
-        except RingRLError:
+        except (RingRLError, EnvironmentFault):
             raise
         except Exception as error:  # the environment's own code may raise anything
             line = (str(error).splitlines() or [""])[0]

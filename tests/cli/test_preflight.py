@@ -65,8 +65,8 @@ def data(monkeypatch):
     ("words", "said"),
     [
         (["env.kwargs.fault=render", "evaluation.video=true"], "No video: Faulty-v0 cannot be rendered here"),
-        (["env.kwargs.fault=reset"], "its first reset() raises ZeroDivisionError: of all things"),
-        (["env.kwargs.fault=step"], "its first step() raises ZeroDivisionError: of all things"),
+        (["env.kwargs.fault=reset"], "its reset() raises ZeroDivisionError: of all things"),
+        (["env.kwargs.fault=step"], "its step() raises ZeroDivisionError: of all things"),
     ],
 )
 def test_training_does_not_begin(ringrl, data, words, said) -> None:
@@ -75,6 +75,13 @@ def test_training_does_not_begin(ringrl, data, words, said) -> None:
     assert said in outcome.error
     assert not list(Path("run").glob("**/step_*"))
     assert not list(Path("run").glob(".video_check*"))
+
+
+def test_an_environment_that_fails_while_collecting_is_one_line(ringrl, data_cache: Path) -> None:
+    words = ("env.id=Faulty-v0", "++env.kwargs.fault=step", "dataset=mine/never-v0", "behavior=random")
+    outcome = ringrl("collect", *words, "episodes_per_task=1", "num_environments=1", "reference_episodes=0")
+    assert outcome.error == "env: Faulty-v0: its step() raises ZeroDivisionError: of all things"
+    assert not list(data_cache.rglob("never-v0"))
 
 
 def test_a_missing_encoder_is_said_before_training(ringrl, data, monkeypatch) -> None:
