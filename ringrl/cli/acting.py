@@ -193,7 +193,7 @@ def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, f
     reference the four normalised (`normalized_last`); where the environment tells of success, its share of all trials,
     of the first and of the last.
     """
-    scores = score(Sample(found.trial_returns, found.task_ids), bootstrap_samples=0)
+    scores = score(found, bootstrap_samples=0)
     values = {name: getattr(scores, name).value for name in SUMMARIES}
     values["score"] = values["mean"]
     if reference is not None:

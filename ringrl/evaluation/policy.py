@@ -1,9 +1,9 @@
-"""Acting with a trained agent: the protocol of every policy, and the two ways to act from a history."""
+"""Acting with a trained agent: the two ways to act from a history, in a batch of environments."""
 
 import abc
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.agents import SequenceAgent
 from ringrl.devices import random_key
+from ringrl.errors import choice
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
@@ -19,27 +20,6 @@ from ringrl.types import Array, Chain, Context, Normalization, Parameters
 
 SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
-
-
-class Policy(Protocol):
-    """Acts in a batch of environments over many trials."""
-
-    def reset(self, num_environments: int, seed: int) -> None:
-        """Forgets everything, for a new batch."""
-        ...
-
-    def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O); rows that are not active (B,) are ignored."""
-        ...
-
-    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """What the last actions earned (B,), and where they ended a trial (B,)."""
-        ...
-
-    @property
-    def full(self) -> np.ndarray:
-        """Rows (B,) in which no further trial may start."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +31,9 @@ class ActingConfig:
     sample: bool = True
     temperature: float = 1.0
     when_full: WhenFull = WhenFull.drop
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "when_full", choice("when_full", self.when_full, WhenFull))
 
 
 class HistoryPolicy(abc.ABC):

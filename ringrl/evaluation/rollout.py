@@ -14,23 +14,23 @@ SUCCESS_KEYS = ("success", "is_success")  # what environments call it in their `
 
 
 class ActingPolicy(Protocol):
-    """What a rollout asks of a policy: the protocol of `ringrl.evaluation.policy`."""
+    """What a rollout asks of a policy, which acts in a batch of environments over many trials."""
 
     def reset(self, num_environments: int, seed: int) -> None:
-        """Forget everything."""
+        """Forgets everything, for a new batch."""
         ...
 
     def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O)."""
+        """Actions (B, A) or (B,), discrete ones from 0, for raw observations (B, O); rows not active are ignored."""
         ...
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """Take in what the last actions led to; `finished`: the trial ended there."""
+        """What the last actions earned (B,), and where they ended a trial (B,)."""
         ...
 
     @property
     def full(self) -> np.ndarray:
-        """(B,) bool: no further trial can start."""
+        """Rows (B,) in which no further trial may start."""
         ...
 
 
@@ -57,9 +57,9 @@ def rollout(
     vector_env: gymnasium.vector.VectorEnv,
     policy: ActingPolicy,
     *,
-    trials: int,
-    task_ids: Sequence[int] | np.ndarray,
-    seed: int,
+    trials: int = 8,
+    task_ids: Sequence[int] | np.ndarray | None = None,
+    seed: int = 10_000,
     on_progress: Callable[[int, int], None] | None = None,
     frames: FrameSink | None = None,
     trial_steps_limit: int = 100_000,
@@ -67,14 +67,29 @@ def rollout(
 ) -> Rollout:
     """Run `trials` episodes in every environment, each environment going straight on to its next one.
 
-    `vector_env` has flat Box observations (B, O) and autoreset mode DISABLED; environment i starts from seed
-    `seed + i` on task `task_ids[i]`. An environment idles once its trials are done or the policy's context is
-    full. `on_progress(done, total)` counts finished trials; `check` is called before every step, and ends the rollout
-    by what it raises. Raises `RingRLError` where sizes of environment and
-    policy differ, where the environment gives a number that is not finite, or where an episode never ends.
+    An environment idles once its trials are done or the policy's context is full.
+
+    Args:
+        vector_env: B environments of flat Box observations (O,), autoreset mode DISABLED; `ringrl_envs.make_vector`
+            makes them so.
+        policy: what `make_policy` returns, or the `vector` form of `load_policy`.
+        trials: episodes in one context.
+        task_ids: (B,) the task of each environment; by default task 0 for all.
+        seed: of sampled actions; environment i starts from `seed + i`.
+        on_progress: called with finished trials and their number in all.
+        frames: receives each moment of environment 0, such as a video recorder.
+        trial_steps_limit: steps after which a trial counts as endless.
+        check: called before every step; what it raises ends the rollout.
+
+    Returns:
+        Returns, lengths in steps and successes of all trials, (B, trials).
+
+    Raises:
+        RingRLError: sizes of environment and policy differ, the environment gives a number that is not finite, or an
+            episode never ends.
     """
-    task_ids = np.asarray(task_ids, np.int64)
     count = vector_env.num_envs
+    task_ids = np.asarray(np.zeros(count) if task_ids is None else task_ids, np.int64)
     if task_ids.shape != (count,):
         raise RingRLError(f"{task_ids.size} task ids were given for {count} environments: give one for each.")
     if trials < 1:
