@@ -11,8 +11,8 @@ import numpy as np
 
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.cli.environments import Environment, dealt_tasks, vector_environment
-from ringrl.cli.schema import build
 from ringrl.config import EnvConfig, TrainCommand
+from ringrl.config.schema import build
 from ringrl.data.store import spec_from_json
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig, Split, WhenFull

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import ringrl
 from ringrl.cli.run_names import register_resolvers
-from ringrl.cli.schema import build, schema
 from ringrl.config import COMMANDS
+from ringrl.config.schema import build, schema
 from ringrl.errors import RingRLError
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ import ringrl_envs
 
 from ringrl.cli import behaviors
 from ringrl.cli.acting import LoadedAgent, agent_of
-from ringrl.cli.schema import build
 from ringrl.config import EnvConfig, TrainCommand
+from ringrl.config.schema import build
 from ringrl.types import ActionKind, ActionSpec, DataSpec, Normalization
 
 SPEC = DataSpec(2, ActionSpec(ActionKind.discrete, 5), max_episode_steps=50)
