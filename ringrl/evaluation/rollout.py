@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.types import ActionKind, DataSpec
+from ringrl.evaluation.actions import actions_in, check_action_space, check_supported
+from ringrl.types import DataSpec
 
 SUCCESS_KEYS = ("success", "is_success")  # what environments call it in their `info`
 
@@ -177,12 +178,7 @@ def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | No
     box, action = vector_env.single_observation_space, vector_env.single_action_space
     if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
         raise RingRLError(f"{name} gives observations of {box}: flatten them (ringrl_envs.make_vector does).")
-    if isinstance(action, gymnasium.spaces.Discrete):
-        kind, size = ActionKind.discrete, int(action.n)
-    elif isinstance(action, gymnasium.spaces.Box):
-        kind, size = ActionKind.continuous, int(np.prod(action.shape))
-    else:
-        raise RingRLError(f"{name} takes actions of {action}: only Box and Discrete are supported.")
+    check_supported(name, action)
     mode = vector_env.metadata.get("autoreset_mode")
     if mode is not None and mode != gymnasium.vector.AutoresetMode.DISABLED:
         raise RingRLError(f"{name} resets itself ({mode}): make it with autoreset_mode=AutoresetMode.DISABLED.")
@@ -193,11 +189,7 @@ def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | No
             f"{name} gives observations of size {box.shape[0]}, but the policy was trained on size "
             f"{spec.observation_size}: evaluate on the environment that its data came from."
         )
-    if (kind, size) != (spec.action.kind, spec.action.size):
-        raise RingRLError(
-            f"{name} takes {kind} actions of size {size}, but the policy was trained on {spec.action.kind} actions "
-            f"of size {spec.action.size}: evaluate on the environment that its data came from."
-        )
+    check_action_space(name, action, spec.action)
 
 
 def _legal_actions(
@@ -211,20 +203,6 @@ def _legal_actions(
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
     return actions_in(vector_env.single_action_space, actions, active)
-
-
-def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """An agent's actions (B, A) or (B,) as a Box or Discrete space takes them: in its shape, dtype and bounds.
-
-    Discrete actions begin at the space's start, whole numbers of a Box are the nearest. Those not active get 0.
-    """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return (np.where(active, actions.reshape(active.shape), 0) + space.start).astype(space.dtype)
-    assert isinstance(space, gymnasium.spaces.Box)
-    rows = np.where(active[:, None], actions.reshape(len(active), -1), 0.0).reshape(len(active), *space.shape)
-    if np.issubdtype(space.dtype, np.integer):
-        rows = np.rint(rows)
-    return np.clip(rows, space.low, space.high).astype(space.dtype)
 
 
 def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:
