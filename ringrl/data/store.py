@@ -3,15 +3,18 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
+
+if TYPE_CHECKING:
+    from gymnasium import Space
 
 VERSION = 1
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
@@ -106,6 +109,43 @@ class EpisodeStore:
             **arrays,
         )
 
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: "Iterable[Mapping[str, Any] | Any]",
+        *,
+        action_space: "Space | None" = None,
+        path: str | Path | None = None,
+        overwrite: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "EpisodeStore":
+        """A store of episodes at hand, each checked as `EpisodeStoreWriter` does.
+
+        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or
+        (T + 1, O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated`
+        (one bool, or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain
+        never mixes tasks) and `policy` (who acted).
+
+        Args:
+            episodes: read once, one at a time.
+            action_space: the environment's Box or Discrete; by default vectors (T, A) whose bounds are what is seen.
+            path: the folder of the store, which is then also a set for `ringrl train data=store data.name=PATH`. By
+                default it lies among the system's temporary files, and goes when nothing uses the store any more.
+            overwrite: replace a store that is at `path`.
+            metadata: plain JSON about all of them: `environment` (a gymnasium id, acted in by evaluations),
+                `ref_min_score` and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
+
+        Returns:
+            The store, on disk and read through memory maps.
+
+        Raises:
+            RingRLError: an episode has a wrong shape, a value that is not finite, or an action out of bounds (its
+                number, field and step are named); there is no episode; `path` is taken or cannot be written.
+        """
+        from ringrl.data.episodes import store_episodes  # which needs this class
+
+        return store_episodes(episodes, action_space=action_space, path=path, overwrite=overwrite, metadata=metadata)
+
     @property
     def num_episodes(self) -> int:
         """E."""
@@ -169,7 +209,14 @@ class EpisodeStore:
 
 
 def default_target_return(store: EpisodeStore) -> float:
-    """The return to ask of a policy when none is given: the mean over tasks of the best return in the data."""
+    """The return to ask of a policy when none is given.
+
+    Args:
+        store: the data that it was trained on.
+
+    Returns:
+        The mean over tasks of the best return in the data, in the environment's units.
+    """
     return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))
 
 

@@ -26,11 +26,11 @@ REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
 class ActingConfig:
     """How an agent acts: what it aims at, how much it remembers, and how it chooses."""
 
-    target_return: float
-    capacity: int  # steps of history kept
-    sample: bool = True
-    temperature: float = 1.0
-    when_full: WhenFull = WhenFull.drop
+    target_return: float  # asked for, in the environment's units; `default_target_return(store)`
+    capacity: int  # steps of history kept; `ChainSampler.steps` for as many as in training
+    sample: bool = True  # sample actions, else take the likeliest
+    temperature: float = 1.0  # of sampled actions
+    when_full: WhenFull = WhenFull.drop  # forget the oldest whole trial, or start no further one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when_full", choice("when_full", self.when_full, WhenFull))
@@ -184,6 +184,15 @@ def make_policy(
 
     A sliding window cannot reuse cached keys and values: they have seen the steps that left the window. Its agent
     needs no mesh; that of a chain may have one, and parameters that lie on it in any way.
+
+    Args:
+        agent: as `make_agent` made it.
+        parameters: such as `TrainState.params`.
+        normalization: the scales that it was trained with: `ChainSampler.normalization`.
+        config: what it aims at, how much it remembers, and how it chooses.
+
+    Returns:
+        A policy of a batch of environments, as `rollout` takes it; `Policy` makes one of a gymnasium loop of it.
     """
     kind = CachedPolicy if agent.context is Context.chain else RecomputingPolicy
     return kind(agent, parameters, normalization, config)

@@ -68,11 +68,21 @@ class TrainState:
 
 
 def create_state(
-    agent: Agent, training: TrainingConfig, seed: int, optimizer: optax.GradientTransformation | None = None
+    agent: Agent, training: TrainingConfig, seed: int = 0, optimizer: optax.GradientTransformation | None = None
 ) -> TrainState:
     """A fresh state, a function of the seed alone, each device making its own part (`ringrl.parallel.sharding`).
 
-    Raises RingRLError where a device needs more memory for it than there is.
+    Args:
+        agent: whose parameters it holds.
+        training: its optimizer.
+        seed: of the parameters, and of dropout.
+        optimizer: in place of the one that `training` describes.
+
+    Returns:
+        Parameters in float32, the optimizer's moments, and counters at 0.
+
+    Raises:
+        RingRLError: a device needs more memory for it than there is.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
     shardings = state_shardings(agent, transform)
