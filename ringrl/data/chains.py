@@ -99,7 +99,16 @@ class ChainSampler:
         return self.assemble(episodes[rows], first_steps[rows], places)
 
     def draw(self, seed: int, index: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `assemble` makes that batch of: the episodes (B, N), and the first step of each."""
+        """What `assemble` makes a batch of.
+
+        Args:
+            seed: of the stream.
+            index: of the batch, from 0.
+            batch_size: B, chains in a batch.
+
+        Returns:
+            The episodes (B, N), and the first step of each (B, N).
+        """
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
         if self.config.window_steps:
             return self._draw_windows(generator, batch_size)
@@ -112,11 +121,16 @@ class ChainSampler:
         first_steps: np.ndarray | None = None,
         places: Int[np.ndarray, " places"] | None = None,
     ) -> Chain:
-        """The chains of the given episodes (B, N); ties in return, and `order=random`, keep the order given.
+        """The chains of the given episodes; ties in return, and `order=random`, keep the order given.
 
-        `first_steps` (B, N) is where each window starts in its episode, for a sampler with `window_steps`. `places`
-        says which step of every chain stands at each place of memory, by default all in order; a number of
-        `self.steps` or more is padding.
+        Args:
+            episodes: (B, N).
+            first_steps: (B, N) where each window starts in its episode, for a sampler with `window_steps`.
+            places: the step of every chain at each place of memory, by default all in order; a number of `self.steps`
+                or more is padding.
+
+        Returns:
+            (B, P, ...) numpy arrays, scaled.
         """
         places = np.arange(self.steps) if places is None else places
         trajectories = self._trajectories(episodes, first_steps)

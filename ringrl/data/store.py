@@ -71,8 +71,8 @@ class EpisodeStore:
     """
 
     path: Path  # its folder; of a joined store, the folders with " + " between them
-    metadata: dict[str, Any]
-    spec: DataSpec
+    metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
+    spec: DataSpec  # sizes, bounds of actions, and the longest episode
     fingerprint: str  # of the contents, and of the episodes chosen when this is a view
     observations: Column  # (T, O) float32
     actions: Column  # (T, A) float32, or (T,) int32 when discrete
@@ -84,12 +84,22 @@ class EpisodeStore:
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
     terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
     def open(cls, path: str | Path) -> "EpisodeStore":
-        """Open the store in folder `path`; raises `RingRLError` when it is missing, damaged, or of another version."""
+        """Open a store.
+
+        Args:
+            path: its folder.
+
+        Returns:
+            All of its episodes, read through memory maps.
+
+        Raises:
+            RingRLError: it is missing, damaged, or of another version.
+        """
         path = Path(path)
         metadata = read_metadata(path)
         spec, shapes = described_columns(path, metadata)
@@ -168,7 +178,17 @@ class EpisodeStore:
         return offsets
 
     def select(self, episodes: np.ndarray) -> "EpisodeStore":
-        """A view of the episodes with these indices (or a boolean mask over episodes), in this order."""
+        """A view of some episodes.
+
+        Args:
+            episodes: their indices, in the order of the view, or a mask (E,).
+
+        Returns:
+            The view, with a fingerprint of its own.
+
+        Raises:
+            RingRLError: no episode is selected.
+        """
         episodes = np.asarray(episodes)
         if episodes.dtype == bool:
             episodes = np.flatnonzero(episodes)
@@ -179,7 +199,17 @@ class EpisodeStore:
         return dataclasses.replace(self, fingerprint=content.hexdigest(), **chosen)
 
     def keep_top(self, fraction: float) -> "EpisodeStore":
-        """A view of the best `fraction` of the episodes of each task by return: at least one, ties to the earlier."""
+        """A view of the best episodes of each task by return: at least one, ties to the earlier.
+
+        Args:
+            fraction: of the episodes, in (0, 1].
+
+        Returns:
+            The view.
+
+        Raises:
+            RingRLError: an impossible fraction.
+        """
         if not 0.0 < fraction <= 1.0:
             raise RingRLError(f"top_fraction={fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
         if fraction == 1.0:

@@ -50,8 +50,9 @@ def attention(
       segment_ids: tokens attend within their segment; the default is one segment. Negative is padding, of which
         query, key, value and the output's gradient may be anything, not-a-number too.
       window: a query at position i attends to keys at positions j with |i - j| < window.
-      dropout_rate: of attention weights, when a dropout_key is given; keyed by (chain, head, query position, key
-        position), so the mask is the same whatever the strategy, layout or block size.
+      dropout_rate: of attention weights, when a dropout_key is given.
+      dropout_key: of the mask, which (chain, head, query position, key position) decide besides, so it is the same
+        whatever the strategy, layout or block size; without a key there is no dropout.
 
     Returns:
       The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
