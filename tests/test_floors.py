@@ -25,8 +25,9 @@ ROOMS = {
     "evaluation": {*BASE, "ops", "nn", "agents", "parallel", "envs"},
     "planning": {*BASE, "ops", "nn", "agents", "parallel", "training", "evaluation"},
     "config": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")},
+    "runs": {*BASE, "ops", "agents", "data", "parallel", "training", "evaluation", "config"},
     "cli": {*BASE, *("ops", "nn", "agents", "data", "online", "parallel", "training", "evaluation", "planning")}
-    | {"config", "envs"},
+    | {"config", "runs", "envs"},
     "envs": set(),
     "__main__": {"cli"},
 }
@@ -100,6 +101,8 @@ def test_no_room_imports_a_higher_one() -> None:
         ("ringrl.training.loop", "from ringrl.evaluation.rollout import rollout"),
         ("ringrl.training.loop", "from ..evaluation import rollout"),
         ("ringrl.agents.x", "from ringrl.config import TrainCommand"),
+        ("ringrl.runs.agent", "from ringrl.cli.train import run"),
+        ("ringrl.agents.x", "from ringrl import make_agent"),
         ("ringrl.data.store", "import omegaconf"),
         ("ringrl_envs.registry", "import ringrl.types"),
         ("ringrl.training.step", "import ringrl_envs"),

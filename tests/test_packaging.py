@@ -27,6 +27,10 @@ def test_the_wheel_holds_both_packages_and_the_configuration(wheel_names: list[s
     assert {"ringrl/cli/__main__.py", "ringrl_envs/__init__.py"} <= set(wheel_names)
 
 
+def test_the_wheel_tells_type_checkers_that_it_is_typed(wheel_names: list[str]) -> None:
+    assert {"ringrl/py.typed", "ringrl_envs/py.typed"} <= set(wheel_names)
+
+
 def test_the_wheel_has_no_other_top_level_package(wheel_names: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ringrl", "ringrl_envs"}

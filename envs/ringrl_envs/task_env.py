@@ -17,7 +17,7 @@ class TaskEnv(gymnasium.Env):
     """
 
     name: ClassVar[str]
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium declares it so)
 
     def __init__(self, task_split: TaskSplit, max_steps: int, render_mode: str | None = None) -> None:
         check_common(self.name, max_steps, render_mode, self.metadata["render_modes"])

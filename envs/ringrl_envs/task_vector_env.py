@@ -23,7 +23,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     """
 
     name: ClassVar[str]
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012 (gymnasium declares it so)
         "render_modes": ["rgb_array"],
         "render_fps": 10,
         "autoreset_mode": AutoresetMode.DISABLED,

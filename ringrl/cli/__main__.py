@@ -66,7 +66,7 @@ def _usage() -> str:
 def _run(command: str, words: list[str]) -> int:
     from ringrl.cli import failures
     from ringrl.cli.completion import FLAGS, completion
-    from ringrl.cli.schema import nearest
+    from ringrl.config.schema import nearest
     from ringrl.errors import RingRLError
 
     if any(word in FLAGS for word in (command, *words)):

@@ -7,13 +7,15 @@ import numpy as np
 import ringrl_envs
 from gymnasium.vector import VectorEnv
 
-from ringrl.cli.acting import acting_config, load_agent
 from ringrl.config import BehaviorKind, CollectCommand
 from ringrl.errors import RingRLError
+from ringrl.evaluation.actions import actions_in
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
-from ringrl.evaluation.rollout import actions_in, check_vector_env
+from ringrl.evaluation.rollout import check_vector_env
 from ringrl.online import ActorBehavior
+from ringrl.runs.acting import acting_config
+from ringrl.runs.agent import load_agent
 from ringrl.types import Context
 
 ACTOR_FILES = "actor_*.npz"

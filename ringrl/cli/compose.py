@@ -1,7 +1,5 @@
 """Where the configuration comes from: the schemas, the folders of YAML files, and the dataclasses built from both."""
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import ringrl
 from ringrl.cli.run_names import register_resolvers
-from ringrl.cli.schema import build, schema
 from ringrl.config import COMMANDS
+from ringrl.config.schema import as_plain, build, schema
 from ringrl.errors import RingRLError
 
 T = TypeVar("T")
@@ -42,11 +40,6 @@ def command_from(cls: type[T], config: DictConfig) -> T:
 def as_yaml(command: Any) -> str:
     """A command's dataclass as YAML that `load_yaml` reads back."""
     return OmegaConf.to_yaml(OmegaConf.create(as_plain(command)))
-
-
-def as_plain(command: Any) -> dict[str, Any]:
-    """A command's dataclass as plain dictionaries, lists, numbers and strings."""
-    return json.loads(json.dumps(dataclasses.asdict(command)))
 
 
 def load_yaml(cls: type[T], path: Path, changes: Mapping[str, Any] | None = None) -> T:

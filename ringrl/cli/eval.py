@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 
-from ringrl.cli.acting import acting_config, evaluate_policy, load_agent, reference_of, trials_of
+from ringrl.cli.acting import evaluate_policy, reference_of
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.devices import full_mesh
@@ -17,6 +17,8 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.policy import make_policy
 from ringrl.evaluation.summary import build_summary
 from ringrl.parallel.multiprocess import agree_on_text, is_main_process, join_processes, wait_for_process_0
+from ringrl.runs.acting import acting_config, trials_of
+from ringrl.runs.agent import load_agent
 
 
 def run(command: EvalCommand, folder: Path) -> None:

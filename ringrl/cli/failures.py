@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ringrl.cli.preemption import REQUEUE as REQUEUE
-from ringrl.cli.schema import key_paths, nearest
 from ringrl.config import COMMANDS
+from ringrl.config.schema import key_paths, nearest
 from ringrl.errors import ERROR_FILE, Preempted, RingRLError
 from ringrl.parallel.ranks import is_main_process
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ringrl.cli.schema import nearest
+from ringrl.config.schema import nearest
 from ringrl.errors import RingRLError
 
 PRINTING = ("cfg", "help", "hydra_help", "info")  # nothing runs

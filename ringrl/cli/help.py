@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ringrl.cli.groups import choices_in, groups_of, listed
 from ringrl.cli.keys import Key, Section, sections_of
-from ringrl.cli.schema import nearest
 from ringrl.config import COMMANDS
+from ringrl.config.schema import nearest
 from ringrl.errors import RingRLError
 
 FLAGS = (

@@ -13,8 +13,8 @@ from hydra.errors import OverrideParseException
 
 from ringrl.cli.groups import DERIVED, choices_in, groups_of, listed
 from ringrl.cli.keys import sections_of
-from ringrl.cli.schema import key_paths, matches, nearest
 from ringrl.config import COMMANDS
+from ringrl.config.schema import key_paths, matches, nearest
 from ringrl.errors import RingRLError
 
 SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment", "tuning")

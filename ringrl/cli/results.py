@@ -10,9 +10,8 @@ from ringrl.cli.console import output, table_width
 from ringrl.cli.environments import Environment, dealt_tasks, environment_faults
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.figures import plot_training_curves, save_png
-from ringrl.evaluation.policy import Policy
 from ringrl.evaluation.report import runs_figure, runs_table
-from ringrl.evaluation.rollout import Rollout
+from ringrl.evaluation.rollout import ActingPolicy, Rollout
 from ringrl.evaluation.summary import write_summary, write_trials
 from ringrl.evaluation.video import Video, record_video
 
@@ -43,7 +42,9 @@ def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> N
     console.print(runs_table([summary], width=table_width(console)), end="")
 
 
-def write_video(policy: Policy, env: Environment, evaluation: EvaluationConfig, trials: int, folder: Path) -> Video:
+def write_video(
+    policy: ActingPolicy, env: Environment, evaluation: EvaluationConfig, trials: int, folder: Path
+) -> Video:
     """Every trial in one environment as video.mp4; raises RingRLError where nothing can be rendered."""
     with environment_faults(env):
         return record_video(

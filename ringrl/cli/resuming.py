@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.cli.compose import as_plain
-from ringrl.cli.schema import build
 from ringrl.config import ResumeChanges, TrainCommand
+from ringrl.config.schema import build
 from ringrl.errors import RingRLError
 from ringrl.evaluation.summary import write_atomically
 from ringrl.training.compatibility import Change, changes_between, list_changes

@@ -7,22 +7,14 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ringrl.cli.acting import (
-    acting_config,
-    agent_of,
-    evaluate_policy,
-    reference_of,
-    scores_line,
-    scores_of,
-    trials_of,
-)
+from ringrl.cli.acting import evaluate_policy, reference_of, scores_line, scores_of
 from ringrl.cli.compilation import kept_programs
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar, progress_output
@@ -50,11 +42,9 @@ from ringrl.data import (
     default_target_return,
     fit_normalization,
     in_environment,
-    make_loader,
     open_dataset,
 )
 from ringrl.data.config import DataConfig
-from ringrl.data.store import spec_to_json
 from ringrl.errors import Preempted, RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
@@ -62,8 +52,6 @@ from ringrl.evaluation.report import evaluation_figure
 from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary, write_atomically
-from ringrl.ops import step_order
-from ringrl.parallel.batches import BatchParts
 from ringrl.parallel.multiprocess import (
     DistributedConfig,
     agree_on_text,
@@ -72,6 +60,10 @@ from ringrl.parallel.multiprocess import (
     join_processes,
     wait_for_process_0,
 )
+from ringrl.runs.acting import acting_config, trials_of
+from ringrl.runs.agent import agent_of
+from ringrl.runs.batches import make_batches
+from ringrl.runs.record import REFERENCES, run_record
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.interrupt import Interrupt
@@ -79,7 +71,7 @@ from ringrl.training.loop import train
 from ringrl.training.metrics import TensorBoardLogger
 from ringrl.training.run_history import RunHistory
 from ringrl.training.state import create_state
-from ringrl.types import Chain, Context, Normalization, Parameters
+from ringrl.types import Context, Normalization, Parameters
 
 CHARTS = {  # in TensorBoard's tab of custom scalars
     "evaluation": {
@@ -89,7 +81,6 @@ CHARTS = {  # in TensorBoard's tab of custom scalars
     },
     "seconds a step": {"parts": ["time/(step|loader_wait|dispatch|device_wait|other)$"]},
 }
-KEPT = ("ref_min_score", "ref_max_score", "reference_scores")  # of the data set's metadata, in every checkpoint
 
 
 def run(command: TrainCommand, folder: Path) -> None:
@@ -141,17 +132,8 @@ def _run(command: TrainCommand, folder: Path) -> None:
     acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
     trials = trials_of(command.evaluation, command)
     own = is_own_environment(env, acted_on.metadata)
-    references = {name: acted_on.metadata.get(name) for name in KEPT} if own else {}
-    metadata = {
-        "config": as_plain(as_told(command)),
-        "spec": spec_to_json(store.spec),
-        "normalization": normalization.to_json(),
-        **env.record(),
-        "chain_steps": sampler.steps,
-        "target_return": target_return,
-        "data_fingerprint": store.fingerprint,
-        **references,
-    }
+    references = {name: acted_on.metadata.get(name) for name in REFERENCES} if own else {}
+    metadata = run_record(as_plain(as_told(command)), sampler, env.record(), target_return, references)
     traced_from = (command.agent, command.model, command.attention, command.chain, command.training, command.mesh, spec)
     programs = kept_programs(traced_from)
     state = create_state(agent, command.training, command.seed, programs=programs)
@@ -219,7 +201,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
         result = train(
             agent,
             state,
-            functools.partial(_batches, command, sampler, mesh),
+            make_batches(agent, sampler, command.training, seed=command.seed),
             command.training,
             checkpointer=checkpointer,
             logger=logger,
@@ -264,28 +246,6 @@ def returns_range(data: DataConfig, acted_on: EpisodeStore) -> tuple[float, floa
     whole = dataclasses.replace(data, top_fraction=1.0)
     returns = acted_on.returns if whole == data else open_dataset(whole).returns
     return float(returns.min()), float(returns.max())
-
-
-def _batches(command: TrainCommand, sampler: ChainSampler, mesh: Any, start: int) -> Iterator[Chain]:
-    """Batches start, start + 1, ...; with a mesh this process builds what its devices hold, in attention's layout."""
-    training, attention = command.training, command.attention
-    load = functools.partial(
-        make_loader,
-        sampler,
-        seed=command.seed,
-        batch_size=training.batch_size,
-        start=start,
-        stop=training.steps,
-        threads=training.loader_threads,
-        prefetch=training.prefetch,
-    )
-    if mesh is None:
-        return map(jax.device_put, load())
-    order = np.arange(sampler.steps)
-    if attention.strategy.is_sharded:
-        order = step_order(attention.strategy, attention.layout, sampler.steps, mesh)
-    batches = BatchParts(mesh, training.batch_size, order)
-    return map(batches.join, load(parts=batches.parts))
 
 
 def _tensorboard(folder: Path, resumed_at: int | None) -> contextlib.AbstractContextManager[TensorBoardLogger | None]:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from ringrl.data.config import ChainConfig, Context, Order, Supervise
 from ringrl.data.fill import StepFiller, Trajectories
+from ringrl.data.normalization import fit_normalization
 from ringrl.data.pages import PageBudget
 from ringrl.data.runs import RunFiller
 from ringrl.data.store import EpisodeStore
@@ -27,11 +28,29 @@ class ChainSampler:
     -(K - 1) .. T - 1. So windows are full wherever an episode is long enough, no step is rarer than those of the
     middle, and the start of an episode, where acting begins with a short history, is seen most.
 
-    Raises `RingRLError` when a task has fewer than N episodes.
+    Attributes:
+        steps: P, the steps of every chain, padding included.
+        spec: sizes of the data and bounds of actions as chains show them: what an agent is made for.
+        normalization: the scales that chains show everything in.
     """
 
-    def __init__(self, store: EpisodeStore, config: ChainConfig, normalization: Normalization) -> None:
+    def __init__(
+        self, store: EpisodeStore, config: ChainConfig | None = None, normalization: Normalization | None = None
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            store: the episodes.
+            config: how they are chained; by default `ChainConfig()`.
+            normalization: by default `fit_normalization(store)`, which reads every step once.
+
+        Raises:
+            RingRLError: a task has fewer than N episodes.
+        """
+        config = ChainConfig() if config is None else config
+        normalization = fit_normalization(store) if normalization is None else normalization
         self.store, self.config, self.normalization = store, config, normalization
+        self.spec = normalization.shown_spec(store.spec)
         self._by_task = np.argsort(store.task_ids, kind="stable")
         tasks, self._task_starts, self._task_counts = np.unique(
             store.task_ids[self._by_task], return_index=True, return_counts=True
@@ -62,17 +81,34 @@ class ChainSampler:
         rows: slice | None = None,
         places: Int[np.ndarray, " places"] | None = None,
     ) -> Chain:
-        """Batch number `index` of the stream `seed`: (B, P, ...) numpy arrays, scaled.
+        """Batch number `index` of the stream `seed`, scaled.
 
-        Of its chains only `rows`, and of their steps only `places`, as in `assemble`: time and memory are linear in
-        that slice, but for a few numbers a trajectory.
+        Args:
+            seed: of the stream.
+            index: of the batch, from 0.
+            batch_size: B, chains in a batch.
+            rows: the chains wanted; by default all.
+            places: the steps wanted, as in `assemble`. Time and memory are linear in what is wanted, but for a few
+                numbers a trajectory.
+
+        Returns:
+            (B, P, ...) numpy arrays.
         """
         episodes, first_steps = self.draw(seed, index, batch_size)
         rows = slice(None) if rows is None else rows
         return self.assemble(episodes[rows], first_steps[rows], places)
 
     def draw(self, seed: int, index: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `assemble` makes that batch of: the episodes (B, N), and the first step of each."""
+        """What `assemble` makes a batch of.
+
+        Args:
+            seed: of the stream.
+            index: of the batch, from 0.
+            batch_size: B, chains in a batch.
+
+        Returns:
+            The episodes (B, N), and the first step of each (B, N).
+        """
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
         if self.config.window_steps:
             return self._draw_windows(generator, batch_size)
@@ -85,11 +121,16 @@ class ChainSampler:
         first_steps: np.ndarray | None = None,
         places: Int[np.ndarray, " places"] | None = None,
     ) -> Chain:
-        """The chains of the given episodes (B, N); ties in return, and `order=random`, keep the order given.
+        """The chains of the given episodes; ties in return, and `order=random`, keep the order given.
 
-        `first_steps` (B, N) is where each window starts in its episode, for a sampler with `window_steps`. `places`
-        says which step of every chain stands at each place of memory, by default all in order; a number of
-        `self.steps` or more is padding.
+        Args:
+            episodes: (B, N).
+            first_steps: (B, N) where each window starts in its episode, for a sampler with `window_steps`.
+            places: the step of every chain at each place of memory, by default all in order; a number of `self.steps`
+                or more is padding.
+
+        Returns:
+            (B, P, ...) numpy arrays, scaled.
         """
         places = np.arange(self.steps) if places is None else places
         trajectories = self._trajectories(episodes, first_steps)

@@ -114,6 +114,8 @@ class MappedColumn:
     `Unreadable` where the system does not let it be read.
     """
 
+    keeper: Any = None  # what is to live as long as the file is read, such as a temporary folder
+
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         try:
             self._open(path, np.dtype(dtype), shape)

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import math
 
-from ringrl.errors import RingRLError
+from ringrl.errors import RingRLError, choice
 from ringrl.types import Context
 
 
@@ -47,6 +47,7 @@ class DataConfig:
     normalize_observations: bool = True  # give the agent observations of mean 0 and deviation 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", choice("data.source", self.source, Source))
         if not 0.0 < self.top_fraction <= 1.0:
             raise RingRLError(f"data.top_fraction={self.top_fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
         names = [self.name, *self.also]
@@ -83,6 +84,8 @@ class ChainConfig:
     window_steps: int = 0  # a random window of this many steps of one trajectory (DT's K); 0 takes it whole
 
     def __post_init__(self) -> None:
+        for name, choices in (("order", Order), ("supervise", Supervise), ("context", Context)):
+            object.__setattr__(self, name, choice(f"chain.{name}", getattr(self, name), choices))
         if self.trajectories < 1:
             raise RingRLError(f"chain.trajectories={self.trajectories}: a chain needs at least 1 trajectory.")
         if self.window_steps < 0:

@@ -25,8 +25,18 @@ def open_dataset(config: DataConfig, cache_root: Path | None = None, progress: P
     """The episodes that `config` names and its filters keep, as a store or a view of one.
 
     With `also`, the sets are joined first. A Minari set is read once and kept as `cache_root/stores/<id>-<key>`; the
-    key changes when the set does. `progress(done, total)` is called for each episode read. Raises `RingRLError` as the
-    sources and the store do, and for a filter that leaves nothing.
+    key changes when the set does.
+
+    Args:
+        config: the set, and the filters.
+        cache_root: where sets are found and kept; by default RINGRL_DATA, else ~/.cache/ringrl.
+        progress: called with the episodes read and their number in all.
+
+    Returns:
+        The store, read through memory maps.
+
+    Raises:
+        RingRLError: there is no such set, it is damaged, or a filter leaves nothing.
     """
     if not config.name:
         raise RingRLError("data.name is empty: give a Minari id, or with data.source=store the folder of a store.")

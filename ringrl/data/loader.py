@@ -78,8 +78,8 @@ class Loader(Iterator[Batch], Generic[Batch]):
 def make_loader(
     sampler: ChainSampler,
     *,
-    seed: int,
-    batch_size: int,
+    seed: int = ...,
+    batch_size: int = ...,
     start: int = ...,
     stop: int | None = ...,
     threads: int = ...,
@@ -92,8 +92,8 @@ def make_loader(
 def make_loader(
     sampler: ChainSampler,
     *,
-    seed: int,
-    batch_size: int,
+    seed: int = ...,
+    batch_size: int = ...,
     start: int = ...,
     stop: int | None = ...,
     threads: int = ...,
@@ -105,18 +105,30 @@ def make_loader(
 def make_loader(
     sampler: ChainSampler,
     *,
-    seed: int,
-    batch_size: int,
+    seed: int = 0,
+    batch_size: int = 32,
     start: int = 0,
     stop: int | None = None,
     threads: int = 1,
     prefetch: int = 4,
     parts: Sequence[Part] | None = None,
 ) -> Loader[Chain] | Loader[list[Chain]]:
-    """Batches k = start .. stop - 1 (for ever without `stop`) of the stream `seed`: the same whatever the start.
+    """Batches of chains, prepared in the background: batch k is a pure function of (seed, k), whatever the start.
 
-    `threads` = 0 prepares each batch when it is asked for; else that many threads keep `prefetch` batches ready.
-    With `parts` a batch is a list of those parts of it, each built by itself, and the whole is never held.
+    Args:
+        sampler: draws the chains.
+        seed: of the stream.
+        batch_size: B, chains in a batch.
+        start: the first batch.
+        stop: the batch before which it ends; by default it never does.
+        threads: prepare batches ahead; 0 prepares each when it is asked for.
+        prefetch: batches kept ready by the threads.
+        parts: chains and places of memory, (slice, (places,) ints) each; a batch is then a list of these parts of it,
+            each built by itself, and the whole is never held.
+
+    Returns:
+        An iterator of `Chain`s (B, P, ...) of numpy arrays, or of lists of their parts; close it, or use it in a
+            `with`.
     """
 
     def whole(index: int) -> Chain:

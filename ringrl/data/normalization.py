@@ -33,6 +33,13 @@ def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) 
 
     Continuous actions are scaled by their bounds; a dimension of which the data span less than a tenth is scaled by
     what they span. One pass over the steps, in bounded memory.
+
+    Args:
+        store: the data.
+        normalize_observations: else they are shown as they are.
+
+    Returns:
+        The scales, which the loader and the acting policy share.
     """
     measured = _Measured(store)
     for first, last in _chunks(store):

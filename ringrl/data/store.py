@@ -3,15 +3,18 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
+
+if TYPE_CHECKING:
+    from gymnasium import Space
 
 VERSION = 1
 STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
@@ -68,8 +71,8 @@ class EpisodeStore:
     """
 
     path: Path  # its folder; of a joined store, the folders with " + " between them
-    metadata: dict[str, Any]
-    spec: DataSpec
+    metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
+    spec: DataSpec  # sizes, bounds of actions, and the longest episode
     fingerprint: str  # of the contents, and of the episodes chosen when this is a view
     observations: Column  # (T, O) float32
     actions: Column  # (T, A) float32, or (T,) int32 when discrete
@@ -81,12 +84,22 @@ class EpisodeStore:
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
     terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
     def open(cls, path: str | Path) -> "EpisodeStore":
-        """Open the store in folder `path`; raises `RingRLError` when it is missing, damaged, or of another version."""
+        """Open a store.
+
+        Args:
+            path: its folder.
+
+        Returns:
+            All of its episodes, read through memory maps.
+
+        Raises:
+            RingRLError: it is missing, damaged, or of another version.
+        """
         path = Path(path)
         metadata = read_metadata(path)
         spec, shapes = described_columns(path, metadata)
@@ -105,6 +118,43 @@ class EpisodeStore:
             folders=(path,),
             **arrays,
         )
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: "Iterable[Mapping[str, Any] | Any]",
+        *,
+        action_space: "Space | None" = None,
+        path: str | Path | None = None,
+        overwrite: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "EpisodeStore":
+        """A store of episodes at hand, each checked as `EpisodeStoreWriter` does.
+
+        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or
+        (T + 1, O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated`
+        (one bool, or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain
+        never mixes tasks) and `policy` (who acted).
+
+        Args:
+            episodes: read once, one at a time.
+            action_space: the environment's Box or Discrete; by default vectors (T, A) whose bounds are what is seen.
+            path: the folder of the store, which is then also a set for `ringrl train data=store data.name=PATH`. By
+                default it lies among the system's temporary files, and goes when nothing uses the store any more.
+            overwrite: replace a store that is at `path`.
+            metadata: plain JSON about all of them: `environment` (a gymnasium id, acted in by evaluations),
+                `ref_min_score` and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
+
+        Returns:
+            The store, on disk and read through memory maps.
+
+        Raises:
+            RingRLError: an episode has a wrong shape, a value that is not finite, or an action out of bounds (its
+                number, field and step are named); there is no episode; `path` is taken or cannot be written.
+        """
+        from ringrl.data.episodes import store_episodes  # which needs this class
+
+        return store_episodes(episodes, action_space=action_space, path=path, overwrite=overwrite, metadata=metadata)
 
     @property
     def num_episodes(self) -> int:
@@ -128,7 +178,17 @@ class EpisodeStore:
         return offsets
 
     def select(self, episodes: np.ndarray) -> "EpisodeStore":
-        """A view of the episodes with these indices (or a boolean mask over episodes), in this order."""
+        """A view of some episodes.
+
+        Args:
+            episodes: their indices, in the order of the view, or a mask (E,).
+
+        Returns:
+            The view, with a fingerprint of its own.
+
+        Raises:
+            RingRLError: no episode is selected.
+        """
         episodes = np.asarray(episodes)
         if episodes.dtype == bool:
             episodes = np.flatnonzero(episodes)
@@ -139,7 +199,17 @@ class EpisodeStore:
         return dataclasses.replace(self, fingerprint=content.hexdigest(), **chosen)
 
     def keep_top(self, fraction: float) -> "EpisodeStore":
-        """A view of the best `fraction` of the episodes of each task by return: at least one, ties to the earlier."""
+        """A view of the best episodes of each task by return: at least one, ties to the earlier.
+
+        Args:
+            fraction: of the episodes, in (0, 1].
+
+        Returns:
+            The view.
+
+        Raises:
+            RingRLError: an impossible fraction.
+        """
         if not 0.0 < fraction <= 1.0:
             raise RingRLError(f"top_fraction={fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
         if fraction == 1.0:
@@ -169,7 +239,14 @@ class EpisodeStore:
 
 
 def default_target_return(store: EpisodeStore) -> float:
-    """The return to ask of a policy when none is given: the mean over tasks of the best return in the data."""
+    """The return to ask of a policy when none is given.
+
+    Args:
+        store: the data that it was trained on.
+
+    Returns:
+        The mean over tasks of the best return in the data, in the environment's units.
+    """
     return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))
 
 

@@ -33,7 +33,7 @@ class Lockstep(gymnasium.vector.VectorWrapper):
         """As of the environments; every process calls it, with the same actions."""
         observations, rewards, terminated, truncated, infos = _in_all(lambda: self.env.step(actions))
         success = read_success(infos, self.num_envs)
-        *answers, told, flags = _from_first_process(
+        observations, rewards, terminated, truncated, told, flags = _from_first_process(
             np.asarray(observations),
             np.asarray(rewards, np.float64),
             np.asarray(terminated, bool),
@@ -41,7 +41,7 @@ class Lockstep(gymnasium.vector.VectorWrapper):
             np.array([success is not None]),
             np.zeros(self.num_envs, bool) if success is None else success,
         )
-        return *answers, {SUCCESS_KEYS[0]: flags} if told[0] else {}
+        return observations, rewards, terminated, truncated, {SUCCESS_KEYS[0]: flags} if told[0] else {}
 
 
 def _in_all(act: Callable[[], Any]) -> Any:

@@ -1,9 +1,9 @@
-"""Acting with a trained agent: the protocol of every policy, and the two ways to act from a history."""
+"""Acting with a trained agent: the two ways to act from a history, in a batch of environments."""
 
 import abc
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.agents import SequenceAgent
 from ringrl.devices import random_key
+from ringrl.errors import choice
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
@@ -21,36 +22,18 @@ SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short co
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
 
 
-class Policy(Protocol):
-    """Acts in a batch of environments over many trials."""
-
-    def reset(self, num_environments: int, seed: int) -> None:
-        """Forgets everything, for a new batch."""
-        ...
-
-    def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O); rows that are not active (B,) are ignored."""
-        ...
-
-    def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """What the last actions earned (B,), and where they ended a trial (B,)."""
-        ...
-
-    @property
-    def full(self) -> np.ndarray:
-        """Rows (B,) in which no further trial may start."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class ActingConfig:
     """How an agent acts: what it aims at, how much it remembers, and how it chooses."""
 
-    target_return: float
-    capacity: int  # steps of history kept
-    sample: bool = True
-    temperature: float = 1.0
-    when_full: WhenFull = WhenFull.drop
+    target_return: float  # asked for, in the environment's units; `default_target_return(store)`
+    capacity: int  # steps of history kept; `ChainSampler.steps` for as many as in training
+    sample: bool = True  # sample actions, else take the likeliest
+    temperature: float = 1.0  # of sampled actions
+    when_full: WhenFull = WhenFull.drop  # forget the oldest whole trial, or start no further one
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "when_full", choice("when_full", self.when_full, WhenFull))
 
 
 class HistoryPolicy(abc.ABC):
@@ -201,6 +184,15 @@ def make_policy(
 
     A sliding window cannot reuse cached keys and values: they have seen the steps that left the window. Its agent
     needs no mesh; that of a chain may have one, and parameters that lie on it in any way.
+
+    Args:
+        agent: as `make_agent` made it.
+        parameters: such as `TrainState.params`.
+        normalization: the scales that it was trained with: `ChainSampler.normalization`.
+        config: what it aims at, how much it remembers, and how it chooses.
+
+    Returns:
+        A policy of a batch of environments, as `rollout` takes it; `Policy` makes one of a gymnasium loop of it.
     """
     kind = CachedPolicy if agent.context is Context.chain else RecomputingPolicy
     return kind(agent, parameters, normalization, config)

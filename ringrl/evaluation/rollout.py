@@ -8,29 +8,30 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.types import ActionKind, DataSpec
+from ringrl.evaluation.actions import actions_in, check_action_space, check_supported
+from ringrl.types import DataSpec
 
 SUCCESS_KEYS = ("success", "is_success")  # what environments call it in their `info`
 
 
 class ActingPolicy(Protocol):
-    """What a rollout asks of a policy: the protocol of `ringrl.evaluation.policy`."""
+    """What a rollout asks of a policy, which acts in a batch of environments over many trials."""
 
     def reset(self, num_environments: int, seed: int) -> None:
-        """Forget everything."""
+        """Forgets everything, for a new batch."""
         ...
 
     def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O)."""
+        """Actions (B, A) or (B,), discrete ones from 0, for raw observations (B, O); rows not active are ignored."""
         ...
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """Take in what the last actions led to; `finished`: the trial ended there."""
+        """What the last actions earned (B,), and where they ended a trial (B,)."""
         ...
 
     @property
     def full(self) -> np.ndarray:
-        """(B,) bool: no further trial can start."""
+        """Rows (B,) in which no further trial may start."""
         ...
 
 
@@ -57,9 +58,9 @@ def rollout(
     vector_env: gymnasium.vector.VectorEnv,
     policy: ActingPolicy,
     *,
-    trials: int,
-    task_ids: Sequence[int] | np.ndarray,
-    seed: int,
+    trials: int = 8,
+    task_ids: Sequence[int] | np.ndarray | None = None,
+    seed: int = 10_000,
     on_progress: Callable[[int, int], None] | None = None,
     frames: FrameSink | None = None,
     trial_steps_limit: int = 100_000,
@@ -67,14 +68,29 @@ def rollout(
 ) -> Rollout:
     """Run `trials` episodes in every environment, each environment going straight on to its next one.
 
-    `vector_env` has flat Box observations (B, O) and autoreset mode DISABLED; environment i starts from seed
-    `seed + i` on task `task_ids[i]`. An environment idles once its trials are done or the policy's context is
-    full. `on_progress(done, total)` counts finished trials; `check` is called before every step, and ends the rollout
-    by what it raises. Raises `RingRLError` where sizes of environment and
-    policy differ, where the environment gives a number that is not finite, or where an episode never ends.
+    An environment idles once its trials are done or the policy's context is full.
+
+    Args:
+        vector_env: B environments of flat Box observations (O,), autoreset mode DISABLED; `ringrl_envs.make_vector`
+            makes them so.
+        policy: what `make_policy` returns, or the `vector` form of `load_policy`.
+        trials: episodes in one context.
+        task_ids: (B,) the task of each environment; by default task 0 for all.
+        seed: of sampled actions; environment i starts from `seed + i`.
+        on_progress: called with finished trials and their number in all.
+        frames: receives each moment of environment 0, such as a video recorder.
+        trial_steps_limit: steps after which a trial counts as endless.
+        check: called before every step; what it raises ends the rollout.
+
+    Returns:
+        Returns, lengths in steps and successes of all trials, (B, trials).
+
+    Raises:
+        RingRLError: sizes of environment and policy differ, the environment gives a number that is not finite, or an
+            episode never ends.
     """
-    task_ids = np.asarray(task_ids, np.int64)
     count = vector_env.num_envs
+    task_ids = np.asarray(np.zeros(count) if task_ids is None else task_ids, np.int64)
     if task_ids.shape != (count,):
         raise RingRLError(f"{task_ids.size} task ids were given for {count} environments: give one for each.")
     if trials < 1:
@@ -162,12 +178,7 @@ def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | No
     box, action = vector_env.single_observation_space, vector_env.single_action_space
     if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
         raise RingRLError(f"{name} gives observations of {box}: flatten them (ringrl_envs.make_vector does).")
-    if isinstance(action, gymnasium.spaces.Discrete):
-        kind, size = ActionKind.discrete, int(action.n)
-    elif isinstance(action, gymnasium.spaces.Box):
-        kind, size = ActionKind.continuous, int(np.prod(action.shape))
-    else:
-        raise RingRLError(f"{name} takes actions of {action}: only Box and Discrete are supported.")
+    check_supported(name, action)
     mode = vector_env.metadata.get("autoreset_mode")
     if mode is not None and mode != gymnasium.vector.AutoresetMode.DISABLED:
         raise RingRLError(f"{name} resets itself ({mode}): make it with autoreset_mode=AutoresetMode.DISABLED.")
@@ -178,11 +189,7 @@ def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | No
             f"{name} gives observations of size {box.shape[0]}, but the policy was trained on size "
             f"{spec.observation_size}: evaluate on the environment that its data came from."
         )
-    if (kind, size) != (spec.action.kind, spec.action.size):
-        raise RingRLError(
-            f"{name} takes {kind} actions of size {size}, but the policy was trained on {spec.action.kind} actions "
-            f"of size {spec.action.size}: evaluate on the environment that its data came from."
-        )
+    check_action_space(name, action, spec.action)
 
 
 def _legal_actions(
@@ -196,20 +203,6 @@ def _legal_actions(
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
     return actions_in(vector_env.single_action_space, actions, active)
-
-
-def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """An agent's actions (B, A) or (B,) as a Box or Discrete space takes them: in its shape, dtype and bounds.
-
-    Discrete actions begin at the space's start, whole numbers of a Box are the nearest. Those not active get 0.
-    """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return (np.where(active, actions.reshape(active.shape), 0) + space.start).astype(space.dtype)
-    assert isinstance(space, gymnasium.spaces.Box)
-    rows = np.where(active[:, None], actions.reshape(len(active), -1), 0.0).reshape(len(active), *space.shape)
-    if np.issubdtype(space.dtype, np.integer):
-        rows = np.rint(rows)
-    return np.clip(rows, space.low, space.high).astype(space.dtype)
 
 
 def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:

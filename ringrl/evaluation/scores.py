@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ringrl.errors import RingRLError
+
+if TYPE_CHECKING:
+    from ringrl.evaluation.rollout import Rollout
 
 SUMMARIES = ("first", "last", "mean", "best")  # of summary.json
 SHOWN = ("first", "last", "mean", "iqm", "best")  # of tables
@@ -105,22 +108,34 @@ class Sample:
     task_ids: np.ndarray | None = None
 
 
-def score(samples: Sample | Sequence[Sample], *, bootstrap_samples: int = 2000, seed: int = 0) -> Scores:
+def score(
+    samples: "Rollout | Sample | Sequence[Rollout | Sample]", *, bootstrap_samples: int = 2000, seed: int = 0
+) -> Scores:
     """Means over all rows, with 95 % percentile bootstrap intervals over tasks (or environments) and seeds.
 
-    `last` is the last trial that an environment ran, `best` the largest of its trials. Several samples are several
-    training seeds. Seeds and tasks are drawn crosswise, each with replacement, for every seed meets the same tasks
-    and repeating a task teaches nothing of others (Owen 2007, arXiv 0712.1111); rows of one task stay together.
-    Where there is a single task, or none is named, rows are drawn one by one within each seed. One seed fewer is
-    drawn than there are, which makes their variance unbiased (Rao and Wu 1988), and the percentiles are expanded for
-    the number of units drawn (Hesterberg 2015, arXiv 1411.5279, section 5.3), without which a bootstrap of 16 goals
-    is about 12 % too narrow. Where almost all variation is between three seeds the interval is still too narrow (it
-    covers about 80 %). What rests on one task of one seed, or on one row, has no interval (NaN), nor has anything with
-    `bootstrap_samples=0`. `iqm` is the interquartile mean of the rows' means (Agarwal et al. 2021, arXiv 2108.13264).
-    The same input gives the same numbers.
+    `last` is the last trial that an environment ran, `best` the largest of its trials. Seeds and tasks are drawn
+    crosswise, each with replacement, for every seed meets the same tasks and repeating a task teaches nothing of others
+    (Owen 2007, arXiv 0712.1111); rows of one task stay together. Where there is a single task, or none is named, rows
+    are drawn one by one within each seed. One seed fewer is drawn than there are, which makes their variance unbiased
+    (Rao and Wu 1988), and the percentiles are expanded for the number of units drawn (Hesterberg 2015, arXiv 1411.5279,
+    section 5.3), without which a bootstrap of 16 goals is about 12 % too narrow. Where almost all variation is between
+    three seeds the interval is still too narrow (it covers about 80 %). What rests on one task of one seed, or on one
+    row, has no interval (NaN), nor has anything with `bootstrap_samples=0`. `iqm` is the interquartile mean of the
+    rows' means (Agarwal et al. 2021, arXiv 2108.13264). The same input gives the same numbers.
+
+    Args:
+        samples: the rollout of one training seed, or one of each.
+        bootstrap_samples: redraws behind an interval; 0 leaves intervals out.
+        seed: of the redraws.
+
+    Returns:
+        Every trial, first, last, mean, best and IQM, each a value with the ends of its interval, in units of return.
+
+    Raises:
+        RingRLError: no trial ran to its end, a return is infinite, or task ids and returns differ in number.
     """
-    parts = [samples] if isinstance(samples, Sample) else list(samples)
-    parts = [checked(part) for part in parts]
+    parts = list(samples) if isinstance(samples, Sequence) else [samples]
+    parts = [checked(_sample_of(part)) for part in parts]
     trials = max(part.returns.shape[1] for part in parts)
     values = np.concatenate([row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
     weights = _bootstrap_weights(parts, bootstrap_samples, seed)
@@ -129,6 +144,10 @@ def score(samples: Sample | Sequence[Sample], *, bootstrap_samples: int = 2000, 
     means = values[:, trials + SUMMARIES.index("mean")]
     middle = estimate(interquartile_mean(means)[0], interquartile_mean(means, weights), units.behind(means))
     return Scores(tuple(estimates[:trials]), *estimates[trials:], iqm=middle)
+
+
+def _sample_of(part: "Rollout | Sample") -> Sample:
+    return part if isinstance(part, Sample) else Sample(part.trial_returns, part.task_ids)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 import ringrl
 from ringrl.errors import RingRLError
-from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
+from ringrl.evaluation.scores import SUMMARIES, Reference, score
 
 if TYPE_CHECKING:
     from ringrl.evaluation.rollout import Rollout
@@ -53,7 +53,7 @@ def build_summary(
     `returns` (environments x trials), `task_ids`, `repeats`, `success` (mean per trial, or null), `references`
     (`{minimum, maximum}` or null), and `extra`. A number that is not finite becomes null.
     """
-    scores = score(Sample(rollout.trial_returns, rollout.task_ids), bootstrap_samples=bootstrap_samples)
+    scores = score(rollout, bootstrap_samples=bootstrap_samples)
     train = train or {}
     summary = {
         "agent": agent,

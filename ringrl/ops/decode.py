@@ -41,14 +41,25 @@ def decode_attention(
 
     A cached token counts when its segment is the query's, its position is not later, and (with a `window`) fewer
     than `window` positions back; negative segments never count. The new tokens' own keys must be in the cache
-    already; its tokens may lie in any order. A query with nothing to attend to gives 0. Keys and values that do not
-    count may be anything, not-a-number too.
+    already; its tokens may lie in any order. Keys and values that do not count may be anything, not-a-number too.
 
     With a `mesh` (axes data, fsdp, ring, head) chains are spread over data x fsdp, and cached tokens over ring x head,
     of which every device has the whole result. What travels is a maximum and a sum of the size of the query.
 
-    Raises RingRLError for shapes or dtypes that do not fit each other, and where the mesh lacks an axis, or does not
-    divide the chains or the cached tokens: to fill a cache up at every call would copy it.
+    Args:
+      query: of the new tokens; floats of one dtype with key and value.
+      key, value: the cache; K divides H, and query head h reads key head h // (H / K).
+      query_positions, key_positions: the original position of each token, int32.
+      query_segments, key_segments: the segment of each token, int32; negative is padding.
+      window: in tokens, the query's own included; by default there is none.
+      mesh: the devices of a cache that is spread out; by default one has it whole.
+
+    Returns:
+      The mixed values in the query's dtype; 0 where a query has nothing to attend to.
+
+    Raises:
+      RingRLError: shapes or dtypes that do not fit each other, or a mesh that lacks an axis, or does not divide the
+        chains or the cached tokens: to fill a cache up at every call would copy it.
     """
     _check_arrays(query, key, value)
     window = checked_window("decode_attention", window)

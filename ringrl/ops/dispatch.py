@@ -28,7 +28,7 @@ def attention(
     key: Float[Array, "B S K D"],
     value: Float[Array, "B S K D"],
     *,
-    config: AttentionConfig,
+    config: AttentionConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
     causal: bool = True,
     positions: Int[Array, "B S"] | None = None,
@@ -43,15 +43,16 @@ def attention(
 
     Args:
       query, key, value: floats of one dtype; K divides H; query head h reads key head h // (H / K).
-      config: the strategy and its blocks.
+      config: the strategy and its blocks; by default `AttentionConfig()`, which chooses by the mesh and the sizes.
       mesh: the devices of a sharded strategy; the strategies of one device ignore it.
       causal: a query at position i attends to keys at positions j <= i.
       positions: the original position of each token, in any order, any int32; the default is 0 .. S - 1.
       segment_ids: tokens attend within their segment; the default is one segment. Negative is padding, of which
         query, key, value and the output's gradient may be anything, not-a-number too.
       window: a query at position i attends to keys at positions j with |i - j| < window.
-      dropout_rate: of attention weights, when a dropout_key is given; keyed by (chain, head, query position, key
-        position), so the mask is the same whatever the strategy, layout or block size.
+      dropout_rate: of attention weights, when a dropout_key is given.
+      dropout_key: of the mask, which (chain, head, query position, key position) decide besides, so it is the same
+        whatever the strategy, layout or block size; without a key there is no dropout.
 
     Returns:
       The mixed values in the query's dtype; 0, with gradient 0, where a query has nothing to attend to.
@@ -62,6 +63,7 @@ def attention(
         whose mesh is missing, or does not divide the chains or heads, or positions (outside of `jit`, where they are
         numbers) that were not dealt in the configured layout.
     """
+    config = AttentionConfig() if config is None else config
     _check(query, key, value, dropout_rate)
     window = checked_window("attention", window)
     query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it

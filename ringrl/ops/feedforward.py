@@ -12,9 +12,17 @@ def blockwise_feedforward(
 ) -> Float[Array, "B S M"]:
     """`fn(x)`, for an `fn` that treats tokens alone, holding the activations of one block at a time.
 
-    The backward pass recomputes a block's activations. A block size of 0, or of at least S, calls `fn` once. The last
-    tokens, where the block does not divide S, are a block of their own: zeros to fill it up would be tokens that
-    nobody gave, of which `fn` may make a gradient that is not a number.
+    The backward pass recomputes a block's activations. The last tokens, where the block does not divide S, are a block
+    of their own: zeros to fill it up would be tokens that nobody gave, of which `fn` may make a gradient that is not a
+    number.
+
+    Args:
+      fn: from (B, C, M) to (B, C, M), for any number C of tokens.
+      x: the tokens.
+      block_size: C, tokens at a time; 0, or S or more, calls `fn` once.
+
+    Returns:
+      What `fn(x)` returns.
     """
     length = x.shape[1]
     if block_size <= 0 or block_size >= length:

@@ -19,7 +19,16 @@ TOKENS_PER_STEP = (1, 2, 3, 4, 5)  # of any agent; they stay together
 def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, " padded"]:
     """Which step stands at each place of memory, of which device i holds the i-th of equal parts.
 
-    A number of `steps` or more is a place left empty: lengths are filled up to what the layout divides (n, or 2n).
+    Tokens are dealt alike: `x[:, order]`, with `positions=order` for `attention`, where the layout divides the length.
+
+    Args:
+      layout: the layout of `AttentionConfig`.
+      steps: their number.
+      devices: n, of the ring.
+
+    Returns:
+      A permutation of the steps, filled up to a length that the layout divides (a multiple of n; of 2n for zigzag): a
+      number of `steps` or more is a place left empty.
     """
     layout = Layout(layout)  # its name will do
     parts = 2 * devices if layout is Layout.zigzag else devices
@@ -35,7 +44,15 @@ def dealing_order(layout: Layout, steps: int, devices: int) -> Int[np.ndarray, "
 
 
 def undealing_order(order: Int[np.ndarray, " padded"], steps: int) -> Int[np.ndarray, " steps"]:
-    """Where in memory each step stands: `dealt[:, undealing_order]` is in order again, without empty places."""
+    """Where in memory each step stands: `dealt[:, undealing_order]` is in order again, without empty places.
+
+    Args:
+      order: of `dealing_order`.
+      steps: their number.
+
+    Returns:
+      The place of each step.
+    """
     return np.argsort(order)[:steps]
 
 
@@ -58,7 +75,7 @@ def check_dealt(
     if _is_dealt(places, padding, layout, devices):
         return
     wanted = f"attention.layout={layout} over {devices} devices"
-    deal = f"deal it by ringrl.ops.dealing_order({str(layout)!r}, steps, {devices}), the loader's order"
+    deal = f"deal it by ringrl.dealing_order({str(layout)!r}, steps, {devices}), the loader's order"
     found = _find_layout(places, padding, devices)
     if found is None:
         raise RingRLError(

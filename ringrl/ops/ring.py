@@ -155,6 +155,7 @@ def ring_backward(
     def trip(carry, index):
         query_gradient, key_gradients = carry
         block = take_piece(KeyBlock(key, value, labels), pieces, index)
+        gradients_arrived = None  # on one device none travel
         if ring.hops:
             next_block = send_block(ring, block)
             (query_part, gradients), next_block = wait(differentiate(block), next_block)  # nothing is behind it yet

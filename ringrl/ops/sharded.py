@@ -123,7 +123,7 @@ def _hops(devices: int, tokens: int, options: LocalOptions, in_order: bool) -> i
 
 def _check_mesh(strategy: Strategy, mesh: jax.sharding.Mesh | None) -> jax.sharding.Mesh:
     if mesh is None:
-        raise RingRLError(f"attention.strategy={strategy} needs a mesh: use ringrl.parallel.make_mesh, or blockwise.")
+        raise RingRLError(f"attention.strategy={strategy} needs a mesh: use ringrl.make_mesh, or blockwise.")
     check_axes(f"attention.strategy={strategy}", mesh)
     return mesh
 
@@ -133,7 +133,7 @@ def check_axes(what: str, mesh: jax.sharding.Mesh) -> None:
     missing = [axis for axis in (*BATCH_AXES, *SEQUENCE_AXES) if axis not in mesh.shape]
     if missing:
         raise RingRLError(
-            f"{what}: the mesh has axes {tuple(mesh.shape)} and lacks {missing[0]!r}: use ringrl.parallel.make_mesh."
+            f"{what}: the mesh has axes {tuple(mesh.shape)} and lacks {missing[0]!r}: use ringrl.make_mesh."
         )
 
 

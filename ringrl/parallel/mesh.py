@@ -16,7 +16,19 @@ from ringrl.parallel.neighbours import neighbourly
 def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:
     """A mesh of axes data, fsdp, ring, head over this run's devices; the first ones where it needs fewer.
 
-    Raises RingRLError where there are too few devices, or -1 does not come out even, naming sizes that work.
+    Args:
+        data: replicas of the parameters, each with a part of the batch.
+        fsdp: parts of the batch and of the parameters.
+        ring: parts of every sequence, whose keys and values go round.
+        head: parts of every sequence that exchange tokens for heads.
+
+    Each is a number of devices; -1, once, takes those that are left.
+
+    Returns:
+        The mesh, neighbors on the ring next to each other in a TPU's network.
+
+    Raises:
+        RingRLError: there are too few devices, or -1 does not come out even; sizes that work are named.
     """
     config = MeshConfig(data, fsdp, ring, head)
     sizes = [getattr(config, axis) for axis in AXES]

@@ -33,7 +33,7 @@ def estimate_traffic(
     """
     mesh = agent.mesh
     if mesh is None:
-        raise RingRLError("An agent without a mesh sends nothing: give it one of ringrl.parallel.make_mesh.")
+        raise RingRLError("An agent without a mesh sends nothing: give it one of ringrl.make_mesh.")
     part = chains * steps * agent.tokens_per_step / mesh.size  # tokens of a device
     exchanged, labels = _ulysses(agent, mesh, part)
     gathered, scattered, reduced = _parameters(agent, mesh, pieces, jnp.dtype(gradient_dtype).itemsize)

@@ -45,11 +45,18 @@ _logger = logging.getLogger(__name__)
 class Checkpointer:
     """Saves and restores the checkpoints of one run.
 
-    Kept are the last `keep_last` (at least 1) and the one with the highest metric; saving a step drops those of later
-    steps, so the folder tells one history. `warn` is told, in one line, of a damaged checkpoint that is passed over.
+    Kept are the last ones and the one with the highest metric; saving a step drops those of later steps, so the folder
+    tells one history.
     """
 
     def __init__(self, directory: Path | str, keep_last: int = 2, warn: Warn | None = None) -> None:
+        """Nothing is written yet.
+
+        Args:
+            directory: the folder of checkpoints; a run has them in `checkpoints`.
+            keep_last: checkpoints kept besides the best one, at least 1.
+            warn: told, in one line, of a damaged checkpoint that is passed over; by default the log.
+        """
         self._folder = CheckpointFolder(directory)
         self.directory = self._folder.directory
         self.keep_last = max(keep_last, 1)
@@ -57,11 +64,23 @@ class Checkpointer:
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
 
     def save(self, step: int, state: TrainState, metadata: Mapping[str, Any], metric: float | None = None) -> Path:
-        """Begin to write the checkpoint of a step; returns the folder it will have.
+        """Begin to write the checkpoint of a step.
 
         On return the state may be donated. The save before is finished first; when this one is whole, checkpoints no
-        longer kept are dropped. `metadata` is plain JSON. Raises RingRLError where the disk is full or cannot be
-        written, for this save or the one before; the checkpoints already there stay whole.
+        longer kept are dropped.
+
+        Args:
+            step: its number.
+            state: what is saved.
+            metadata: plain JSON to save with it.
+            metric: higher is better; by default it is never the best.
+
+        Returns:
+            The folder that it will have.
+
+        Raises:
+            RingRLError: the disk is full or cannot be written, for this save or the one before; the checkpoints already
+                there stay whole.
         """
         self.wait()
         trees = dict(zip(("parameters", "training"), _split(state), strict=True))
@@ -78,10 +97,17 @@ class Checkpointer:
         return target
 
     def amend(self, step: int, updates: Mapping[str, Any], metric: float | None) -> None:
-        """Put `updates` into the metadata of a whole checkpoint, and its metric; the next best may be another.
+        """Add to the metadata of a whole checkpoint; the next best may be another.
 
-        All processes call it. Whenever the process is killed, the metadata are the old or the new. Raises RingRLError
-        where they cannot be read or written.
+        All processes call it. Whenever the process is killed, the metadata are the old or the new.
+
+        Args:
+            step: of the checkpoint.
+            updates: plain JSON.
+            metric: its metric from now on.
+
+        Raises:
+            RingRLError: they cannot be read or written.
         """
         self.wait()
 
@@ -102,12 +128,18 @@ class Checkpointer:
             self._fail(step, error)
 
     def restore(self, which: Which = "last", like: TrainState | None = None) -> tuple[Any, dict[str, Any]]:
-        """State and metadata of a checkpoint: a step number, "best" (highest metric), or "last" (also None).
+        """State and metadata of a checkpoint; a damaged one is named in one warning and the next one is used.
 
-        With `like` (a state, or its `jax.eval_shape`) a TrainState of that structure, dtypes and shardings, whatever
-        devices wrote it, else nested dictionaries of numpy arrays (a key as its raw data). A damaged checkpoint is
-        named in one warning and the next one is used. Raises RingRLError where none is whole, or `like` has another
-        shape.
+        Args:
+            which: a step number, "best" (highest metric), or "last" (also None).
+            like: a state, or its `jax.eval_shape`.
+
+        Returns:
+            A TrainState of the structure, dtypes and shardings of `like`, whatever devices wrote it, or without it
+            nested dictionaries of numpy arrays (a key as its raw data); and the metadata.
+
+        Raises:
+            RingRLError: none is whole, or `like` has another shape.
         """
         (parameters, training), metadata = self._first_whole(which, ("parameters", "training"), like)
         tree = {"params": parameters, **training}

@@ -35,6 +35,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0  # largest norm of all gradients together; 0 turns clipping off
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", choice("training.optimizer.schedule", self.schedule, Schedule))
         least = dict.fromkeys(("learning_rate", "warmup_steps", "final_fraction", "weight_decay", "clip_norm"), 0)
         check_least("training.optimizer", self, least)
         for name in ("beta1", "beta2"):

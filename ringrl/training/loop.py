@@ -66,30 +66,45 @@ def train(
     interrupt: Interrupt | None = None,
     programs: Programs | None = None,
 ) -> TrainResult:
-    """Train from `state` until `training.steps` batches are consumed. The state given is donated: use the result's.
+    """Train from `state` until `training.steps` batches are consumed.
 
-    `make_batches(start)` yields batches start, start + 1, ... of the run's one stream, so a restored state goes on
-    with exactly the batches, dropout and losses that it would have had. `evaluate(params, step)` runs every
-    `evaluate_every` steps and always at the end (not after a signal); its "score", higher is better, decides the best
-    checkpoint. A checkpoint is written every `save_every` steps, after `save_every_minutes`, at a new best, at the
-    end, on a signal (`ringrl.training.interrupt`), and where `evaluate` fails: it holds `metadata` (plain JSON) plus
-    data_position, tokens, seconds and evaluation. `resumed` is the metadata of the checkpoint that `state` came from.
-    The next steps run while it is written; on return it is whole. The last is whole before the evaluation at the end
-    begins, whose scores are added to it. `logger` and `history`, which is told every loss, are flushed before each.
-
-    `interrupt` hears signals while there is something to save, so not while the step is compiled nor during the
-    evaluation at the end. An evaluation meanwhile may look at its `requested` and raise `Interrupted`: it counts as
-    not begun, and is made up for when the run goes on.
-
-    `programs` is where the compiled step is kept for a later start, if anywhere.
-
-    `profile` is a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
+    A restored state goes on with exactly the batches, dropout and losses that it would have had. A checkpoint is
+    written every `save_every` steps, after `save_every_minutes`, at a new best, at the end, on a signal
+    (`ringrl.training.interrupt`), and where `evaluate` fails; the next steps run while it is written, and on return it
+    is whole. The last is whole before the evaluation at the end begins, whose scores are added to it.
 
     Several processes call it alike. They stop and save at the same step, though a signal may reach one of them only
     and process 0's clock is the one that counts: they ask each other (`Lookout`), before an evaluation or save too.
 
-    Raises RingRLError where a step does not fit in memory or stays non-finite, batches run out or the first was not
-    dealt in the layout of the agent's ring, or a checkpoint cannot be written; KeyboardInterrupt on a second Ctrl-C.
+    Args:
+        agent: whose loss is minimized.
+        state: where to begin, such as `create_state(agent, training)`. It is donated: use the result's.
+        make_batches: given `start`, yields batches start, start + 1, ... of the run's one stream; `make_batches`
+            makes it.
+        training: how long, how large, how often.
+        checkpointer: where to save; by default nothing is saved.
+        logger: receives metrics, such as TensorBoard; flushed before each checkpoint, as `history` is.
+        history: is told every loss.
+        evaluate: called with parameters and step every `evaluate_every` steps, and always at the end (not after a
+            signal); its "score", higher is better, decides the best checkpoint.
+        metadata: plain JSON for each checkpoint, beside data_position, tokens, seconds and evaluation; `describe_run`
+            makes what `load_policy` reads.
+        resumed: the metadata of the checkpoint that `state` came from.
+        profile: a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
+        progress: whether to show a bar.
+        console: where to show it; by default standard error.
+        interrupt: hears signals while there is something to save, so not while the step is compiled nor during the
+            evaluation at the end. An evaluation meanwhile may look at its `requested` and raise `Interrupted`: it
+            counts as not begun, and is made up for when the run goes on.
+        programs: where the compiled step is kept for a later start, if anywhere.
+
+    Returns:
+        The last state, totals over the whole run, and this call's losses by step.
+
+    Raises:
+        RingRLError: a step does not fit in memory or stays non-finite, batches run out or the first was not dealt in
+            the layout of the agent's ring, or a checkpoint cannot be written.
+        KeyboardInterrupt: on a second Ctrl-C.
     """
     start = step = int(jax.device_get(state.step))
     tokens_before, seconds_before = (dict(resumed or {}).get(name, 0) for name in ("tokens", "seconds"))

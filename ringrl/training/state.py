@@ -71,15 +71,24 @@ class TrainState:
 def create_state(
     agent: Agent,
     training: TrainingConfig,
-    seed: int,
+    seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     programs: Programs | None = None,
 ) -> TrainState:
     """A fresh state, a function of the seed alone, each device making its own part (`ringrl.parallel.sharding`).
 
-    `programs` is where the compiled initialization is kept for a later start, if anywhere.
+    Args:
+        agent: whose parameters it holds.
+        training: its optimizer.
+        seed: of the parameters, and of dropout.
+        optimizer: in place of the one that `training` describes.
+        programs: where the compiled initialization is kept for a later start, if anywhere.
 
-    Raises RingRLError where a device needs more memory for it than there is.
+    Returns:
+        Parameters in float32, the optimizer's moments, and counters at 0.
+
+    Raises:
+        RingRLError: a device needs more memory for it than there is.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
     create = jax.jit(functools.partial(_fresh, agent, transform), out_shardings=state_shardings(agent, transform))

@@ -5,9 +5,9 @@ import pytest
 import ringrl_envs
 
 from ringrl.cli import behaviors
-from ringrl.cli.acting import LoadedAgent, agent_of
-from ringrl.cli.schema import build
 from ringrl.config import EnvConfig, TrainCommand
+from ringrl.config.schema import build
+from ringrl.runs.agent import LoadedAgent, agent_of
 from ringrl.types import ActionKind, ActionSpec, DataSpec, Normalization
 
 SPEC = DataSpec(2, ActionSpec(ActionKind.discrete, 5), max_episode_steps=50)

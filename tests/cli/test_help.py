@@ -10,8 +10,8 @@ from ringrl.cli.compose import conf_folder
 from ringrl.cli.groups import choices_in, groups_of, listed
 from ringrl.cli.help import help_text
 from ringrl.cli.keys import descriptions, sections_of
-from ringrl.cli.schema import key_paths
 from ringrl.config import COMMANDS
+from ringrl.config.schema import key_paths
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,8 +9,8 @@ import pytest
 
 from ringrl.cli.compose import as_plain
 from ringrl.cli.resuming import FREE, KEPT, RecordedChange, accepted_changes, is_one_of, read_changes, write_changes
-from ringrl.cli.schema import build, key_paths
 from ringrl.config import ResumeChanges, TrainCommand
+from ringrl.config.schema import build, key_paths
 from ringrl.errors import RingRLError
 
 # A value other than the default for every key that decides the result of a run; None where another has to go with it.

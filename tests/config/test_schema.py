@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from ringrl.cli.compose import as_plain
-from ringrl.cli.schema import build, key_paths, matches, nearest, schema
 from ringrl.config import COMMANDS, EvalCommand, TrainCommand
+from ringrl.config.schema import build, key_paths, matches, nearest, schema
 from ringrl.errors import RingRLError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ringrl.cli.schema import build
+from ringrl.config.schema import build
 from ringrl.data import EpisodeStoreWriter, open_dataset
 from ringrl.data.config import DataConfig, Source
 from ringrl.errors import RingRLError

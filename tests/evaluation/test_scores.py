@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from ringrl.errors import RingRLError
+from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Estimate, Reference, Sample, interquartile_mean, score
 
 RETURNS = np.array([[1.0, 5.0, 3.0], [4.0, 2.0, 9.0]])
@@ -19,6 +20,13 @@ def test_by_hand():
     assert scores.best.value == 7.0  # (5 + 9) / 2: best of each environment
     assert (scores.first.low, scores.first.high) == (1.0, 4.0)  # of two rows, the rows themselves
     assert (scores.best.low, scores.best.high) == (5.0, 9.0)
+
+
+def test_rollouts_are_scored_as_their_returns():
+    returns, tasks = np.array([[1.0, 3.0], [2.0, np.nan], [4.0, 5.0]]), np.array([0, 1, 1])
+    found = Rollout(returns, np.ones((3, 2), np.int64), None, tasks, np.zeros(3, np.int64))
+    assert score(found) == score(Sample(returns, tasks))
+    assert score([found, found]) == score([Sample(returns, tasks)] * 2)
 
 
 def test_normalised_by_hand():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ringrl.evaluation.rollout import actions_in, read_success
+from ringrl.evaluation.actions import actions_in
+from ringrl.evaluation.rollout import read_success
 
 
 def objects(*values):

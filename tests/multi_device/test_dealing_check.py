@@ -111,7 +111,7 @@ def test_an_exchange_of_heads_has_no_layout() -> None:
 def test_the_remedy_is_named(configured: Layout, dealt: Layout | None, devices: int, message: str) -> None:
     chain = make_batch(dealt, devices)
     wanted = f"attention.layout={configured} over 4 devices"
-    deal = f"deal it by ringrl.ops.dealing_order('{configured}', steps, 4), the loader's order"
+    deal = f"deal it by ringrl.dealing_order('{configured}', steps, 4), the loader's order"
     with pytest.raises(RingRLError, match="^" + re.escape(message.format(wanted, deal))):
         check_dealt(chain.positions, chain.segment_ids, configured, DEVICES)
 

@@ -1,6 +1,6 @@
 """A dm_control task as a gymnasium environment."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,13 +23,13 @@ class DmcEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         ValueError: no such task, dm_control is not installed, or nothing to render with.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 50}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (gymnasium declares it so)
 
     def __init__(self, task: str, render_mode: str | None = None, width: int = 320, height: int = 240) -> None:
         self.task, self.render_mode = task, render_mode
         self.simulation = build(task)
         seconds = self.simulation.physics.timestep() * self.simulation.steps_per_action
-        self.metadata = {**self.metadata, "render_fps": round(1 / seconds)}  # pyright: ignore[reportAttributeAccessIssue]
+        self.metadata = {**self.metadata, "render_fps": round(1 / seconds)}
         shape = self.simulation.observation().shape
         self.observation_space = spaces.Box(-np.inf, np.inf, shape, np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (self.simulation.action_size,), np.float32)

@@ -53,10 +53,10 @@ class Reach(base.Task):
         physics.data.qpos[:] = [self.random.uniform(*bounds) for bounds in START]
         super().initialize_episode(physics)
 
-    def get_observation(self, physics: Any) -> collections.OrderedDict[str, np.ndarray]:
+    def get_observation(self, physics: Any) -> Any:
         return collections.OrderedDict(position=physics.position(), velocity=physics.velocity())
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: Any) -> Any:
         control = np.mean(tolerance(physics.control(), margin=1, value_at_margin=0, sigmoid="quadratic"))
         distance = np.linalg.norm(self._target - physics.named.data.geom_xpos["pointmass"])
         near = tolerance(distance, bounds=(0, TARGET_RADIUS), margin=TARGET_RADIUS)

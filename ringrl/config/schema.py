@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import enum
 import functools
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,11 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise RingRLError(f"{here} is needed: give {here}={_placeholder(hints[field.name])}.")
     return cls(**arguments)
+
+
+def as_plain(command: Any) -> dict[str, Any]:
+    """A frozen dataclass as plain dictionaries, lists, numbers and strings, which `build` takes back."""
+    return json.loads(json.dumps(dataclasses.asdict(command)))
 
 
 def _placeholder(hint: Any) -> str:
