@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ringrl.cli.train import show_compiler_flags
+from ringrl.cli.devices import show_compiler_flags
 
 
 @pytest.mark.parametrize(

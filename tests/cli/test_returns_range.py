@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from ringrl.cli import train as train_module
-from ringrl.cli.train import returns_range
+from ringrl.cli import evaluator as evaluator_module
+from ringrl.cli.evaluator import returns_range
 from ringrl.data.config import DataConfig
 
 
@@ -15,6 +15,6 @@ def test_the_best_tenth_has_the_range_of_the_whole(monkeypatch: pytest.MonkeyPat
         1.0: types.SimpleNamespace(returns=np.arange(20.0)),
         0.1: types.SimpleNamespace(returns=np.array([18.0, 19])),
     }
-    monkeypatch.setattr(train_module, "open_dataset", lambda config: stores[config.top_fraction])
+    monkeypatch.setattr(evaluator_module, "open_dataset", lambda config: stores[config.top_fraction])
     ranges = [returns_range(DataConfig(name="x", top_fraction=part), stores[part]) for part in (1.0, 0.1)]  # type: ignore[arg-type]
     assert ranges == [(0.0, 19.0), (0.0, 19.0)]

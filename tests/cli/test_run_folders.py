@@ -144,12 +144,12 @@ def test_quotes_interpolations_and_sweeps_of_the_users_own_stay() -> None:
 def test_a_signal_before_the_first_step_asks_for_the_queue(tmp_path: Path, store: Path) -> None:
     """While data are read, or the step is compiled: in the middle of a call that hears no signal."""
     program = (
-        "import ctypes, sys, ringrl.cli.train as train\n"
+        "import ctypes, sys, ringrl.cli.session as session\n"
         "from ringrl.cli.__main__ import main\n"
         "def read(*_, **__):\n"
         "    print('reading', flush=True)\n"
         "    ctypes.CDLL(None).sleep(600)\n"
-        "train.open_dataset = read\n"
+        "session.open_dataset = read\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     words = ("train", "data=store", f"data.name={store}", "hydra.run.dir=run")
