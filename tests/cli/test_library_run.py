@@ -12,16 +12,11 @@ import ringrl as library
 from ringrl.training.checkpoint import load_metadata
 
 ENV_ID, SIZES = "ringrl/DarkRoom-v0", {"size": 4, "max_steps": 6}
+# The programs of test_cli_end_to_end.py, which are compiled once for both.
 TRAIN = (
-    *("train", "data=store", "chain.trajectories=3", "training.steps=4", "training.batch_size=2"),
-    *("training.log_every=1", "evaluation.trials=3", "evaluation.environments=1", "evaluation.seed=5", "seed=7"),
-    *(
-        "evaluation.bootstrap_samples=50",
-        "model.layers=1",
-        "model.width=16",
-        "model.heads=2",
-        "model.feedforward_width=0",
-    ),
+    *("train", "+experiment=dark_room", "data=store", "chain.trajectories=3", "training.steps=5", "seed=7"),
+    *("training.batch_size=2", "training.log_every=1", "model.layers=1", "model.width=16", "model.heads=2"),
+    *("evaluation.trials=3", "evaluation.environments=1", "evaluation.seed=5", "evaluation.bootstrap_samples=50"),
 )
 EVAL = ("evaluation.trials=3", "evaluation.environments=1", "evaluation.seed=5", "evaluation.bootstrap_samples=0")
 RECORDED = ("spec", "normalization", "environment", "chain_steps", "target_return", "data_fingerprint", "step")
@@ -55,13 +50,15 @@ def store(env: gymnasium.Env, tmp_path: Path) -> library.EpisodeStore:
 
 def test_a_run_has_the_numbers_of_the_command_line(ringrl, store, env: gymnasium.Env, tmp_path: Path) -> None:
     assert ringrl(*TRAIN, f"data.name={store.path}").code == 0
-    [run] = (tmp_path / "runs" / "train" / "run").iterdir()
+    [run] = (tmp_path / "runs" / "train" / "dark_room").iterdir()
     summary = json.loads((run / "summary.json").read_text())
 
-    training = library.TrainingConfig(steps=4, batch_size=2, log_every=1)
+    optimizer = library.OptimizerConfig(learning_rate=2e-3)
+    training = library.TrainingConfig(steps=5, batch_size=2, log_every=1, optimizer=optimizer)
     sampler = library.ChainSampler(store, library.ChainConfig(trajectories=3))
-    model = library.ModelConfig(layers=1, width=16, heads=2)
-    agent = library.make_agent(library.AgentConfig(), model, library.AttentionConfig(), sampler.spec)
+    model = library.ModelConfig(layers=1, width=16, heads=2, feedforward_width=256)
+    blockwise = library.AttentionConfig(library.Strategy.blockwise, query_block_size=160, key_block_size=160)
+    agent = library.make_agent(library.AgentConfig(), model, blockwise, sampler.spec)
     result = library.train(
         agent,
         library.create_state(agent, training, seed=7),
