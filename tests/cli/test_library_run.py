@@ -111,6 +111,10 @@ def test_a_run_has_the_numbers_of_the_command_line(ringrl, store, env: gymnasium
     assert [trials] == returns == summary["returns"]
     assert acted == environments.actions
     assert len(set(acted)) > 1, "else equal returns would say little"
+    assert loaded.action_space == env.action_space
+    config = library.load_policy(run, sample=False, target_return=2.0, context_steps=12, when_full="stop").vector.config
+    assert (config.sample, config.target_return, config.capacity, config.when_full) == (False, 2.0, 12, "stop")
+    assert config.temperature == loaded.vector.config.temperature, "as the run had it"
 
 
 class Recorded(gymnasium.vector.VectorWrapper):

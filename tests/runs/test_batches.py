@@ -1,5 +1,7 @@
 """What a run is trained on: its batches on one device and on a mesh, and settings that contradict each other."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout, Strategy, step_order
 from ringrl.parallel import make_mesh
 from ringrl.runs.batches import make_batches
+from ringrl.runs.policy import load_policy
 from ringrl.runs.record import describe_run
 from ringrl.training.config import TrainingConfig
 
@@ -68,3 +71,8 @@ def test_a_record_tells_the_mesh(sampler: ChainSampler) -> None:
     assert record["config"]["seed"] == 3
     assert record["environment"] == {"id": "", "kwargs": {}}
     assert record["normalization"] == sampler.normalization.to_json()
+
+
+def test_a_folder_without_a_checkpoint_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RingRLError, match=r"No checkpoint in .* give a run folder"):
+        load_policy(tmp_path)
