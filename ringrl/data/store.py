@@ -142,8 +142,9 @@ class EpisodeStore:
             path: the folder of the store, which is then also a set for `ringrl train data=store data.name=PATH`. By
                 default it lies among the system's temporary files, and goes when nothing uses the store any more.
             overwrite: replace a store that is at `path`.
-            metadata: plain JSON about all of them: `environment` (a gymnasium id, acted in by evaluations),
-                `ref_min_score` and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
+            metadata: plain JSON about all of them: `environment` (the gymnasium id that evaluations act in) and
+                `environment_spec` (`env.spec.to_json()`, for its arguments, time limit and wrappers), `ref_min_score`
+                and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
 
         Returns:
             The store, on disk and read through memory maps.

@@ -66,7 +66,7 @@ class Policy:
         rows = np.asarray(observation)
         single = rows.ndim == 1
         rows = rows[None] if single else rows
-        active = np.ones(len(rows), bool) if active is None else np.asarray(active, bool)
+        active = np.ones(rows.shape[:1], bool) if active is None else np.asarray(active, bool)
         self._check(rows, active, single)
         if self._single is None:
             self.vector.reset(len(rows), self._seed)
