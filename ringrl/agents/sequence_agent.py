@@ -1,12 +1,11 @@
 """What all agents share: tokens of a chain in, loss and action out."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from ringrl.agents.action_heads import Head, make_head
@@ -20,7 +19,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.ops.blocks import blockwise_sum
 from ringrl.ops.parts import inside_mesh
 from ringrl.ops.precision import accumulator_dtype
-from ringrl.parallel.gather import any_probed, flattened, gather, settled
+from ringrl.parallel.gather import materialize
 from ringrl.parallel.sharding import parameter_specs
 from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
 
@@ -42,6 +41,30 @@ class TokenModel(nnx.Module):
         self.transformer = Transformer(agent.model_config, agent.attention_config, agent.compute_dtype, rngs)
         initializer = nnx.initializers.normal(0.02)
         self.action = nnx.Linear(width, agent.head.output_size, kernel_init=initializer, rngs=rngs)
+        self.tokens_per_step, self.action_slot = agent.tokens_per_step, agent.layout.action_slot
+
+    def __call__(
+        self,
+        chain: Chain,
+        *,
+        dropout_key: jax.Array | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        materialize_layer: Callable[[nnx.State], nnx.State] | None = None,
+    ) -> Float[Array, "B P M"]:
+        """Hidden states of a chain's steps, at the token where the action is read."""
+        tokens = self.embedding(chain)  # (B, S, M)
+        positions = token_positions(jnp.asarray(chain.positions), self.tokens_per_step)
+        segment_ids = token_labels(jnp.asarray(chain.segment_ids), self.tokens_per_step)
+        hidden = self.transformer(
+            tokens,
+            positions=positions,
+            segment_ids=segment_ids,
+            dropout_key=dropout_key,
+            mesh=mesh,
+            materialize_layer=materialize_layer,
+        )
+        of_steps = hidden.reshape(*chain.rewards.shape, self.tokens_per_step, -1)
+        return of_steps[:, :, self.action_slot]
 
 
 class SequenceAgent:
@@ -161,36 +184,13 @@ class SequenceAgent:
         self, parameters: Parameters, chain: Chain, key: jax.Array | None
     ) -> tuple[TokenModel, Float[Array, "B P M"]]:
         """The model, and its hidden states where actions are read."""
-        # Without a mesh there is nothing to gather; gradients are still rounded where a layer makes them.
-        gather_layer = settled if self._specs is None and any_probed(parameters) else None
-        if self._specs is not None and inside_mesh():
-            specs = dict(self._specs)
-            layers = jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs["transformer"]["layers"])
-            gather_layer = functools.partial(_gather_state, jax.tree.leaves(layers), self.compute_dtype)
-            specs["transformer"] = {**specs["transformer"], "layers": jax.tree.map(lambda _: PartitionSpec(), layers)}
-            parameters = gather(parameters, specs)
-        transformer = dict(parameters["transformer"])
-        layers = transformer.pop("layers")  # settled one by one, inside the scan
-        others = settled({**parameters, "transformer": transformer})
-        model = self._bind({**others, "transformer": {**others["transformer"], "layers": layers}})
-        per_step = self.tokens_per_step
-        hidden = model.transformer(
-            model.embedding(chain),
-            positions=token_positions(jnp.asarray(chain.positions), per_step),
-            segment_ids=token_labels(jnp.asarray(chain.segment_ids), per_step),
-            dropout_key=key,
-            mesh=self.mesh,
-            gather=gather_layer,
-        )
-        return model, hidden.reshape(*chain.rewards.shape, per_step, -1)[:, :, self.layout.action_slot]
+        specs = self._specs if inside_mesh() else None
+        parameters, materialize_layer = materialize(parameters, specs, self.compute_dtype)
+        model = self._bind(parameters)
+        return model, model(chain, dropout_key=key, mesh=self.mesh, materialize_layer=materialize_layer)
 
     def _bind(self, parameters: Parameters) -> TokenModel:
         """The model with these parameters in place."""
         state = jax.tree.map(lambda leaf: leaf, self._abstract)
         nnx.replace_by_pure_dict(state, parameters)
         return nnx.merge(self._graph, state)
-
-
-def _gather_state(specs: list[PartitionSpec], dtype: Any, state: nnx.State) -> nnx.State:
-    leaves, structure = flattened(state)
-    return settled(jax.tree.unflatten(structure, gather(leaves, specs, dtype)))

@@ -41,12 +41,12 @@ class Transformer(nnx.Module):
         segment_ids: Int[Array, "B S"],
         dropout_key: jax.Array | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        gather: Callable[[nnx.State], nnx.State] | None = None,
+        materialize_layer: Callable[[nnx.State], nnx.State] | None = None,
     ) -> Float[Array, "B S M"]:
         """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`).
 
-        `gather` makes one layer's parameters whole where they lie in parts on the devices of a mesh; then all arrays
-        are this device's parts, inside `jax.shard_map`.
+        `materialize_layer` makes one layer's parameters whole where they lie in parts on the devices of a mesh; then
+        all arrays are this device's parts, inside `jax.shard_map`.
         """
         config = self.config
         graph, stacked = nnx.split(self.layers)
@@ -55,8 +55,8 @@ class Transformer(nnx.Module):
         def layer(x: jax.Array, parameters_and_key) -> tuple[jax.Array, None]:
             parameters, key = parameters_and_key
             x = checkpoint_name(x, LAYER_INPUT)
-            if gather is not None:
-                parameters = gather(parameters)
+            if materialize_layer is not None:
+                parameters = materialize_layer(parameters)
             block_key, attention_key = (None, None) if key is None else jax.random.split(key)
 
             def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -74,7 +74,7 @@ class Transformer(nnx.Module):
 
             return nnx.merge(graph, parameters)(x, positions, rotation, attend, block_key), None
 
-        layer = rematerialised(layer, config.remat, gathers=gather is not None)
+        layer = rematerialised(layer, config.remat, gathers=materialize_layer is not None)
         keys = None if dropout_key is None else jax.random.split(dropout_key, config.layers)
         x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
         return self.norm(x)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.gather import probed, probes_of, sum_gradients
+from ringrl.parallel.gather import sum_gradients
+from ringrl.parallel.gradient_dtype import attach_carriers, make_carriers
 from ringrl.parallel.sharding import BATCH, parameter_specs
 from ringrl.training.state import Agent
 from ringrl.types import Chain, Metrics, Parameters
@@ -72,14 +73,14 @@ def _sums(
     """Supervised steps; metrics, the loss among them, and gradients, each times them and summed over pieces."""
 
     def weighted_loss(by: Parameters, piece: Chain, key: jax.Array) -> tuple[jax.Array, Any]:
-        loss, metrics = agent.loss(by if dtype is None else probed(params, by), piece, key)
+        loss, metrics = agent.loss(by if dtype is None else attach_carriers(params, by), piece, key)
         metrics = dict(metrics)
         weight = jax.lax.stop_gradient(metrics.pop("supervised_steps").astype(loss.dtype))
         metrics = {name: value.astype(loss.dtype) * weight for name, value in {**metrics, "loss": loss}.items()}
         return metrics["loss"], (weight, metrics)
 
     gradient = jax.grad(weighted_loss, has_aux=True)
-    by = params if dtype is None else probes_of(params, dtype)
+    by = params if dtype is None else make_carriers(params, dtype)
     if pieces == 1:
         gradients, (weight, metrics) = gradient(by, batch, dropout_key)
         return weight, metrics, gradients

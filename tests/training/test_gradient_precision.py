@@ -15,7 +15,7 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
-from ringrl.parallel.gather import settled
+from ringrl.parallel.gradient_dtype import cast_gradients
 from ringrl.parallel.sharding import batch_sharding, parameter_shardings
 from ringrl.planning.collectives import Kind
 from ringrl.planning.step import abstract_batch, abstract_state, synthetic_agent
@@ -114,11 +114,11 @@ def test_a_single_device_rounds_once() -> None:
 
 @pytest.fixture(scope="module")
 def toy(toy_agent):
-    """An agent that compiles in a moment, and knows probes."""
+    """An agent that compiles in a moment, and knows carriers."""
 
     class Settling(toy_agent):
         def loss(self, params, batch, dropout_key=None):
-            return super().loss(settled(params), batch, dropout_key)
+            return super().loss(cast_gradients(params), batch, dropout_key)
 
     return Settling()
 
@@ -169,7 +169,7 @@ def test_sums_of_pieces_are_kept_in_float32(toy) -> None:
 
     class Counting(type(toy)):
         def loss(self, params, batch, dropout_key=None):
-            return settled(params)["action"]["bias"].sum(), {"supervised_steps": batch.loss_mask.sum()}
+            return cast_gradients(params)["action"]["bias"].sum(), {"supervised_steps": batch.loss_mask.sum()}
 
     ones = jnp.ones((pieces, 1), jnp.float32)
     batch = Chain(**dict.fromkeys((field.name for field in dataclasses.fields(Chain)), ones))
