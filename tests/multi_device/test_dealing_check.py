@@ -171,6 +171,6 @@ def test_the_remedy_can_be_typed_as_it_is_said() -> None:
     positions = np.arange(24, dtype=np.int32)[None]
     with pytest.raises(RingRLError) as error:
         check_dealt(positions, None, Layout.zigzag, DEVICES)
-    [arguments] = re.findall(r"ringrl\.ops\.dealing_order\('(\w+)', steps, (\d+)\)", str(error.value))
+    [arguments] = re.findall(r"ringrl\.dealing_order\('(\w+)', steps, (\d+)\)", str(error.value))
     order = dealing_order(cast(Layout, arguments[0]), 24, int(arguments[1]))
     check_dealt(order[None].astype(np.int32), None, Layout.zigzag, DEVICES)
