@@ -1,8 +1,8 @@
 """The least tokens a device must hold for a hop to take no longer than its attention: the paper's Table 2, and others.
 
 Arithmetic on peaks and nominal bandwidths (`ringrl.planning.targets`, by the rule of `ringrl.planning.roofline`):
-nothing is measured. Every named cluster of conf/target, by the paper's rule (all links of a device), with one link of a
-torus alone, and with half of the pairs masked.
+nothing is measured. Every cluster of `ringrl plan target=NAME`, by the paper's rule (all links of a device), with one
+link of a torus alone, and with half of the pairs masked.
 
 Writes results/block_size.json and block_size.png and prints a table. `--smoke`: two clusters, and writes nothing.
 """
@@ -32,7 +32,7 @@ MODEL = "7b"  # whose longest contexts of Table 3 are set beside
 
 
 def clusters() -> list[Target]:
-    """Of conf/target, less those of one device, which joins no ring."""
+    """Every named one, less those of one device, which joins no ring."""
     named = [target for target in list_targets() if target.devices > 1]
     return sorted(named, key=lambda target: (target.name not in TABLE_2, target.platform, target.name))
 

@@ -16,9 +16,9 @@ NEXT = """
 What you can type next (ringrl is in .venv/bin):
   the curves of all four agents:  tensorboard --logdir {sweep}
   more trials in one context:     ringrl eval checkpoint={sweep}/at_seed0 evaluation.trials=32
-  another environment:            ringrl collect collection=dark_room && ringrl train +experiment=dark_room
-  your own Minari data set:       ringrl train data=minari data.name=NAMESPACE/NAME-v0
-  a sweep, and its table:         ringrl train -m seed=0,1,2 agent=at,dt +experiment={experiment}
+  another environment:            ringrl collect collection=dark_room && ringrl train experiment=dark_room
+  your own Minari data set:       ringrl train data.name=NAMESPACE/NAME-v0
+  a sweep, and its table:         ringrl train -m seed=0,1,2 agent=at,dt experiment={experiment}
                                   ringrl report name={experiment}
 """
 
@@ -33,7 +33,7 @@ def main() -> int:
     report = Path("runs") / "report" / experiment / now
     steps = (
         f"collect collection={collection} reuse=true",
-        f"train -m agent=at,dt,bc,bc10 +experiment={experiment} hydra.sweep.dir={sweep}",
+        f"train -m agent=at,dt,bc,bc10 experiment={experiment} hydra.sweep.dir={sweep}",
         f"report runs=[{sweep}] name={experiment} hydra.run.dir={report}",
     )
     for step in steps:

@@ -87,19 +87,19 @@ def _run(command: str, words: list[str]) -> int:
 
 def _hydra(command: str, words: list[str]) -> None:
     """Check the overrides, then let Hydra compose the configuration and call the command (once per sweep job)."""
-    import hydra
     from omegaconf import DictConfig
 
-    from ringrl.cli.compose import conf_folder, register_schemas
+    from ringrl.cli.compose import conf_folder, register
     from ringrl.cli.flags import PRINTING, parse_flags
     from ringrl.cli.help import help_text
+    from ringrl.cli.hydra_program import call_hydra
     from ringrl.cli.job import module_of, run_job
     from ringrl.cli.overrides import check_overrides, normalise, quoted, resume_folder, vocabulary
     from ringrl.parallel.ranks import follows
 
     conf = conf_folder()
     words = normalise(command, words)
-    options = parse_flags(command, words, vocabulary(command, [conf]).names)
+    options = parse_flags(command, words, lambda: vocabulary(command, [conf]).names)
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     if options.help:
         sections = [word for word in options.overrides if "=" not in word]
@@ -107,6 +107,8 @@ def _hydra(command: str, words: list[str]) -> None:
     flags = list(words)
     for override in options.overrides:
         flags.remove(override)
+    if options.cfg == "job" and not options.resolve:
+        flags.append("--resolve")  # what an agent changes of an experiment shows as the value that it comes to
     overrides = check_overrides(options.overrides, vocabulary(command, folders), options.multirun)
     words = [*flags, *(override.input_line or "" for override in overrides)]  # Hydra takes no flags in between
     folder = resume_folder(overrides, sweeping=options.multirun)
@@ -120,7 +122,7 @@ def _hydra(command: str, words: list[str]) -> None:
     if keeps_record:
         words = [*words, "hydra.output_subdir=null"]
 
-    register_schemas()
+    register([command], folders[1:])
 
     failed: list[Exception] = []  # kept from Hydra, which would print more than one line
 
@@ -131,16 +133,7 @@ def _hydra(command: str, words: list[str]) -> None:
 
     if not any(getattr(options, flag) for flag in PRINTING):
         importlib.import_module(module_of(command))  # a broken installation shows before the folder is made
-    arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"ringrl {command}", *words], "1"  # let exceptions through to `guard`
-    try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=command)(job)()
-    finally:
-        sys.argv = arguments
-        if full_error is None:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
+    call_hydra(command, words, conf, job)
     if failed:
         raise failed[0]
 

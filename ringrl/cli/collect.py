@@ -200,7 +200,7 @@ def usage(command: CollectCommand) -> str:
     environment = f"MINARI_DATASETS_PATH={shlex.quote(str(minari_root(data_root()).absolute()))}"
     code = shlex.quote(f"import minari; print(minari.load_dataset({command.dataset!r}))")
     return (
-        f"  train on it:      ringrl train data=minari {typed('data.name', command.dataset)}\n"
+        f"  train on it:      ringrl train {typed('data.name', command.dataset)}\n"
         f"  open it (Python): {environment} python -c {code}\n"
     )
 

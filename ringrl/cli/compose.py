@@ -1,6 +1,6 @@
-"""Where the configuration comes from: the schemas, the folders of YAML files, and the dataclasses built from both."""
+"""Where the configuration comes from: schemas, tables, folders of YAML files; and the dataclasses built from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,9 +8,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
+from ringrl.cli.groups import files_in, groups_of
 from ringrl.cli.run_names import register_resolvers
 from ringrl.config import COMMANDS
 from ringrl.config.schema import as_plain, build, schema
+from ringrl.config.tables import tables
 from ringrl.errors import RingRLError
 
 T = TypeVar("T")
@@ -25,11 +27,28 @@ def conf_folder() -> Path:
     return package / "conf"
 
 
-def register_schemas() -> None:
-    """Make each command's schema known to Hydra as `<command>_schema`, and the names of run folders to OmegaConf."""
-    for command, cls in COMMANDS.items():
-        ConfigStore.instance().store(name=f"{command}_schema", node=schema(cls))
+def register(commands: Iterable[str] = tuple(COMMANDS), own: Iterable[Path] = ()) -> None:
+    """Make known to Hydra and OmegaConf what no YAML file holds: schemas, tables and the functions of `${...:}`.
+
+    Args:
+        commands: whose schemas are registered, each as `<command>_schema`.
+        own: the user's folders of YAML files; a file there takes the place of a table's row.
+    """
+    store, theirs, rows = ConfigStore.instance(), files_in(own), tables()
+    for command in commands:
+        store.store(name=f"{command}_schema", node=schema(COMMANDS[command]))
+    for group in {group for command in commands for group in groups_of(command, conf_folder()) if group in rows}:
+        store.repo[group] = {}  # Hydra would merge a file with the row of the same name
+        for choice, values in rows[group].items():
+            if choice not in theirs.get(group, ()):
+                store.store(group=group, name=choice, node=values)
+    OmegaConf.register_new_resolver("by_agent", _by_agent, replace=True)
     register_resolvers()
+
+
+def _by_agent(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
+    """`${by_agent:{at:16,others:256}}`: the value of the agent that is trained, or else that of `others`."""
+    return values.get(str(_root_.agent.name), values.get("others"))
 
 
 def command_from(cls: type[T], config: DictConfig) -> T:

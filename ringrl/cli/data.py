@@ -1,4 +1,4 @@
-"""`ringrl data`: what data there is; with `data=...`, what is in a set."""
+"""`ringrl data`: what data there is, and what is known by name; with `data.name=...`, what is in a set."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from ringrl.cli.console import output, progress_bar, return_in_words
 from ringrl.cli.inventory import list_data
 from ringrl.config import DataCommand
 from ringrl.data import EpisodeStore, check_store, data_root, open_dataset, store_statistics
+from ringrl.data.known_sets import COLLECTED, PUBLIC, known_names
 from ringrl.errors import RingRLError
 from ringrl.evaluation.data_figure import plot_episodes
 from ringrl.evaluation.figures import save_png
@@ -55,9 +56,11 @@ def run(command: DataCommand, folder: Path) -> None:
 
 
 def list_everything(folder: Path) -> None:
-    """A table of all sets under the data cache."""
+    """A table of the sets that are known by name, and one of all sets under the data cache."""
     console, rows = output(), list_data(data_root())
-    write_atomically(folder / "summary.json", json.dumps({"root": str(data_root()), "sets": rows}, indent=1) + "\n")
+    summary = {"root": str(data_root()), "sets": rows, "known": known_names()}
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    show_known()
     if not rows:
         console.print(f"No data in {data_root()} yet: `ringrl collect` makes some, `ringrl import` brings some in.")
         return
@@ -70,7 +73,22 @@ def list_everything(folder: Path) -> None:
         megabytes = f"{row['bytes'] / 1e6:,.1f}"
         table.add_row(row["name"], row["as"], *numbers, megabytes, row.get("environment") or row.get("fault") or "")
     console.print(table)
-    console.print(f"in {data_root()}; look into one: ringrl data data=store data.name=NAME, or data=minari")
+    console.print(f"in {data_root()}; look into one: ringrl data data.name=NAME, of a store data=store data.name=NAME")
+
+
+def show_known() -> None:
+    """The sets that need not be here yet, and how to get them."""
+    lists = {
+        "Minari's public sets, each by data.name=NAME data.download=true": [(one.pattern, one.text) for one in PUBLIC],
+        "sets that `ringrl collect collection=NAME` makes, each by data=NAME": list(COLLECTED.items()),
+    }
+    for title, rows in lists.items():
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        for row in rows:
+            table.add_row(*row)
+        output().print(f"{title}:")
+        output().print(table)
+        output().print()
 
 
 def show(store: EpisodeStore, statistics: dict[str, Any]) -> None:

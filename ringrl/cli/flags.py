@@ -1,7 +1,7 @@
 """The flags of a command line, told from its overrides; what is no flag gets one line with the remedy."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,13 +11,13 @@ from ringrl.errors import RingRLError
 PRINTING = ("cfg", "help", "hydra_help", "info")  # nothing runs
 
 
-def parse_flags(command: str, words: Sequence[str], known: Iterable[str]) -> argparse.Namespace:
+def parse_flags(command: str, words: Sequence[str], known: Callable[[], Iterable[str]]) -> argparse.Namespace:
     """Hydra's flags and the overrides among `words`.
 
     Args:
         command: of RingRL.
         words: of the command line, without the command.
-        known: keys and groups, for a word such as `--training.steps`.
+        known: finds keys and groups, for a word such as `--training.steps`.
 
     Raises:
         RingRLError: a flag that does not exist, lacks its value, or does not go with another.
@@ -29,7 +29,7 @@ def parse_flags(command: str, words: Sequence[str], known: Iterable[str]) -> arg
     flags = set(parser._option_string_actions)
     for word, after in zip(words, [*words, ""][1:], strict=True):
         if word.startswith("-") and word.partition("=")[0] not in flags:
-            raise _unknown_flag(command, word, after, known, flags)
+            raise _unknown_flag(command, word, after, known(), flags)
 
     def refuse(message: str) -> NoReturn:
         raise RingRLError(f"ringrl {command}: {message}; `ringrl {command} --help` lists flags and keys.")

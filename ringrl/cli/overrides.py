@@ -11,13 +11,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import OverrideParseException
 
-from ringrl.cli.groups import DERIVED, choices_in, groups_of, listed
-from ringrl.cli.keys import sections_of
+from ringrl.cli.groups import choices_in, groups_of, listed
 from ringrl.config import COMMANDS
-from ringrl.config.schema import key_paths, matches, nearest
+from ringrl.config.schema import key_paths, list_paths, matches, nearest
+from ringrl.data.known_sets import find_known_name
 from ringrl.errors import RingRLError
 
-SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment", "tuning")
+SECTIONS = ("agent", "model", "attention", "chain", "data", "env", "training", "evaluation", "experiment")
 AUTO = "auto"  # resume=auto: the same command starts a run and continues it
 CONFIG_FILE = "config.yaml"  # in a run folder: the whole configuration
 
@@ -42,24 +42,16 @@ class Vocabulary:
 def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
     """What `command` accepts, with the groups found in `folders` of YAML files, RingRL's own first."""
     conf, *own = folders
-    choices = choices_in(folders)
-    users = choices_in(own)
     named = groups_of(command, conf)
     others = {group: other for other in COMMANDS for group in groups_of(other, conf) if group not in named}
-    groups = {
-        name: found
-        for name, found in choices.items()
-        if name.split("/")[0] not in others or (name in users and name.split("/")[0] not in choices_in([conf]))
-    }
-    lists = [key.path for section in sections_of(COMMANDS[command]) for key in section.keys if key.kind[0] == "["]
-    return Vocabulary(
-        command, tuple(key_paths(COMMANDS[command])), tuple(lists), groups, others, own[0] if own else None
-    )
+    groups = {name: found for name, found in choices_in(folders).items() if name.split("/")[0] not in others}
+    cls = COMMANDS[command]
+    return Vocabulary(command, tuple(key_paths(cls)), tuple(list_paths(cls)), groups, others, own[0] if own else None)
 
 
 FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are one path each
 FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are the user's own
-WHOLE = ("experiment", "cluster", "collection", "tuning", "behavior")  # groups whose files set keys of any section
+WHOLE = ("experiment", "cluster", "collection", "behavior")  # groups whose files set keys of any section
 
 
 def normalise(command: str, arguments: Sequence[str]) -> list[str]:
@@ -217,20 +209,30 @@ def _check(override: Override, known: Vocabulary) -> None:
     names_choices = all(choice is None or isinstance(choice, str) for choice in map(_unquoted, choices))
     if name in known.groups and names_choices:
         for choice in map(_unquoted, choices):
-            if choice == "":
-                raise RingRLError(f"{name}= needs a choice: {listed(known.groups[name])}.")
+            if choice in ("", None) and not override.is_delete():
+                raise RingRLError(
+                    f"{name}={'null' if choice is None else ''} needs a choice: {listed(known.groups[name])}."
+                )
             if choice is not None and choice not in known.groups[name]:
-                alike = nearest(choice, known.groups[name])
-                raise RingRLError(f"{name}={choice}: did you mean {alike[0]!r}? Choices: {listed(alike)}.")
+                raise _no_choice(name, choice, known)
             if choice is not None:
                 _check_package(name, choice, known)
     elif name not in known.groups and not matches(name, known.keys):
         raise RingRLError(f"Unknown key {name!r}: did you mean {nearest(name, known.names)[0]!r}?")
 
 
+def _no_choice(group: str, choice: str, known: Vocabulary) -> RingRLError:
+    """The error for a choice that does not exist, with the nearest that do; for a Minari set, with its id."""
+    identity = find_known_name(choice) if group == "data" else None
+    if identity is not None:
+        return RingRLError(f"{group}={choice}: a Minari set is chosen by its id: data.name={identity}.")
+    alike = nearest(choice, known.groups[group])
+    return RingRLError(f"{group}={choice}: did you mean {alike[0]!r}? Choices: {listed(alike)}.")
+
+
 def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
     other = known.others[name.split("/")[0]]
-    own = [group for group in known.groups if "/" not in group and group not in DERIVED]
+    own = [group for group in known.groups if "/" not in group]
     has = f"its groups are {', '.join(own)}" if own else "it has none, but keys"
     if name == "experiment" and known.command == "plan":
         has = (

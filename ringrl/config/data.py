@@ -155,7 +155,7 @@ class ImportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class DataCommand:
-    """`ringrl data`: what data there is; with data=... what is in a set, as a run with the same keys would see it."""
+    """`ringrl data`: what data there is; with data.name=... what is in a set, as a run with these keys sees it."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     name: str = "data"  # part of the run folder

@@ -86,6 +86,18 @@ def key_paths(cls: type, path: str = "") -> list[str]:
     return paths
 
 
+def list_paths(cls: type, path: str = "") -> list[str]:
+    """Those of `key_paths` whose values are lists."""
+    paths = []
+    for name, hint in typing.get_type_hints(cls).items():
+        hint = _without_none(hint)
+        if dataclasses.is_dataclass(hint):
+            paths.extend(list_paths(hint, join(path, name)))  # type: ignore[arg-type]
+        elif typing.get_origin(hint) is list:
+            paths.append(join(path, name))
+    return paths
+
+
 def matches(key: str, paths: Iterable[str]) -> bool:
     """Whether `key` is one of `paths`, as `key_paths` gives them."""
     return any(_matches(key.split("."), path.split(".")) for path in paths)

@@ -17,7 +17,7 @@ class Contexts(NamedTuple):
     ring: int
 
 
-# By the cluster's name in conf/target and the model's in conf/model; cells that the paper leaves empty are absent.
+# By the cluster's name in `TARGETS` and the model's in conf/model; cells that the paper leaves empty are absent.
 TABLE_3: dict[str, dict[str, Contexts]] = {
     "a100x8": {  # 80 GB each, NVLink
         "3b": Contexts(4, 32, 64, 512),

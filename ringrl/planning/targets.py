@@ -160,7 +160,7 @@ def read_topology(name: str) -> Topology:
 class Target:
     """A cluster, and the config section `target`; zeros are its kind's figures (`settle`)."""
 
-    name: str = ""  # of conf/target, or the topology
+    name: str = ""  # a choice of the group `target`, or the topology
     topology: str = ""  # v4:8x8x8, a100:1x8 (machines x GPUs), cpu:8 (virtual CPU devices of this machine)
     memory: int = 0  # bytes of a device that a program may use
     peak_flops: float = 0.0  # FLOP/s of a device in bfloat16
@@ -186,6 +186,23 @@ class Target:
     def platform(self) -> str:
         """Whose compiler it takes: tpu, cuda or cpu."""
         return self.kind.platform
+
+
+_TOPOLOGIES = {
+    "a100x8": "a100:1x8",  # one machine of 8 NVIDIA A100, 80 GB each, joined by NVLink: the Ring Attention paper's
+    "a100x32": "a100:4x8",  # four of them, joined by InfiniBand at 12.5 GB/s a GPU: the paper's
+    "h100x8": "h100:1x8",  # one machine of 8 NVIDIA H100 (SXM), 80 GB each, joined by NVLink
+    "h200x1": "h200:1x1",  # one NVIDIA H200 (SXM), 141 GB
+    "h200x8": "h200:1x8",  # one machine of 8, joined by NVLink
+    "b200x8": "b200:1x8",  # one machine of 8 NVIDIA B200 (HGX), 180 GB each, joined by NVLink
+    "tpu_v3_512": "v3:16x16",  # 256 chips: 512 devices of 16 GB, the paper's TPUv3-512
+    "tpu_v4_1024": "v4:8x8x8",  # 512 chips, 1,024 cores: 512 devices of 32 GB, taken for the paper's TPUv4-1024
+    "tpu_v5e_256": "v5e:16x16",  # a pod: 256 devices of 16 GB, the paper's TPUv5e-256
+    "tpu_v5p_512": "v5p:8x8x8",  # 512 devices of 95 GB
+    "tpu_v6e_256": "v6e:16x16",  # a pod of Trillium: 256 devices of 32 GB
+    "tpu7x_128": "tpu7x:4x4x4",  # 64 chips of Ironwood, two devices each: 128 devices of 96 GB
+}
+TARGETS = {name: Target(name, topology) for name, topology in _TOPOLOGIES.items()}  # the choices of the group `target`
 
 
 def settle(target: Target) -> Target:

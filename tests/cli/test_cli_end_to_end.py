@@ -18,7 +18,7 @@ COLLECT = (
     *("episodes_per_task=5", "num_environments=8", "reference_episodes=8"),
 )
 TRAIN = (
-    *("train", "+experiment=dark_room", f"data.name={DATASET}", "chain.trajectories=3", "training.batch_size=2"),
+    *("train", "experiment=dark_room", f"data.name={DATASET}", "chain.trajectories=3", "training.batch_size=2"),
     *("training.log_every=1", "training.save_every=2", "evaluation.trials=3", "evaluation.environments=3"),
     *("evaluation.bootstrap_samples=50", "model.layers=1", "model.width=16", "model.heads=2"),
 )
@@ -166,7 +166,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(ringrl, collected: Path, tmp_path: P
 @pytest.mark.simulators
 def test_a_sweep_and_its_report(ringrl, collected: Path, tmp_path: Path) -> None:
     smallest = (f"data.name={DATASET}", "training.steps=1", "model.layers=1", "model.width=16", "model.heads=2")
-    outcome = ringrl("train", "-m", "seed=0,1", "agent=at,dt", "+experiment=quickstart_smoke", *smallest)
+    outcome = ringrl("train", "-m", "seed=0,1", "agent=at,dt", "experiment=quickstart_smoke", *smallest)
     assert outcome.code == 0, outcome.err
     [sweep] = runs(tmp_path, "train", "quickstart_smoke")
     jobs = [summary_of(sweep / name) for name in ("at_seed0", "dt_seed0", "at_seed1", "dt_seed1")]

@@ -22,7 +22,11 @@ from ringrl.cli.overrides import check_overrides, vocabulary
         (["train", "trainig.steps=1,2", "-m"], "did you mean 'training.steps'?"),
         (["train", "agent=att"], "agent=att: did you mean 'at'? Choices: at, "),
         (["train", "-m", "agent=at,dtt"], "agent=dtt: did you mean 'dt'?"),
+        (["train", "experiment=quikstart"], "did you mean 'quickstart'?"),
         (["train", "+experiment=quikstart"], "did you mean 'quickstart'?"),
+        (["train", "experiment=null"], "experiment=null needs a choice: dark_key_to_door, "),
+        (["train", "data=d4rl/pen_human"], "a Minari set is chosen by its id: data.name=D4RL/pen/human-v2."),
+        (["train", "-m", "data=mujoco/ant_simple,pendulum"], "data.name=mujoco/ant/simple-v0."),
         (["train", "a"], "Cannot read 'a': write key=value"),
         (["train", "agent"], "write agent=CHOICE, one of at, bc, bc10, dt"),
         (["train", "agent="], "agent= needs a choice: at, bc, bc10, dt"),
@@ -43,7 +47,7 @@ from ringrl.cli.overrides import check_overrides, vocabulary
         (["train", "seed=0,1"], "several values are a sweep: add -m"),
         (["train", "data.name=dark_room"], "that is a choice of the group data: data=dark_room."),
         (["train", "collection=dark_room"], "is a group of `ringrl collect`, not of `ringrl train`: its groups are"),
-        (["plan", "+experiment=dark_room"], "a group of `ringrl train`, not of `ringrl plan`: give what it would set"),
+        (["plan", "experiment=dark_room"], "a group of `ringrl train`, not of `ringrl plan`: give what it would set"),
         (["train", "hydra/launcher=jobib"], "did you mean 'joblib'? Choices: basic, joblib, submitit_local"),
         (["eval", "checkpoint="], "checkpoint= needs a value"),
         (["-sc", "install=powershell"], "install=bash"),
@@ -76,7 +80,7 @@ def test_slips_before_composition(ringrl, tmp_path: Path, words: list[str], expe
         (["train", "data=dark_room", "training.save_every=-1"], "training.save_every=-1: use at least 0."),
         (["train", "data=dark_room", "training.optimizer.beta1=1"], "training.optimizer.beta1=1.0 is not in [0, 1)"),
         (["train", "data=dark_room"], "`ringrl collect collection=dark_room` makes it"),
-        (["train", "data=minari", "data.name=D4RL/pen/human-v2"], "data.download=true fetches it"),
+        (["train", "data.name=D4RL/pen/human-v2"], "data.download=true fetches it"),
         (
             ["train", "data=dark_room", "hydra.run.dir=/proc/nowhere/x"],
             "/proc/nowhere: there is no such file",
@@ -102,7 +106,7 @@ def test_slips_in_a_users_own_yaml(ringrl, tmp_path: Path) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\ntraining:\n  stepps: 3\n")
-    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "+experiment=mine", "data=dark_room")
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "experiment=mine", "data=dark_room")
     assert "training.stepps" in outcome.error
     assert "experiment/mine" in outcome.error
     assert "did you mean 'training.steps'" in outcome.error
@@ -116,11 +120,30 @@ def test_a_users_own_yaml_says_that_it_is_of_the_whole_configuration(ringrl, tmp
     assert f"{own / 'mine.yaml'}: make its first line `# @package _global_`" in outcome.error
 
 
+def test_users_own_yaml_takes_the_place_of_a_row(ringrl, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "env"
+    own.mkdir(parents=True)
+    (own / "kitchen.yaml").write_text("id: mine/Kitchen-v0\n")
+    for words, kept in ((["--config-dir", str(tmp_path / "own")], False), ([], True)):
+        outcome = ringrl("collect", *words, "dataset=a/b-v0", "env=kitchen", "--cfg", "job")
+        assert ("tasks_to_complete" in outcome.out, "mine/Kitchen-v0" in outcome.out) == (kept, not kept), outcome.err
+        assert outcome.err == ""
+
+
+def test_a_users_own_yaml_may_ask_for_a_sweep(ringrl, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "experiment"
+    own.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      model.heads: 3,5\n"
+    (own / "mine.yaml").write_text(text)
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "experiment=mine")
+    assert [f"job model.heads={heads} " in outcome.err for heads in (3, 5)] == [True, True], outcome.err
+
+
 def test_users_own_yaml_is_found(ringrl, tmp_path: Path) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\ntraining:\n  steps: 3\n")
-    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "+experiment=mine", "--cfg", "job")
+    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "experiment=mine", "--cfg", "job")
     assert outcome.code == 0
     assert "steps: 3" in outcome.out
 
@@ -149,7 +172,9 @@ def test_debug_shows_the_traceback(ringrl) -> None:
         (["--version"], "ringrl 0."),
         (["train", "--help"], "at, bc, bc10, dt"),
         (["train", "+training.steps=7", "--cfg", "job"], "steps: 7"),
-        (["train", "+experiment=quickstart_smoke", "--cfg", "job"], "name: quickstart_smoke"),
+        (["train", "experiment=quickstart_smoke", "--cfg", "job"], "name: quickstart_smoke"),
+        (["train", "+experiment=quickstart_smoke", "agent=bc", "--cfg", "job"], "batch_size: 16"),
+        (["train", "~experiment", "--cfg", "job"], "name: run"),
         (["collect", "collection=pendulum", "env.kwargs={size:5,name:a}", "--cfg", "job"], "size: 5"),
         (["train", "-sc", "install=bash"], "complete -o nospace"),
         (["train", "--cfg", "job", "agent=dt"], "window_steps: 20"),

@@ -142,7 +142,7 @@ def test_the_second_run_traces_no_training_step_and_has_the_same_losses(
         "dataset=ringrl/kept-v0",
     )
     assert ringrl(*collect, "episodes_per_task=2", "num_environments=4", "reference_episodes=2").code == 0
-    words = ("train", "+experiment=dark_room", "data.name=ringrl/kept-v0", "chain.trajectories=2")
+    words = ("train", "experiment=dark_room", "data.name=ringrl/kept-v0", "chain.trajectories=2")
     words += ("training.steps=3", "training.batch_size=2", "evaluation.bootstrap_samples=0")
     words += ("evaluation.trials=2", "evaluation.environments=2", "model.layers=1", "model.width=16", "model.heads=2")
     assert ringrl(*words, "seed=1", "hydra.run.dir=first").code == 0

@@ -11,7 +11,7 @@ from ringrl.cli.groups import choices_in, groups_of, listed
 from ringrl.cli.help import help_text
 from ringrl.cli.keys import descriptions, sections_of
 from ringrl.config import COMMANDS
-from ringrl.config.schema import key_paths
+from ringrl.config.schema import key_paths, list_paths
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -109,6 +109,12 @@ def test_help_shows_a_users_own_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_lists_are_known(command: str) -> None:
+    shown = [key.path for section in sections_of(COMMANDS[command]) for key in section.keys if key.kind[0] == "["]
+    assert sorted(list_paths(COMMANDS[command])) == sorted(shown)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_its_width(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     text = help_text(command, "what it does", [conf_folder()])
@@ -118,8 +124,8 @@ def test_help_fits_its_width(command: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_groups() -> None:
     assert groups_of("eval", conf_folder()) == ("env", "evaluation")
-    assert "tuning" not in groups_of("train", conf_folder())
     assert listed(["a", "b/c", "b/d"]) == "a, b/... (2)"
     choices = choices_in([conf_folder()])
-    assert "d4rl/pen_human" in choices["data"]
-    assert "pen_human" in choices["data/d4rl"]
+    assert "exorl/walker" in choices["collection"]
+    assert "walker" in choices["collection/exorl"]
+    assert {"dark_room", "store"} <= set(choices["data"])

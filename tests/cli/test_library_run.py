@@ -14,7 +14,7 @@ from ringrl.training.checkpoint import load_metadata
 ENV_ID, SIZES = "ringrl/DarkRoom-v0", {"size": 4, "max_steps": 6}
 # The programs of test_cli_end_to_end.py, which are compiled once for both.
 TRAIN = (
-    *("train", "+experiment=dark_room", "data=store", "chain.trajectories=3", "training.steps=5", "seed=7"),
+    *("train", "experiment=dark_room", "data=store", "chain.trajectories=3", "training.steps=5", "seed=7"),
     *("training.batch_size=2", "training.log_every=1", "model.layers=1", "model.width=16", "model.heads=2"),
     *("evaluation.trials=3", "evaluation.environments=1", "evaluation.seed=5", "evaluation.bootstrap_samples=50"),
 )

@@ -58,7 +58,7 @@ def test_a_name_can_be_typed_as_a_value():
 
 
 def test_constant_keys_are_left_out():
-    words = ["seed=0,1", "agent=at,dt", "+experiment=x", "model.width=range(1,3)", "a.b=[1,2]", "training.steps=5"]
+    words = ["seed=0,1", "agent=at,dt", "experiment=x", "model.width=range(1,3)", "a.b=[1,2]", "training.steps=5"]
     assert constant_keys(words) == ["experiment", "a.b", "training.steps"]
     assert constant_keys(["training.steps=5", "training.steps=6,7"]) == [], "given once for all, then swept"
 

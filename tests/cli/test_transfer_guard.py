@@ -10,7 +10,7 @@ COLLECT = (
     *("episodes_per_task=2", "num_environments=8", "reference_episodes=8"),
 )
 TRAIN = (
-    *("train", "+experiment=dark_room", "data.name=ringrl/guarded-v0", "chain.trajectories=2", "training.batch_size=2"),
+    *("train", "experiment=dark_room", "data.name=ringrl/guarded-v0", "chain.trajectories=2", "training.batch_size=2"),
     *("training.steps=2", "training.log_every=1", "evaluation.trials=2", "evaluation.environments=2"),
     *("evaluation.bootstrap_samples=40", "model.layers=1", "model.width=16", "model.heads=2", "attention=auto"),
 )

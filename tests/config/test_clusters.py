@@ -11,7 +11,7 @@ import hydra
 import pytest
 import yaml
 
-from ringrl.cli.compose import command_from, conf_folder, register_schemas
+from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.failures import REQUEUE
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
@@ -21,7 +21,7 @@ OF_SEVERAL = ("slurm", "kubernetes", "tpu_pod")
 
 
 def compose(*overrides: str, hydra_too: bool = False):
-    register_schemas()
+    register(["train"])
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         return hydra.compose("train", overrides=list(overrides), return_hydra_config=hydra_too)
 

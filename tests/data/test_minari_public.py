@@ -1,6 +1,5 @@
 """Minari's public sets: named by config, fetched on request alone, and read as their environments show them."""
 
-import itertools
 import json
 import socket
 import sys
@@ -12,37 +11,22 @@ import minari
 import numpy as np
 import pytest
 import ringrl_envs
-import yaml
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 from ringrl_envs.flatten import Flattener
 
-from ringrl.cli.compose import command_from, conf_folder, register_schemas
+from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.environments import environment_of
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
+from ringrl.data.known_sets import COLLECTED, PUBLIC, find_known_name, known_names
 from ringrl.data.sources.minari_sets import check_minari_id
 from ringrl.data.sources.spaces import flatten_observations, observation_size
 from ringrl.errors import RingRLError
 
 NAME = "D4RL/antmaze/umaze-v1"
-MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
-D4RL = [
-    *(("antmaze", maze, 1) for maze in MAZES),
-    *(
-        ("pointmaze", maze + dense, 2)
-        for maze, dense in itertools.product(("open", "umaze", "medium", "large"), ("", "-dense"))
-    ),
-    *(("kitchen", kind, 2) for kind in ("complete", "partial", "mixed")),
-    *(
-        (hand, kind, 2)
-        for hand, kind in itertools.product(("pen", "door", "hammer", "relocate"), ("human", "cloned", "expert"))
-    ),
-]
-SIMPLE = ("halfcheetah", "hopper", "walker2d", "ant", "humanoid")
-OTHERS = ("swimmer", "reacher", "pusher", "invertedpendulum", "inverteddoublependulum")
 
 
 @pytest.fixture(autouse=True)
@@ -62,28 +46,27 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("something looks up a host"))
 
 
-def test_every_public_set_has_a_file():
-    expected = {f"d4rl/{family}_{kind.replace('-', '_')}": f"D4RL/{family}/{kind}-v{v}" for family, kind, v in D4RL}
-    kinds = [
-        *itertools.product(SIMPLE, ("simple", "medium", "expert")),
-        *itertools.product(OTHERS, ("medium", "expert")),
-    ]
-    expected |= {f"mujoco/{robot}_{kind}": f"mujoco/{robot}/{kind}-v0" for robot, kind in kinds}
-    folder, found = conf_folder() / "data", {}
-    for file in [*(folder / "d4rl").iterdir(), *(folder / "mujoco").iterdir()]:
-        content = yaml.safe_load(file.read_text())
-        assert content.pop("source") == "minari"
-        found[file.relative_to(folder).with_suffix("").as_posix()] = content.pop("name")
-        assert not content  # above all no `download: true`
-    assert found == expected
-    for name in found.values():
+def test_known_sets_have_ids_that_minari_takes():
+    public = [name for family in PUBLIC for name in family.names]
+    assert (len(public), len(set(known_names()))) == (54, 54 + len(COLLECTED))
+    for name in known_names():
         check_minari_id(name)
+    assert {"D4RL/pointmaze/open-dense-v2", "D4RL/door/cloned-v2", "mujoco/humanoid/simple-v0"} <= set(public)
+    assert [family.pattern for family in PUBLIC][2] == "D4RL/kitchen/{complete, partial, mixed}-v2"
 
 
-def test_a_public_set_by_its_file_is_not_fetched_unasked(tmp_path, offline):
-    register_schemas()
+def test_a_known_set_is_found_however_it_is_spelt():
+    for text in ("d4rl/pen_human", "D4RL/pen/human", "D4RL/pen/human-v2", "d4rl-pen-human-v0"):
+        assert find_known_name(text) == "D4RL/pen/human-v2"
+    assert find_known_name("ringrl/dark_room-v0") == "ringrl/dark_room-v0"
+    assert find_known_name("d4rl/pen") is None
+
+
+def test_a_public_set_is_not_fetched_unasked(tmp_path, offline):
+    register(["train"])
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-        config = command_from(TrainCommand, hydra.compose("train", overrides=["data=d4rl/kitchen_mixed"])).data
+        told = hydra.compose("train", overrides=["data.name=D4RL/kitchen/mixed-v2"])
+    config = command_from(TrainCommand, told).data
     assert config == DataConfig(name="D4RL/kitchen/mixed-v2")
     with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .* a public set, and data\.download=true"):
         open_dataset(config, tmp_path)

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 pytestmark = pytest.mark.scale
 
 SMALL = (
-    "+experiment=quickstart_smoke",
+    "experiment=quickstart_smoke",
     "model.layers=1",
     "model.attention_dropout=0.1",
     "attention=ring",

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.scale
 
 DEVICES = 2  # of each process
 COMMON = (
-    "+experiment=quickstart_smoke",
+    "experiment=quickstart_smoke",
     "model.attention_dropout=0.1",
     "attention=ring",
     "attention.layout=zigzag",

@@ -1,0 +1,23 @@
+"""Groups of the command line whose choices are rows of a table: what else would be a YAML file of two lines each.
+
+`ringrl.cli.compose` gives them to Hydra's ConfigStore, where a choice is composed as a file of its group would be.
+"""
+
+import dataclasses
+from typing import Any
+
+from ringrl.config.environments import ENVIRONMENTS
+from ringrl.data.config import Source
+from ringrl.data.known_sets import COLLECTED, collected_name
+from ringrl.planning.targets import TARGETS, Target
+
+
+def tables() -> dict[str, dict[str, dict[str, Any]]]:
+    """Group -> choice -> the keys that it sets, and their values."""
+    data = {source.value: {"source": source.value} for source in Source}
+    data |= {name: {"source": Source.minari.value, "name": collected_name(name)} for name in COLLECTED}
+    return {
+        "data": data,
+        "env": {name: dataclasses.asdict(environment) for name, environment in ENVIRONMENTS.items()},
+        "target": {name: dataclasses.asdict(target) for name, target in (TARGETS | {"custom": Target()}).items()},
+    }
