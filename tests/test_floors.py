@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"types", "errors", "lazy", "devices"}
+BASE = {"types", "errors", "files", "lazy", "devices"}
 ROOMS = {
     "types": {"lazy", "chain"},
     "chain": set(),
     "lazy": set(),
     "devices": set(),
     "errors": set(),
+    "files": {"errors"},
     "ops": BASE,
     "nn": {*BASE, "ops"},
     "agents": {*BASE, "ops", "nn", "parallel"},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lib.machine import describe_machine
-from ringrl.evaluation.summary import write_atomically
+from ringrl.files import write_atomically
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

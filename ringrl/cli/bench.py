@@ -17,7 +17,8 @@ from ringrl.config import BenchCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.ratio_figure import plot_ratios
-from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.evaluation.summary import git_commit
+from ringrl.files import write_atomically
 from ringrl.training.device import device_name
 
 

@@ -24,7 +24,8 @@ from ringrl.data import data_root
 from ringrl.data.sources.minari_sets import minari_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import check_vector_env
-from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.evaluation.summary import git_commit
+from ringrl.files import write_atomically
 from ringrl.online import RewardKind, learn_online
 from ringrl.online.spaces import spaces_of
 

@@ -17,7 +17,7 @@ from ringrl.data.known_sets import COLLECTED, PUBLIC, known_names
 from ringrl.errors import RingRLError
 from ringrl.evaluation.data_figure import plot_episodes
 from ringrl.evaluation.figures import save_png
-from ringrl.evaluation.summary import write_atomically
+from ringrl.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

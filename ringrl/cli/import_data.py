@@ -24,7 +24,8 @@ from ringrl.data.sources.minari import build_from_minari
 from ringrl.data.sources.minari_sets import find_minari_set, minari_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
-from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.evaluation.summary import git_commit
+from ringrl.files import write_atomically
 from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]

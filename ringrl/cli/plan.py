@@ -21,7 +21,8 @@ from ringrl.config import PlanCommand, Search
 from ringrl.data import data_root
 from ringrl.errors import RingRLError
 from ringrl.evaluation.figures import save_png
-from ringrl.evaluation.summary import git_commit, write_atomically
+from ringrl.evaluation.summary import git_commit
+from ringrl.files import write_atomically
 from ringrl.ops.automatic import settle_by_size
 from ringrl.ops.config import Strategy
 from ringrl.ops.sharded import AXES_OF

@@ -15,7 +15,7 @@ from ringrl.cli.compose import as_plain
 from ringrl.config import ResumeChanges, TrainCommand
 from ringrl.config.schema import build
 from ringrl.errors import RingRLError
-from ringrl.evaluation.summary import write_atomically
+from ringrl.files import write_atomically
 from ringrl.training.compatibility import Change, changes_between, list_changes
 from ringrl.training.config import Schedule, TrainingConfig
 

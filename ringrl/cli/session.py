@@ -40,7 +40,8 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.policy import ActingConfig
 from ringrl.evaluation.rollout import Rollout
 from ringrl.evaluation.scores import Reference
-from ringrl.evaluation.summary import build_summary, write_atomically
+from ringrl.evaluation.summary import build_summary
+from ringrl.files import write_atomically
 from ringrl.parallel.multiprocess import DistributedConfig, agree_on_text, first_process_first, is_main_process
 from ringrl.runs.acting import acting_config, trials_of
 from ringrl.runs.agent import agent_of

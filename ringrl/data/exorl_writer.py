@@ -1,6 +1,5 @@
 """Writing episodes as ExoRL's npz files, one a file, each whole or not at all."""
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -13,6 +12,7 @@ import numpy as np
 from ringrl.data.columns import disk_error
 from ringrl.data.sources.exorl import FILE_NAME
 from ringrl.errors import RingRLError
+from ringrl.files import replacing
 
 _UNFINISHED = re.compile(r"\.episode_[0-9]+_[0-9]+\.npz")
 
@@ -81,16 +81,11 @@ class ExorlWriter:
         return path
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        temporary = path.with_name(f".{path.name}")
         try:
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
-            os.replace(temporary, path)
         except OSError as error:
             raise disk_error(path, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _lock(self, lock: int) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ringrl.evaluation.summary import write_atomically
+from ringrl.files import write_atomically
 
 if TYPE_CHECKING:  # Matplotlib takes a second to import: only who draws waits for it
     from matplotlib.axes import Axes

@@ -17,7 +17,8 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation import figures, tables
 from ringrl.evaluation.differences import difference
 from ringrl.evaluation.scores import Reference, Sample, Scores, score
-from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of, write_atomically
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
+from ringrl.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

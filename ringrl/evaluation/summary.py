@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import functools
 import io
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +19,7 @@ import numpy as np
 import ringrl
 from ringrl.errors import RingRLError
 from ringrl.evaluation.scores import SUMMARIES, Reference, score
+from ringrl.files import write_atomically
 
 if TYPE_CHECKING:
     from ringrl.evaluation.rollout import Rollout
@@ -133,22 +132,6 @@ def is_evaluation(file: Path) -> bool:
 def runs_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The summaries of the single runs in a summary: those under `runs`, or itself."""
     return list(summary["runs"]) if "runs" in summary else [dict(summary)]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file under another name, then move it into place; raises `RingRLError` where that fails."""
-    content = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RingRLError(
-            f"{path} cannot be written ({error.strerror}): make room or choose another folder."
-        ) from error
 
 
 @functools.cache

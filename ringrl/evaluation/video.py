@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import ActingPolicy, rollout
+from ringrl.files import replacing
 
 BANNER_HEIGHT = 24
 BANNER_COLOR, TEXT_COLOR = (28, 30, 34), (240, 240, 240)
@@ -147,17 +148,15 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
 
 def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
     """Write frames (T, height, width, 3), height and width even, as H.264, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer: Any = imageio.v2.get_writer(temporary, format="FFMPEG", fps=fps, codec="libx264", macro_block_size=2)  # type: ignore[arg-type]
-        with writer:
-            for frame in frames:
-                writer.append_data(frame)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            writer: Any = imageio.v2.get_writer(  # type: ignore[call-overload]
+                temporary, format="FFMPEG", fps=fps, codec="libx264", macro_block_size=2
+            )
+            with writer:
+                for frame in frames:
+                    writer.append_data(frame)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RingRLError(
             f"{path} cannot be written ({_reason(error)}): see that imageio-ffmpeg works here."
         ) from error

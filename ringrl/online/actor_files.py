@@ -1,8 +1,6 @@
 """Actors as small .npz files: plain arrays, written whole or not at all, and never unpickled."""
 
-import contextlib
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ringrl.errors import RingRLError
+from ringrl.files import write_atomically
 from ringrl.online.actors import Actor
 from ringrl.online.spaces import Spaces
 
@@ -19,7 +18,7 @@ LARGEST_BYTES = 256 * 2**20  # unpacked: what a file that is no actor may make u
 
 def save_actor(path: str | Path, actor: Actor) -> None:
     """Write an actor; raises RingRLError where the disk refuses, leaving what was there."""
-    path, packed = Path(path), io.BytesIO()
+    packed = io.BytesIO()
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "environment": np.array(actor.spaces.environment),
@@ -32,17 +31,7 @@ def save_actor(path: str | Path, actor: Actor) -> None:
     for index, (kernel, bias) in enumerate(zip(actor.kernels, actor.biases, strict=True)):
         arrays |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
     np.savez(packed, **arrays)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(packed.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RingRLError(
-            f"{path} cannot be written ({error.strerror}): make room or choose another folder."
-        ) from error
+    write_atomically(Path(path), packed.getvalue())
 
 
 def load_actor(path: str | Path) -> Actor:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.errors import RingRLError
-from ringrl.evaluation.summary import write_atomically
+from ringrl.files import write_atomically
 from ringrl.planning import buffers, collectives, hlo, liveness, overlap, places, topology, transfers
 from ringrl.planning.compilers import install_command
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json

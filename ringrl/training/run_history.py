@@ -8,12 +8,12 @@ finds all that came before its checkpoint, and takes away what came after.
 """
 
 import io
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from ringrl.errors import RingRLError
+from ringrl.files import replacing
 
 LOSSES_FILE, EVALUATIONS_FILE = "losses.csv", "evaluations.csv"
 _FLUSH_SECONDS = 10.0
@@ -81,9 +81,8 @@ class _Table:
             text.write(",".join(("step", *self._names)) + "\n")
             for number, row in sorted(self.rows.items()):
                 text.write(_line(number, row, self._names))
-            temporary = path.with_name(f".{path.name}.part")
-            temporary.write_text(text.getvalue())
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_text(text.getvalue())
         else:
             path.unlink(missing_ok=True)
         self._path, self._file = path, None

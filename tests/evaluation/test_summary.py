@@ -2,7 +2,6 @@
 
 import csv
 import enum
-import errno
 import json
 from pathlib import Path
 
@@ -118,22 +117,6 @@ def test_faults_are_one_line_that_names_the_file(tmp_path):
     refused({**good, "normalized": {}}, "`first`")
     refused({**good, "returns": [[1.0]]}, "`returns`")
     refused({"runs": [good, {"agent": "dt"}]}, "not the summary of an evaluation")
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RingRLError, match="cannot be written"):
-        summaries.write_atomically(path / "x", "new")  # a file where a folder is needed
-
-    def disk_full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(summaries.os, "replace", disk_full)
-    with pytest.raises(RingRLError, match=r"file cannot be written .No space left on device"):
-        summaries.write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_commit_is_this_checkout_s():

@@ -1,6 +1,5 @@
 """Relabelled rewards kept while an import runs, so that one that was killed need not compute them again."""
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -12,6 +11,7 @@ import numpy as np
 
 from ringrl.data.columns import disk_error
 from ringrl.errors import RingRLError
+from ringrl.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +47,10 @@ class RewardCache:
 
     def save(self, key: str, rewards: np.ndarray) -> None:
         """Keep (steps,) float32 rewards; raises `RingRLError` when they cannot be written."""
-        file = self.folder / f"{key}.npy"
-        temporary = file.with_name(f".{key}-{os.getpid()}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
+            with replacing(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as stream:
                 np.save(stream, rewards, allow_pickle=False)
-            os.replace(temporary, file)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise disk_error(self.folder, error) from error
 
     def remove(self) -> None:
