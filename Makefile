@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow test-scale test-simulators test-schedules aot lint format types clean
+.PHONY: help install quickstart test test-slow test-scale test-simulators test-schedules aot docs lint format types clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs-installed
 AOT := $(VENV)/aot
 JAX := $(shell sed -n 's/^jax==//p' constraints.txt)
 EXTRAS := robotics,dmc,sweep,bench,dev
@@ -64,6 +65,14 @@ $(AOT)/.installed: constraints.txt Makefile | install
 	  libtpu==0.0.52 jax-cuda13-plugin==$(JAX) jax-cuda13-pjrt==$(JAX)
 	@touch $@
 
+docs: $(DOCS) ## build the documentation into docs/_build; a dead link is an error
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 lint: install ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,4 +85,4 @@ types: install ## check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean: ## remove .venv and caches (run folders and data stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist docs/_build

@@ -25,7 +25,7 @@ __getattr__ = on_demand(
 Parameters = Any  # a pytree (nested dictionaries) of jax.Array
 Metrics = dict[str, Any]
 
-# Axes of the one mesh (DESIGN.md, section 5): what chains, the steps of a chain, and parameters are split over.
+# Axes of the one mesh (docs/design.md, Contracts): what chains, the steps of a chain, and parameters are split over.
 BATCH_AXES, SEQUENCE_AXES, PARAMETER_AXES = ("data", "fsdp"), ("ring", "head"), ("fsdp", "ring", "head")
 
 

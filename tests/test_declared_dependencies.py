@@ -90,7 +90,7 @@ def test_parts_of_libraries_that_need_their_extras(requirement: str, module: str
 def test_pins_cover_what_the_declared_packages_need_in_turn() -> None:
     """Of everything installed that a declared package requires, on this platform, constraints.txt has the version."""
     pins = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"}
-    extras = [line for name in ("robotics", "dmc", "sweep", "bench", "dev") for line in
+    extras = [line for name in ("robotics", "dmc", "sweep", "bench", "docs", "dev") for line in
               PROJECT["optional-dependencies"][name]]  # fmt: skip
     waiting = [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
     seen: set[tuple[str, frozenset[str]]] = set()

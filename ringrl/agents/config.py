@@ -30,7 +30,7 @@ class AgentConfig:
     """An agent's tokens, embeddings and action head."""
 
     name: AgentName = AgentName.at
-    tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 are merged (DESIGN.md, section 1)
+    tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 merge fields of a step into a token
     token_layout: str = ""  # overrides the layout: slots split by "|", fields joined by "+"
     action_head: ActionHead = ActionHead.auto
     action_bins: int = 5  # of action_head=bins: bins for each action dimension

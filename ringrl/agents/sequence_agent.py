@@ -117,7 +117,7 @@ class SequenceAgent:
         return model.action(hidden.astype(accumulator_dtype(hidden)))
 
     def loss(self, parameters: Parameters, batch: Chain, key: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
-        """Mean action loss over supervised steps (DESIGN.md, section 3).
+        """Mean action loss over supervised steps (docs/chains.md, Loss).
 
         Inside `jax.shard_map` over the agent's mesh, parameters and batch are a device's parts (`ringrl.parallel`), and
         the mean is over the device's steps.

@@ -126,6 +126,9 @@ class _Lines(io.TextIOBase):
         """Of the stream."""
         self._stream.flush()
 
+    def close(self) -> None:
+        """Nothing: the stream is another's, and may be closed before this is collected."""
+
     def isatty(self) -> bool:
         """Of the stream."""
         return self._stream.isatty()

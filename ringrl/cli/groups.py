@@ -24,7 +24,7 @@ def choices_in(folders: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     groups = {name: set(rows) for name, rows in tables().items()}
     for name, found in files_in(folders).items():
         groups.setdefault(name, set()).update(found)
-    return {name: tuple(sorted(found)) for name, found in groups.items()}
+    return {name: tuple(sorted(found)) for name, found in sorted(groups.items())}
 
 
 def files_in(folders: Iterable[Path]) -> dict[str, set[str]]:

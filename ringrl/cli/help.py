@@ -69,7 +69,7 @@ def _flags(width: int) -> list[str]:
 
 def _section(section: Section, width: int) -> list[str]:
     title = "keys, with their defaults:" if not section.path else f"{section.path}.*"
-    told = re.sub(r"\s*\((?:DESIGN)[^)]*\)", "", section.text).rstrip(".") if section.path else ""
+    told = re.sub(r"\s*\(docs/[^)]*\)", "", section.text).rstrip(".") if section.path else ""
     head = textwrap.wrap(f"{title}  {told}" if told else title, width, subsequent_indent="  ")
     return ["", *head, *(line for key in section.keys for line in _row(_typed(key), _told(key), width))]
 

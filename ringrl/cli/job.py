@@ -83,7 +83,7 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
 def _write_record(config: DictConfig, folder: Path) -> None:
     """The files that Hydra itself would write: the configuration, Hydra's own, and the overrides."""
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
     OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), folder / "hydra.yaml")
     OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
 

@@ -1,6 +1,6 @@
 """Chains of hindsight: trajectories of one task, sorted by return, relabelled with the best of them.
 
-DESIGN.md, section 3; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajectory: Chen et al. 2021 (arXiv
+docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajectory: Chen et al. 2021 (arXiv
 2106.01345). Letters as in the shape legend of `ringrl.types`.
 """
 

@@ -74,7 +74,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ChainConfig:
-    """How trajectories become chains (DESIGN.md, section 3; Liu and Abbeel 2023, arXiv 2305.16554)."""
+    """How trajectories become chains (docs/chains.md; Liu and Abbeel 2023, arXiv 2305.16554)."""
 
     trajectories: int = 8  # trajectories in a chain (N)
     order: Order = Order.ascending

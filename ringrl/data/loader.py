@@ -127,8 +127,7 @@ def make_loader(
             each built by itself, and the whole is never held.
 
     Returns:
-        An iterator of `Chain`s (B, P, ...) of numpy arrays, or of lists of their parts; close it, or use it in a
-            `with`.
+        An iterator of chains (B, P, ...) of numpy arrays, or of lists of their parts; close it, or use it in a `with`.
     """
 
     def whole(index: int) -> Chain:

@@ -91,6 +91,6 @@ def token_labels(values: Int[Array, "B P"], tokens_per_step: int) -> Int[Array, 
 
 
 def token_positions(positions: Int[Array, "B P"], tokens_per_step: int) -> Int[Array, "B S"]:
-    """tokens_per_step * step position + slot (DESIGN.md, section 1)."""
+    """tokens_per_step * step position + slot (docs/design.md, Contracts)."""
     slots = jnp.arange(tokens_per_step, dtype=positions.dtype)
     return (positions[:, :, None] * tokens_per_step + slots[None, None, :]).reshape(positions.shape[0], -1)

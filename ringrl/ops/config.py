@@ -41,7 +41,7 @@ class Kernel(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
-    """Strategy, layout, kernel and block sizes (tokens); enums or their lower-case strings (DESIGN.md, section 4)."""
+    """Strategy, layout, kernel and block sizes (tokens); enums or their lower-case strings (docs/attention.md)."""
 
     strategy: Strategy = Strategy.auto
     layout: Layout = Layout.contiguous

@@ -1,4 +1,4 @@
-"""The one attention function behind which every strategy stands (DESIGN.md, section 4)."""
+"""The one attention function behind which every strategy stands (docs/design.md, Contracts)."""
 
 import math
 
@@ -49,7 +49,7 @@ def attention(
       positions: the original position of each token, in any order, any int32; the default is 0 .. S - 1.
       segment_ids: tokens attend within their segment; the default is one segment. Negative is padding, of which
         query, key, value and the output's gradient may be anything, not-a-number too.
-      window: a query at position i attends to keys at positions j with |i - j| < window.
+      window: a query at position i attends to keys at positions j with `|i - j| < window`.
       dropout_rate: of attention weights, when a dropout_key is given.
       dropout_key: of the mask, which (chain, head, query position, key position) decide besides, so it is the same
         whatever the strategy, layout or block size; without a key there is no dropout.

@@ -1,4 +1,4 @@
-"""One mesh of four axes: replicas, parameter shards, the ring, and Ulysses heads (DESIGN.md, section 5)."""
+"""One mesh of four axes: replicas, parameter shards, the ring, and Ulysses heads (docs/design.md, Contracts)."""
 
 import math
 from collections.abc import Sequence

@@ -130,15 +130,6 @@ def test_users_own_yaml_takes_the_place_of_a_row(ringrl, tmp_path: Path) -> None
         assert outcome.err == ""
 
 
-def test_a_users_own_yaml_may_ask_for_a_sweep(ringrl, tmp_path: Path) -> None:
-    own = tmp_path / "own" / "experiment"
-    own.mkdir(parents=True)
-    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      model.heads: 3,5\n"
-    (own / "mine.yaml").write_text(text)
-    outcome = ringrl("train", "--config-dir", str(tmp_path / "own"), "experiment=mine")
-    assert [f"job model.heads={heads} " in outcome.err for heads in (3, 5)] == [True, True], outcome.err
-
-
 def test_users_own_yaml_is_found(ringrl, tmp_path: Path) -> None:
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)

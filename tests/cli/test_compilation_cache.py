@@ -49,6 +49,7 @@ def test_the_second_process_finds_the_program_and_computes_the_same_bits(tmp_pat
     folder, hit, bits = run(tmp_path)
     assert Path(folder).parent == tmp_path / "compilation"
     assert hit == "False"
+    assert {file.suffix for file in Path(folder).iterdir()} == {".program"}, "and none of JAX's own files"
     assert run(tmp_path) == (folder, "True", bits)
     assert run(tmp_path, tmp_path / "chosen", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "of_jax"))[0] == "None"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "compilation", "of_jax"}

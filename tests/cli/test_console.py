@@ -33,6 +33,19 @@ def test_what_is_printed_is_logged(capsys: pytest.CaptureFixture[str], log) -> N
     assert len(log.messages) == 2
 
 
+def test_a_console_outlives_its_stream_and_does_not_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 warns of a stream that cannot be closed when it is collected."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written)
+    monkeypatch.setattr("sys.stdout", stream)
+    first, second = output(), output()
+    first.file.close()
+    second.print("still open")
+    assert written.getvalue() == b"still open\n"
+    stream.close()
+    second.file.close()
+
+
 def test_side_by_side_jobs_begin_every_line_with_their_name(capsys, log, monkeypatch) -> None:
     monkeypatch.setattr(console_module, "job_prefix", lambda: "[at_seed0] ")
     output().print("one\ntwo")

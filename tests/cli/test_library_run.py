@@ -48,6 +48,7 @@ def store(env: gymnasium.Env, tmp_path: Path) -> library.EpisodeStore:
     )
 
 
+@pytest.mark.scale
 def test_a_run_has_the_numbers_of_the_command_line(ringrl, store, env: gymnasium.Env, tmp_path: Path) -> None:
     assert ringrl(*TRAIN, f"data.name={store.path}").code == 0
     [run] = (tmp_path / "runs" / "train" / "dark_room").iterdir()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import hydra
 import pytest
-import yaml
 
 from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.groups import choices_in
@@ -114,12 +113,6 @@ def test_collections_write_what_data_rows_read(collection: str) -> None:
 def test_behaviors_build(behavior: str) -> None:
     needed = {"mixture": ["++behavior.actors.checkpoint=RUN"], "checkpoint": ["++behavior.agent.checkpoint=RUN"]}
     assert compose("collect", f"behavior={behavior}", *needed.get(behavior, [])).behavior
-
-
-def test_no_file_sets_the_mode_that_is_not_asked_for() -> None:
-    """`ringrl.cli.hydra_program` spares Hydra the composition that would find hydra.mode."""
-    for file in CONF.rglob("*.yaml"):
-        assert "mode" not in ((yaml.safe_load(file.read_text()) or {}).get("hydra") or {}), file
 
 
 def test_command_line_beats_experiment_and_agent_beats_experiment() -> None:

@@ -17,7 +17,7 @@ NO_SCALE = Normalization(np.zeros(3, np.float32), np.ones(3, np.float32))
 
 
 def slow_chain(store: EpisodeStore, config: ChainConfig, scale: Normalization, episodes, steps, first=0) -> dict:
-    """One chain, step by step, as DESIGN.md section 3 says it."""
+    """One chain, step by step, as docs/chains.md says it."""
     order = list(episodes)
     if config.order is Order.ascending:
         order = sorted(order, key=lambda e: store.returns[e])

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import inspect
 import re
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, forward_part, private
+from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, cudnn, forward_part, private
+from ringrl.ops.kernels.fused import Rows
 
 CHAINS, TOKENS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 512, 4, 2, 64
 
@@ -36,6 +38,7 @@ def test_a_jax_that_lacks_some_is_refused(monkeypatch: pytest.MonkeyPatch, kerne
         ((module, "gone", ""), f"has no {module}.gone"),
         ((f"{module}.gone", name, ""), f"has no {module}.gone.{name}"),
         ((module, name, f"{parameters} gone"), f"'s {module}.{name} has no parameter gone"),
+        ((module, name, parameters.split()[-1]), f"'s {module}.{name} needs a parameter {parameters.split()[0]}"),
     ):
         private.missing.cache_clear()
         monkeypatch.setitem(private.NAMES, kernel, (entry,))
@@ -48,6 +51,38 @@ def test_a_jax_that_lacks_some_is_refused(monkeypatch: pytest.MonkeyPatch, kerne
     private.missing.cache_clear()
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 1))
     assert "older than 0.10.2" in str(private.missing(kernel))
+
+
+BEFORE_0_12, FROM_0_12 = (words.split() for words in private.NAMES[Kernel.cudnn][1][2].split("|"))
+
+
+@pytest.mark.parametrize("names", [BEFORE_0_12, FROM_0_12], ids=["before_0_12", "from_0_12"])
+def test_the_backward_rule_is_given_what_it_takes_apart(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    """Of both signatures: all of the parameters, and residuals in the order in which that JAX unpacks them."""
+    taken = {}
+
+    def rule(**arguments) -> tuple:
+        taken.update(arguments)
+        return ("query", "key", "value", *[None] * 8)
+
+    keywords = inspect.Parameter.KEYWORD_ONLY
+    rule.__signature__ = inspect.Signature([inspect.Parameter(name, keywords) for name in names])
+    module, name, _ = private.NAMES[Kernel.cudnn][1]
+    monkeypatch.setattr(f"{module}.{name}", rule)
+    monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91000)
+    assert private.missing(Kernel.cudnn) is None
+    query, output, output_gradient = (jnp.full((1, 4, 2, 8), value, jnp.bfloat16) for value in (1, 2, 3))
+    rows = Rows(jnp.full((1, 4, 2), 0.3), jnp.zeros((1, 4, 2)), output_gradient, output)
+    assert cudnn.backward(query, query, query, rows, causal=True) == ("query", "key", "value")
+
+    assert list(taken) == names
+    assert taken["mask_type"] is private.cudnn_parts().masks.CAUSAL
+    *arrays, logsumexp, given_output = taken["res"]
+    # query, key, value; bias, two lengths, two offsets, two page tables; arguments of a function of the scores
+    assert [getattr(array, "size", array) for array in arrays] == [64] * 3 + [0] * 7 + [()] * ("score_mod" in names)
+    assert (logsumexp.shape, logsumexp.dtype) == ((1, 2, 4), jnp.float32)
+    assert given_output is output
+    assert taken["grad_output"] is output_gradient
 
 
 def programs(kernel: Kernel, platform: str) -> list[str]:

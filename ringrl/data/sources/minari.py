@@ -231,7 +231,7 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
         return RingRLError(f"Minari set {name} in {folder} cannot be read now ({what}): see that its files are free.")
     return RingRLError(
         f"Minari set {name} in {folder} cannot be read ({what}); nothing shows that it is damaged, so keep it: see "
-        f"whether minari.load_dataset({name!r}) opens it, and what RingRL reads in README, Data."
+        f"whether minari.load_dataset({name!r}) opens it, and what RingRL reads in docs/data.md."
     )
 
 

@@ -2,8 +2,8 @@
 
 cuDNN: `jax.nn.dot_product_attention` rounds its logsumexp to the dtype of the query, and differentiates one call by
 itself; a ring's backward pass must take part of a row with the logsumexp of the whole row. Splash attention (TPU):
-its forward pass is published, its two backward kernels are not. All names were read in JAX 0.10.2 and 0.11.2; a JAX
-that lacks one, or whose function lacks a parameter, is refused in one line.
+its forward pass is published, its two backward kernels are not. All names were read in JAX 0.10.2, 0.11.2 and 0.12.0;
+a JAX that lacks one, or whose function has other parameters, is refused in one line.
 """
 
 import functools
@@ -22,7 +22,8 @@ FUSED = "jax._src.cudnn.fused_attention_stablehlo"
 SPLASH = "jax.experimental.pallas.ops.tpu.splash_attention"
 CUDA_VERSIONS = "jax._src.lib"
 
-# Module, name, and the parameters that we give by name; none for what is not a function.
+# Module, name, and the parameters that we give by name, once for each set of them that JAX has had ("|" is between
+# them); none for what we do not call, or call with nothing.
 NAMES: dict[Kernel, tuple[tuple[str, str, str], ...]] = {
     Kernel.cudnn: (
         (FUSED, "dot_product_attention", "query key value scale mask_type return_residual"),
@@ -30,8 +31,11 @@ NAMES: dict[Kernel, tuple[tuple[str, str, str], ...]] = {
             FUSED,
             "_dot_product_attention_bwd_rule",
             "scale seed dropout_rate variadic_args mask_type layout sliding_window_length is_training return_residual "
-            "res grad_output",
+            "res grad_output | "
+            "scale seed dropout_rate variadic_args mask_type layout sliding_window_length score_mod cudnn_version "
+            "return_residual res grad_output",  # from 0.12 on
         ),
+        (FUSED, "check_cudnn_version", ""),
         (FUSED, "MaskType", ""),
         (FUSED, "AttentionLayout", ""),
         (CUDA_VERSIONS, "cuda_versions", ""),
@@ -57,10 +61,11 @@ NAMES: dict[Kernel, tuple[tuple[str, str, str], ...]] = {
 
 
 class CudnnParts(NamedTuple):
-    """JAX's cuDNN attention, forward and backward, and its words for masks."""
+    """JAX's cuDNN attention, forward and backward, the version of cuDNN, and its words for masks."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
+    version: Callable[[], int]
     masks: Any
     layouts: Any
 
@@ -87,14 +92,14 @@ def missing(kernel: Kernel) -> str | None:
         found = _find(module, name)
         if found is _NOTHING:
             return f"JAX {jax.__version__} has no {module}.{name}"
-        if absent := [word for word in parameters.split() if word not in inspect.signature(found).parameters]:
-            return f"JAX {jax.__version__}'s {module}.{name} has no parameter {absent[0]}"
+        if parameters and (difference := _difference(found, parameters)):
+            return f"JAX {jax.__version__}'s {module}.{name} {difference}"
     return None
 
 
 def cudnn_parts() -> CudnnParts:
     """Raises RingRLError where this JAX lacks one."""
-    return CudnnParts(*_parts(Kernel.cudnn)[:4])
+    return CudnnParts(*_parts(Kernel.cudnn)[:5])
 
 
 def splash_parts() -> SplashParts:
@@ -119,6 +124,21 @@ def _find(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name, _NOTHING)
     except ImportError:
         return _NOTHING
+
+
+def _difference(function: Callable[..., Any], parameters: str) -> str | None:
+    """How a function's parameters differ from the last of the sets that we could give; None if any of them will do."""
+    found = inspect.signature(function).parameters
+    required = [name for name, parameter in found.items() if parameter.default is parameter.empty]
+    difference = None
+    for given in (words.split() for words in parameters.split("|")):
+        if absent := [name for name in given if name not in found]:
+            difference = f"has no parameter {absent[0]}"
+        elif unknown := [name for name in required if name not in given]:
+            difference = f"needs a parameter {unknown[0]}"
+        else:
+            return None
+    return difference
 
 
 def _parts(kernel: Kernel) -> list[Any]:
