@@ -40,6 +40,13 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     return folder
 
 
+@pytest.fixture
+def minari_root(data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Minari's own root: the one that `open_dataset` and `minari.load_dataset` both use."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    return tmp_path / "sets"
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a command left behind."""

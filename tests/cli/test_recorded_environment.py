@@ -1,63 +1,25 @@
-"""The environment that is acted in is the one that was recorded: arguments, time limit, wrappers, module."""
+"""The environment that is acted in is the one that was recorded: arguments, time limit, wrappers."""
 
 import json
-import sys
 from pathlib import Path
 
 import gymnasium
-import minari
 import numpy as np
 import pytest
 import ringrl_envs
 from gymnasium import wrappers
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from minari.data_collector import DataCollector
+from recorded_sets import NAME, write_set
 
-from ringrl.cli.environments import environment_metadata, environment_of, is_own_environment, vector_environment
+from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
 from ringrl.config import EnvConfig
-from ringrl.data import CollectedEpisode, join_stores, open_dataset, write_minari_dataset
+from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig, Source
-from ringrl.data.joined import in_environment
 from ringrl.data.sources.minari import build_from_minari
 from ringrl.errors import RingRLError
 
-NAME = "mine/recorded-v0"
-MODULE = '''
-import gymnasium, numpy as np
-
-class Line(gymnasium.Env):
-    """Moves along a line; a step earns `reward(action)` times `scale`."""
-
-    observation_space = gymnasium.spaces.Box(-99, 99, (1,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-
-    def __init__(self, scale=1.0, reward=lambda action: action):
-        self.scale, self.reward = scale, reward
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.place = np.zeros(1, np.float32)
-        return self.place.copy(), {}
-
-    def step(self, action):
-        self.place += np.asarray(action, np.float32)
-        return self.place.copy(), self.scale * self.reward(float(action[0])), False, False, {}
-
-def behind_wrappers(**kwargs):
-    return gymnasium.wrappers.TransformReward(gymnasium.wrappers.RescaleAction(Line(**kwargs), -2, 2), lambda r: 3 * r)
-
-register = gymnasium.register
-register("Text-v0", f"{__name__}:Line", max_episode_steps=60)
-register("Class-v0", Line, max_episode_steps=60)
-register("Lambda-v0", lambda **kwargs: Line(**kwargs), max_episode_steps=60)
-register("Function-v0", behind_wrappers, max_episode_steps=60)
-register("Reward-v0", f"{__name__}:Line", max_episode_steps=60, kwargs={"reward": lambda action: 10 * action})
-double = gymnasium.wrappers.TransformReward.wrapper_spec(func=lambda reward: 2 * reward)
-bounds = {"min_action": np.full(1, -4, np.float32), "max_action": np.full(1, 4, np.float32)}
-turned = gymnasium.wrappers.RescaleAction.wrapper_spec(**bounds)
-register("Wrapped-v0", f"{__name__}:Line", max_episode_steps=60, additional_wrappers=(double, turned))
-'''
-IDS = ("Text-v0", "Class-v0", "Lambda-v0", "Function-v0", "Reward-v0", "Wrapped-v0")
+pytestmark = pytest.mark.usefixtures("minari_root")
 
 
 class Monitor(gymnasium.Wrapper):
@@ -65,27 +27,6 @@ class Monitor(gymnasium.Wrapper):
 
     def __init__(self, env, file):
         super().__init__(env)
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
-
-
-@pytest.fixture
-def forget(tmp_path, monkeypatch):
-    """`forget()`: as a new process, in the folder of `line_module`, which Python's path lacks."""
-    (tmp_path / "line_module.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-
-    def clean():
-        sys.modules.pop("line_module", None)
-        for env_id in IDS:
-            gymnasium.registry.pop(env_id, None)
-        monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
-
-    yield clean
-    clean()
 
 
 def record(env, steps=9):
@@ -165,7 +106,7 @@ def test_wrappers_that_gymnasium_has_moved_are_found(tmp_path) -> None:
     [rescale] = spec.additional_wrappers
     moved = WrapperSpec(rescale.name, "gymnasium.wrappers.rescale_action:RescaleAction", rescale.kwargs)
     spec.additional_wrappers = (WrapperSpec("RecordVideo", "gymnasium.wrappers.record_video:RecordVideo", {}), moved)
-    env = environment_of(EnvConfig(), write(tmp_path, spec)[0])
+    env = environment_of(EnvConfig(), write_set(tmp_path, spec)[0])
     made = ringrl_envs.make(env.spec)
     assert (made.action_space.low, made.action_space.high) == (-1, 1)
 
@@ -186,7 +127,7 @@ def test_arguments_on_top_make_it_another_environment(tmp_path) -> None:
 
 @QUIET
 def test_a_wrapper_that_cannot_be_rebuilt_is_said(tmp_path) -> None:
-    metadata, _ = write(tmp_path, pendulum((wrappers.RescaleAction, -1, 1), (Monitor, "log.csv")).spec)
+    metadata, _ = write_set(tmp_path, pendulum((wrappers.RescaleAction, -1, 1), (Monitor, "log.csv")).spec)
     with pytest.raises(
         RingRLError, match=r"Monitor \(.*arguments were not recorded.*env\.id=Pendulum-v1.*env\.id=MODULE:ID"
     ):
@@ -210,23 +151,6 @@ def test_running_statistics_are_said_to_begin_anew(tmp_path) -> None:
     assert "running statistics" in said[0]
 
 
-def write(tmp_path, spec=None, **told):
-    """A set of one step, with an environment as told."""
-    episode = CollectedEpisode(np.zeros((2, 3), np.float32), np.zeros((1, 1), np.float32), np.zeros(1), False)
-    pendulum = gymnasium.make("Pendulum-v1")
-    folder = write_minari_dataset(
-        NAME,
-        [episode],
-        cache_root=tmp_path,
-        observation_space=pendulum.observation_space,
-        action_space=pendulum.action_space,
-        env_spec=spec,
-        overwrite=True,
-        **told,
-    )
-    return open_dataset(DataConfig(name=NAME), tmp_path).metadata, folder
-
-
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -245,7 +169,7 @@ def write(tmp_path, spec=None, **told):
 )
 def test_a_record_calls_nothing_but_environments_and_wrappers(tmp_path, monkeypatch, spec, said) -> None:
     monkeypatch.chdir(tmp_path)
-    metadata, _ = write(tmp_path, spec)
+    metadata, _ = write_set(tmp_path, spec)
     with pytest.raises(RingRLError, match=said) as caught:
         environment_of(EnvConfig(), metadata)
     assert "\n" not in str(caught.value)
@@ -255,7 +179,7 @@ def test_a_record_calls_nothing_but_environments_and_wrappers(tmp_path, monkeypa
 
 def test_a_record_of_a_registered_id_cannot_call_something_else(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    metadata, _ = write(tmp_path, EnvSpec("Pendulum-v1", "os:mkdir", kwargs={"g": 3.0}))
+    metadata, _ = write_set(tmp_path, EnvSpec("Pendulum-v1", "os:mkdir", kwargs={"g": 3.0}))
     env = environment_of(EnvConfig(), metadata)
     assert env.spec.entry_point == gymnasium.spec("Pendulum-v1").entry_point
     assert env.spec.kwargs == {"g": 3.0}
@@ -279,90 +203,7 @@ def test_recording_wrappers_do_not_write_again(tmp_path) -> None:
     )
     spec = env.spec
     spec.additional_wrappers = (recorder, wrappers.RescaleAction.wrapper_spec(min_action=-1, max_action=1))
-    metadata, _ = write(tmp_path, spec)
+    metadata, _ = write_set(tmp_path, spec)
     again = environment_of(EnvConfig(), metadata)
     assert [wrapper.name for wrapper in again.spec.additional_wrappers] == ["RescaleAction"]
     assert "render_mode" not in again.spec.kwargs
-
-
-EARNED = {"Text-v0": 1.5, "Class-v0": 1.5, "Lambda-v0": 1.5, "Function-v0": 2.25, "Reward-v0": 15.0, "Wrapped-v0": 0.75}
-
-
-@pytest.mark.parametrize("env_id", IDS)
-def test_a_module_is_remembered(tmp_path, forget, env_id) -> None:
-    forget()
-    chosen = EnvConfig(f"line_module:{env_id}", {"scale": 3.0, "max_episode_steps": 4})
-    told = environment_metadata(chosen)
-    metadata, folder = write(tmp_path, told.pop("env_spec"), **told)
-    assert metadata["environment"] == f"line_module:{env_id}"
-    assert minari.MinariDataset(folder / "data").env_spec.id == env_id
-    for again in (EnvConfig(), chosen, EnvConfig(chosen.id)):
-        forget()
-        env = environment_of(again, metadata)
-        assert is_own_environment(env, metadata)
-        kept = json.loads(json.dumps(env.record()))
-        forget()
-        env = environment_of(EnvConfig(), kept)  # as `ringrl eval` does
-        assert env.id == f"line_module:{env_id}"
-        with vector_environment(env, 1) as copies:
-            copies.reset(seed=0)
-            for _ in range(4):
-                _, rewards, _, truncated, _ = copies.step(np.full((1, 1), 0.5, np.float32))
-            assert rewards[0] == pytest.approx(EARNED[env_id])
-            assert truncated[0]
-
-
-def test_what_no_record_has_is_asked_for(tmp_path, forget) -> None:
-    forget()
-    for env_id, said in (("Lambda-v0", "Lambda-v0"), ("Reward-v0", r"kwargs\.reward could not be recorded")):
-        told = environment_metadata(EnvConfig(f"line_module:{env_id}"))
-        metadata, _ = write(tmp_path, told["env_spec"], environment_unrecorded=told["environment_unrecorded"])
-        forget()
-        sys.path.append(str(tmp_path))
-        with pytest.raises(RingRLError, match=said):
-            environment_of(EnvConfig(), metadata)
-        assert is_own_environment(environment_of(EnvConfig(f"line_module:{env_id}"), metadata), metadata)
-
-
-@pytest.mark.parametrize("env_id", ["Text-v0", "Class-v0", "Function-v0"])
-def test_a_recorded_entry_point_is_enough(tmp_path, forget, env_id) -> None:
-    forget()
-    spec = environment_metadata(EnvConfig(f"line_module:{env_id}"))["env_spec"]  # as Minari's own collector records it
-    forget()
-    env = environment_of(EnvConfig(), write(tmp_path, spec)[0])
-    forget()
-    assert env.id == env_id
-    assert ringrl_envs.make(env.spec).reset()[0] == np.zeros(1)
-
-
-def test_a_module_that_is_nowhere_names_the_path(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RingRLError, match=r"cannot import 'absent_module'.*PYTHONPATH"):
-        environment_of(EnvConfig("absent_module:Some-v0"), {})
-    Path("broken_module.py").write_text("raise RuntimeError('not today')")
-    with pytest.raises(RingRLError, match=r"cannot import 'broken_module' \(RuntimeError: not today\)\.$"):
-        environment_of(EnvConfig("broken_module:Some-v0"), {})
-
-
-def test_the_current_folder_hides_no_installed_package(tmp_path, forget) -> None:
-    forget()
-    Path("json.py").write_text("raise RuntimeError")
-    environment_of(EnvConfig("line_module:Text-v0"), {})
-    assert sys.path[-1] == str(tmp_path)
-    assert sys.path.count(str(tmp_path)) == 1
-
-
-def test_of_several_sets_the_named_environment_is_as_its_set_records_it(tmp_path, forget) -> None:
-    forget()
-    stores = []
-    for env_id, scale in (("Text-v0", 3.0), ("Class-v0", 5.0)):
-        told = environment_metadata(EnvConfig(f"line_module:{env_id}", {"scale": scale}))
-        write(tmp_path, told.pop("env_spec"), ref_min_score=scale, ref_max_score=9.0, **told)
-        stores.append(open_dataset(DataConfig(name=NAME), tmp_path))
-    joined = join_stores(stores, ["one", "two"])
-    for chosen in ("Class-v0", "line_module:Class-v0"):
-        part = in_environment(joined, chosen)
-        env = environment_of(EnvConfig(chosen), part.metadata)
-        assert env.spec.kwargs == {"scale": 5.0}
-        assert is_own_environment(env, part.metadata)
-        assert part.metadata["ref_min_score"] == 5.0

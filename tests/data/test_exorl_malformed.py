@@ -1,6 +1,5 @@
-"""What faulty ExoRL folders get: one line that names file, key and step, and nothing written."""
+"""What malformed and malicious ExoRL files get: one line that names file, key and step, and nothing written."""
 
-import errno
 import os
 import re
 import shutil
@@ -10,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exorl_files import check_refused, make_arrays, save, save_three_files
 from toy_relabel import Failing, Toy, weighted_sum
 
-from ringrl.data import columns as columns_module
-from ringrl.data.sources.exorl import build_from_exorl
 from ringrl.data.sources.npz import read_npz
 from ringrl.errors import RingRLError
-from ringrl.types import ActionKind, ActionSpec
 
-ACTION = ActionSpec(ActionKind.continuous, 2, (-1.0, -1.0), (1.0, 1.0))
 SECOND = "episode_000001_3.npz"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_three_files(tmp_path / "set")
 
 
 class Malicious:
@@ -32,60 +33,22 @@ class Malicious:
         return os.mkdir, (str(self.planted),)
 
 
-def arrays(index: int = 1, steps: int = 3) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(index)
-    values = {"observation": rng.normal(size=(steps + 1, 3)), "action": rng.uniform(-1, 1, (steps + 1, 2))}
-    values |= {"reward": rng.normal(size=(steps + 1, 1)), "discount": np.ones((steps + 1, 1))}
-    values |= {"physics": rng.normal(size=(steps + 1, 4))}
-    values["physics"][0, 0] = index
-    return values
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "set"
-    path.mkdir()
-    for index in range(3):
-        save(path / f"episode_00000{index}_3.npz", arrays(index))
-    return path
-
-
-def build(folder: Path, **changes):
-    keywords = {"task": "toy_stand", "action": ACTION, "environment": "ringrl/dmc_toy_stand-v0", "max_episode_steps": 9}
-    return build_from_exorl(folder, folder.parent / "store", **(keywords | changes))
-
-
-def refusal(folder: Path, **changes) -> str:
-    """The one line that the folder gets; checks that it names the folder or a file in it, and that nothing is left."""
-    before = sorted(os.listdir(folder.parent))
-    with pytest.raises(RingRLError) as caught:
-        build(folder, **changes)
-    assert "\n" not in str(caught.value)
-    assert str(folder) in str(caught.value)
-    assert sorted(os.listdir(folder.parent)) == before
-    return str(caught.value)
-
-
 def intact(folder: Path) -> None:
     """The fault is elsewhere."""
-
-
-def save(path: Path, values: dict[str, np.ndarray]) -> None:
-    np.savez(path, allow_pickle=True, **values)
 
 
 def saved(**changes):
     """Replace arrays of the second file."""
 
     def damage(folder: Path) -> None:
-        save(folder / SECOND, arrays() | changes)
+        save(folder / SECOND, make_arrays() | changes)
 
     return damage
 
 
 def edited(key: str, place: tuple[int, int], value: float):
     def damage(folder: Path) -> None:
-        values = arrays()
+        values = make_arrays()
         values[key][place] = value
         save(folder / SECOND, values)
 
@@ -94,7 +57,7 @@ def edited(key: str, place: tuple[int, int], value: float):
 
 def without(key: str):
     def damage(folder: Path) -> None:
-        save(folder / SECOND, {name: values for name, values in arrays().items() if name != key})
+        save(folder / SECOND, {name: values for name, values in make_arrays().items() if name != key})
 
     return damage
 
@@ -265,47 +228,17 @@ CASES = {
 @pytest.mark.parametrize(("damage", "changes", "message"), CASES.values(), ids=CASES)
 def test_a_faulty_file_is_one_line_and_leaves_nothing(folder, damage, changes, message):
     damage(folder)
-    assert re.search(message, said := refusal(folder, **changes)), said
-
-
-def test_a_limit_of_none_at_all(folder):
-    with pytest.raises(RingRLError, match="limit=0: read at least one episode"):
-        build(folder, limit=0)
-
-
-def test_no_folder(tmp_path):
-    assert "there is no such folder; give the folder of" in refusal(tmp_path / "set")
-
-
-def test_a_file_for_a_folder(tmp_path):
-    (tmp_path / "set").write_text("")
-    assert "is a file; give the folder that holds" in refusal(tmp_path / "set")
-
-
-def test_no_episodes(tmp_path):
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "README.md").write_text("")
-    assert "holds no episode, which would be a file *_<index>_<length>.npz: give" in refusal(tmp_path / "set")
-    (tmp_path / "set" / "buffer").mkdir()
-    assert f"did you mean {tmp_path}/set/buffer?" in refusal(tmp_path / "set")
-
-
-def test_an_unreadable_file(folder, monkeypatch):
-    def denied(path, *rest):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(zipfile, "ZipFile", denied)
-    assert "episode_000000_3.npz: cannot be read (Permission denied); make it readable" in refusal(folder)
+    assert re.search(message, said := check_refused(folder, **changes)), said
 
 
 def test_objects_are_not_unpickled(folder):
     planted = folder.parent / "planted"
     malicious = np.empty((4, 1), object)
     malicious[:] = Malicious(planted)
-    for key in arrays():
-        save(folder / SECOND, arrays() | {key: malicious})
+    for key in make_arrays():
+        save(folder / SECOND, make_arrays() | {key: malicious})
         changes = {"relabel": Toy()} if key == "physics" else {}
-        assert f"{SECOND}: {key!r} holds Python objects, which are never unpickled: save it" in refusal(
+        assert f"{SECOND}: {key!r} holds Python objects, which are never unpickled: save it" in check_refused(
             folder, **changes
         )
     assert not planted.exists()
@@ -319,7 +252,7 @@ def test_a_bomb_is_not_expanded(folder, size):
     claims(size)(folder)
     tracemalloc.start()
     try:
-        refusal(folder)
+        check_refused(folder)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20  # of which the store's buffers are 4
     finally:
         tracemalloc.stop()
@@ -336,37 +269,11 @@ def test_any_damage_is_one_line(folder):
             data[place] = rng.integers(256)
         path.write_bytes(data if trial % 5 else data[: rng.integers(len(data))])
         try:
-            read = read_npz(path, list(arrays()), 1 << 16)
+            read = read_npz(path, list(make_arrays()), 1 << 16)
         except RingRLError as error:
             lines.append(str(error))
         else:
-            for key, values in arrays().items():
+            for key, values in make_arrays().items():
                 np.testing.assert_array_equal(read[key], values)
     assert 50 < len(lines) < 150
     assert all(str(path) in line and "\n" not in line for line in lines)
-
-
-def full_disk(*arguments, **keywords):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_full_disk_in_mid_import(folder, monkeypatch):
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", full_disk)
-    with pytest.raises(RingRLError, match=r"store: the disk is full.*RINGRL_DATA"):
-        build(folder)
-    assert os.listdir(folder.parent) == ["set"]
-
-
-def test_a_full_disk_when_rewards_are_kept(folder, monkeypatch):
-    monkeypatch.setattr(np, "save", full_disk)
-    with pytest.raises(RingRLError, match="the disk is full"):
-        build(folder, relabel=Toy())
-    assert os.listdir(folder.parent) == ["set"]
-
-
-def test_a_store_that_is_there_is_left(folder):
-    first = build(folder)
-    with pytest.raises(RingRLError, match=r"store: already exists"):
-        build(folder, relabel=Toy())
-    assert sorted(os.listdir(folder.parent)) == ["set", "store"]
-    assert build(folder, overwrite=True, relabel=Toy()).fingerprint != first.fingerprint

@@ -1,20 +1,17 @@
-"""Minari's public sets: named by config, fetched on request alone, and read as their environments show them."""
+"""Minari's public sets: named by config, fetched on request alone, with the scores and the environment they tell."""
 
 import json
 import socket
 import sys
 import warnings
 
-import gymnasium
 import hydra
 import minari
 import numpy as np
 import pytest
-import ringrl_envs
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
-from ringrl_envs.flatten import Flattener
 
 from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.environments import environment_of
@@ -23,16 +20,11 @@ from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
 from ringrl.data.known_sets import COLLECTED, PUBLIC, find_known_name, known_names
 from ringrl.data.sources.minari_sets import check_minari_id
-from ringrl.data.sources.spaces import flatten_observations, observation_size
 from ringrl.errors import RingRLError
 
+pytestmark = pytest.mark.usefixtures("minari_root")
+
 NAME = "D4RL/antmaze/umaze-v1"
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
-    return tmp_path / "sets"
 
 
 @pytest.fixture
@@ -112,7 +104,7 @@ def fake_download(monkeypatch, write_set):
     return asked
 
 
-def test_a_host_that_refuses_is_one_line_at_once(tmp_path, root, monkeypatch):
+def test_a_host_that_refuses_is_one_line_at_once(tmp_path, minari_root, monkeypatch):
     """All that a download needs is installed: it comes as far as the network, which is asked once."""
     with socket.socket() as taken:  # bound, but listening to no one: who connects is refused
         taken.bind(("127.0.0.1", 0))
@@ -128,25 +120,28 @@ def test_a_host_that_refuses_is_one_line_at_once(tmp_path, root, monkeypatch):
     assert f"{NAME} cannot be downloaded: {endpoint} does not answer" in line
     assert "refused" in line
     assert "HTTPS_PROXY" in line
-    assert str(root / NAME) in line
-    assert not root.exists()
+    assert str(minari_root / NAME) in line
+    assert not minari_root.exists()
 
 
-def test_a_missing_client_is_named(tmp_path, root, monkeypatch):
+def test_a_missing_client_is_named(tmp_path, minari_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(RingRLError, match=r"cannot be downloaded: .*pip install 'minari\[hf\]'"):
         open_dataset(DataConfig(name=NAME, download=True), tmp_path)
 
 
-def test_a_download_is_asked_for_once_and_moves_into_place(tmp_path, root, monkeypatch, offline):
+def test_a_download_is_asked_for_once_and_moves_into_place(tmp_path, minari_root, monkeypatch, offline):
     asked = fake_download(monkeypatch, lambda name: (print("Downloading"), write(name)))
     for _ in range(2):
         store = open_dataset(DataConfig(name=NAME, download=True), tmp_path)
     assert asked == [NAME]
     assert store.num_episodes == 2
     assert list(minari.list_local_datasets()) == [NAME]
-    assert {path.name for path in (root / "D4RL" / "antmaze").iterdir()} == {"umaze-v1", "namespace_metadata.json"}
-    assert [path.name for path in (root / NAME).iterdir()] == ["data"]
+    assert {path.name for path in (minari_root / "D4RL" / "antmaze").iterdir()} == {
+        "umaze-v1",
+        "namespace_metadata.json",
+    }
+    assert [path.name for path in (minari_root / NAME).iterdir()] == ["data"]
 
 
 def _in_the_middle(fault):
@@ -170,12 +165,12 @@ def _in_the_middle(fault):
         (lambda name: None, RingRLError, "its host sent no metadata.json; try again"),
     ],
 )
-def test_a_download_that_fails_leaves_nothing(tmp_path, root, monkeypatch, write_set, raised, message):
+def test_a_download_that_fails_leaves_nothing(tmp_path, minari_root, monkeypatch, write_set, raised, message):
     fake_download(monkeypatch, write_set)
     with pytest.raises(raised, match=message) as caught:
         open_dataset(DataConfig(name=NAME, download=True), tmp_path)
     assert "\n" not in str(caught.value)
-    assert [path for path in root.rglob("*") if path.name not in ("D4RL", "antmaze")] == []
+    assert [path for path in minari_root.rglob("*") if path.name not in ("D4RL", "antmaze")] == []
 
 
 def _spec(env_id="CartPole-v1", **kwargs):
@@ -244,109 +239,3 @@ def test_images_are_left_to_minari(tmp_path):
         write(name, observation_space=images, data_format=data_format, scalars=False)
         store = open_dataset(DataConfig(name=name), tmp_path)
         np.testing.assert_allclose(store.observations, np.ones((5, 1024)), atol=8)  # JPEG
-
-
-NESTED = spaces.Dict(
-    {
-        "z": spaces.Tuple([spaces.Discrete(3, start=1), spaces.Box(-9, 9, (2, 2), np.float64)]),
-        "a": spaces.Dict({"y": spaces.MultiDiscrete([2, 3]), "b c": spaces.MultiBinary(3), "X": spaces.Box(0, 1, ())}),
-        "m": spaces.Box(0, 255, (2,), np.uint8),
-    }
-)
-
-
-def stacked(space, samples):
-    if isinstance(space, spaces.Dict):
-        return {key: stacked(part, [sample[key] for sample in samples]) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(stacked(part, [sample[i] for sample in samples]) for i, part in enumerate(space.spaces))
-    return np.stack([np.asarray(sample) for sample in samples])
-
-
-def unsorted(space):
-    """The same space, its keys in the opposite order."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict([(key, unsorted(space.spaces[key])) for key in sorted(space.spaces, reverse=True)])
-    return space
-
-
-@pytest.mark.parametrize("change", [lambda space: space, unsorted], ids=["sorted", "unsorted"])
-def test_data_and_environments_have_one_order(change):
-    space = change(NESTED)
-    space.seed(0)
-    samples = [space.sample() for _ in range(4)]
-    flat = np.stack([Flattener(space)(sample) for sample in samples])
-    np.testing.assert_array_equal(flatten_observations(space, stacked(space, samples)), flat)
-    assert observation_size(space, "") == flat.shape[1]
-    np.testing.assert_array_equal(flat, [ringrl_envs.flatten_observation(NESTED, sample) for sample in samples])
-
-
-SIMULATORS = {
-    "PointMaze_UMaze-v3": {"continuing_task": True, "reset_target": False},
-    "Hopper-v5": {},
-    "AntMaze_UMaze-v4": {"maze_map": [[1, 1, 1, 1], [1, "g", "r", 1], [1, 1, 1, 1]], "max_episode_steps": 9},
-    "AdroitHandPen-v1": {},
-    "FrankaKitchen-v1": {
-        "tasks_to_complete": ["microwave", "kettle"],
-        "remove_task_when_completed": False,
-        "max_episode_steps": 450,
-    },
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*out of date.*:DeprecationWarning", "ignore:.*is set to None.*:UserWarning")
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning up.*:ResourceWarning")  # Minari's collector's
-@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
-@pytest.mark.parametrize(
-    "env_id",
-    [
-        "PointMaze_UMaze-v3",
-        "Hopper-v5",
-        *(pytest.param(env_id, marks=pytest.mark.simulators) for env_id in list(SIMULATORS)[2:]),
-    ],
-)
-def test_what_a_collector_records_comes_back_as_the_environment_shows_it(tmp_path, env_id, data_format):
-    ringrl_envs.register()
-    kwargs, name = SIMULATORS[env_id], "ringrl/collected-v0"
-    collector = minari.DataCollector(
-        gymnasium.make(env_id, disable_env_checker=True, **kwargs),
-        data_format=data_format,
-        record_infos="Point" in env_id,
-    )
-    collector.action_space.seed(0)
-    recorded, actions, rewards, lengths = [], [], [], []
-    flatten = Flattener(collector.observation_space)
-    for seed, steps in ((3, 12), (4, 7)):
-        observation, _ = collector.reset(seed=seed)
-        for step in range(steps):
-            recorded.append(flatten(observation))  # Kitchen hands out arrays that it goes on to change
-            actions.append(collector.action_space.sample())
-            observation, reward, terminated, truncated, _ = collector.step(actions[-1])
-            rewards.append(reward)
-            if terminated or truncated or step == steps - 1:
-                lengths.append(step + 1)
-                break
-    collector.create_dataset(name, ref_min_score=0.0, ref_max_score=1.0)
-    collector.close()
-    del collector
-
-    store = open_dataset(DataConfig(name=name), tmp_path)
-    assert store.lengths.tolist() == lengths
-    np.testing.assert_array_equal(store.observations, recorded)
-    np.testing.assert_array_equal(store.actions, np.asarray(actions, np.float32))
-    np.testing.assert_array_equal(store.rewards, np.asarray(rewards, np.float32))
-
-    # The environment that the set names shows the very same, when it is given the same.
-    chosen = environment_of(EnvConfig(), store.metadata)
-    limit = kwargs.get("max_episode_steps", gymnasium.spec(env_id).max_episode_steps)
-    env = ringrl_envs.make(chosen.spec)
-    assert env.spec.max_episode_steps == limit
-    begin = 0
-    for seed, steps in zip((3, 4), lengths, strict=True):
-        observation, _ = env.reset(seed=seed)
-        for step in range(begin, begin + steps):
-            np.testing.assert_array_equal(observation, store.observations[step])
-            observation, reward, *_ = env.step(actions[step])
-            assert np.float32(reward) == store.rewards[step]
-        begin += steps
-    env.close()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ringrl.training import loop
 from ringrl.types import Chain
 
 OBSERVATIONS, ACTIONS, CHAINS, STEPS = 3, 2, 8, 5
@@ -119,3 +120,23 @@ def assert_same() -> Callable[[object, object], None]:
             np.testing.assert_array_equal(a, b)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def compiled_steps() -> dict:
+    """Train steps by agent and configuration."""
+    return {}
+
+
+@pytest.fixture
+def compile_once(compiled_steps: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One compilation for all runs of the same agent and configuration; the shapes are all alike."""
+    compile_train_step = loop.compile_train_step
+
+    def find_or_compile(agent, training, state, batch, programs=None):
+        key = (agent, training.steps, training.gradient_accumulation, training.optimizer)
+        if key not in compiled_steps:
+            compiled_steps[key] = compile_train_step(agent, training, state, batch)
+        return compiled_steps[key]
+
+    monkeypatch.setattr(loop, "compile_train_step", find_or_compile)
