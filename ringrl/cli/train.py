@@ -75,7 +75,7 @@ from ringrl.types import Context, Normalization, Parameters
 CHARTS = {  # in TensorBoard's tab of custom scalars
     "evaluation": {
         "return": ["evaluation/(first|last|mean|best)$"],
-        "normalised return": ["evaluation/normalized_(first|last|mean|best)$"],
+        "normalized return": ["evaluation/normalized_(first|last|mean|best)$"],
         "success": ["evaluation/success.*"],
     },
     "seconds a step": {"parts": ["time/(step|loader_wait|dispatch|device_wait|other)$"]},
@@ -105,7 +105,7 @@ def _run(command: TrainCommand, folder: Path) -> None:
     with first_process_first("data"), progress_bar("reading") as advance:
         store = open_dataset(command.data, progress=advance)
     check_alike(command, store.fingerprint)
-    if resuming:  # another version might measure other scales than those that the agent learnt with
+    if resuming:  # another version might measure other scales than those that the agent learned with
         normalization = Normalization.from_json(checkpointer.load_metadata("last")["normalization"])
     else:
         normalization = fit_normalization(store, command.data.normalize_observations)

@@ -100,7 +100,7 @@ def _all_gather(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part: j
 
 
 def _forward(axes, dimension, dtype, part, probe):
-    # The operation itself: a rematerialisation policy knows it by its name.
+    # The operation itself: a rematerialization policy knows it by its name.
     return _all_gather(axes, dimension, dtype, part), (_like(part), None if probe is None else _like(probe))
 
 

@@ -32,7 +32,7 @@ class Agent(Protocol):
         ...
 
     def train_flops(self, chains: int, steps: int) -> float:
-        """Model FLOPs of one optimiser step on `chains` chains of `steps` steps."""
+        """Model FLOPs of one optimizer step on `chains` chains of `steps` steps."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class Agent(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimiser and counters; with the data position (`step`) it is all that resuming needs.
+    """Parameters, optimizer and counters; with the data position (`step`) it is all that resuming needs.
 
     `step` counts batches consumed, skipped ones included, so it is also the index of the next batch.
     """
