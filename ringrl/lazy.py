@@ -1,7 +1,7 @@
 """Packages that import what they offer when it is asked for.
 
 Reading a configuration needs the small config modules of most packages. Were their `__init__` files to import the rest
-as well, refusing a misspelt key would take the seconds that JAX needs to load.
+as well, refusing a misspelled key would take the seconds that JAX needs to load.
 """
 
 import importlib

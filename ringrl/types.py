@@ -71,7 +71,7 @@ class DataSpec:
 class Normalization:
     """Scales stored with a run, by which everything that an agent is shown is of order 1, whatever its units.
 
-    Observations are standardised, rewards and returns divided, continuous actions brought to [-1, 1]. The same object
+    Observations are standardized, rewards and returns divided, continuous actions brought to [-1, 1]. The same object
     serves the loader and the acting policy, so a policy never meets unscaled numbers. Runs of older versions have no
     scale of actions and no limits.
     """
@@ -86,7 +86,7 @@ class Normalization:
     reward_limit: float | None = None  # shown rewards likewise
 
     def observations(self, raw: np.ndarray) -> np.ndarray:
-        """Standardised observations of any leading shape, float32.
+        """Standardized observations of any leading shape, float32.
 
         An environment's float64 is rounded first, as it is in the data: shown at 1e6, it would differ by a sixteenth.
         """

@@ -28,9 +28,13 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 
 def test_what_is_interrupted_leaves_nothing_and_what_ends_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "film.mp4"
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("half")
+
+    def interrupt(file: Path) -> None:
+        file.write_text("half")
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        interrupt(temporary)
     assert list(path.parent.iterdir()) == []
     with replacing(path) as temporary:
         assert temporary.suffix == ".mp4", "which tells an encoder what to write"

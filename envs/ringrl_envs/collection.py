@@ -1,4 +1,4 @@
-"""Collecting episodes from a vector environment with a mix of behaviours, all in memory."""
+"""Collecting episodes from a vector environment with a mix of behaviors, all in memory."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -49,11 +49,11 @@ def collect_episodes(
     record_physics: bool = False,
     longest: int | None = None,
 ) -> list[Episode]:
-    """Episodes from `behaviours`, a list of (name, weight, behaviour), in an order fixed by the seed.
+    """Episodes from `behaviours`, a list of (name, weight, behavior), in an order fixed by the seed.
 
     Give `episodes_per_task`, or `total_episodes` dealt over the tasks in turn; `task_ids` defaults to the training
-    tasks. Tasks, behaviours (in proportion to the weights) and seeds are dealt out beforehand and every episode that
-    is begun is finished, so short episodes are not favoured. `on_progress(steps, episodes)` is called after each
+    tasks. Tasks, behaviors (in proportion to the weights) and seeds are dealt out beforehand and every episode that
+    is begun is finished, so short episodes are not favored. `on_progress(steps, episodes)` is called after each
     step of the environment. The same arguments and number of sub-environments give the same episodes.
     `record_physics` keeps the states of simulators that tell them by `physics_state()`, as dm_control's do here.
 
@@ -97,7 +97,7 @@ def _plan(
 ) -> _Plan:
     weights = np.array([weight for _, weight, _ in behaviours], np.float64)
     if not len(weights) or (weights < 0).any() or not np.isfinite(weights).all() or weights.sum() <= 0:
-        raise ValueError("collecting needs behaviours with weights of at least 0 that do not sum to 0.")
+        raise ValueError("collecting needs behaviors with weights of at least 0 that do not sum to 0.")
     if (episodes_per_task is None) == (total_episodes is None):
         raise ValueError("give either episodes_per_task or total_episodes.")
     split = getattr(vector_env, "task_split", None)
@@ -136,7 +136,7 @@ class _Collector:
         count = vector_env.num_envs
         self.every = np.arange(count)
         self.episode = np.full(count, -1)  # which row of the plan; -1 when idle
-        self.owner = np.full(count, -1)  # which behaviour
+        self.owner = np.full(count, -1)  # which behavior
         self.length = np.zeros(count, np.int64)
         self.labels = [""] * count
         self.begun = 0
@@ -219,7 +219,7 @@ class _Collector:
             own = np.asarray(behaviour.act(observations, self.rng))
             actions = np.zeros_like(own) if actions is None else actions
             actions[mine] = own[mine]
-        assert actions is not None, "an unfinished episode has a behaviour"
+        assert actions is not None, "an unfinished episode has a behavior"
         actions[~active] = _an_action(self.env.single_action_space)  # an idle environment is stepped along
         return actions
 

@@ -1,6 +1,6 @@
 """DarkKeyToDoor: a square grid with a hidden key, and then a hidden door.
 
-After Laskin et al. 2022 (arXiv 2210.14215), with a fixed start in the centre. Observation: the cell (row, column)
+After Laskin et al. 2022 (arXiv 2210.14215), with a fixed start in the center. Observation: the cell (row, column)
 alone; whether the key has been found is told only by the reward. Actions as in DarkRoom. Reward 1 on first reaching
 the key, and 1 on first reaching the door with the key, which ends the episode. A task is a pair (key, door) of
 different cells, neither of them the start; `task_seed` draws the tasks, no pair twice.
@@ -93,7 +93,7 @@ class DarkKeyToDoor(TaskEnv):
 
 
 class DarkKeyToDoorVector(TaskVectorEnv):
-    """The vectorised form: same arguments, same trajectories."""
+    """The vectorized form: same arguments, same trajectories."""
 
     name = NAME
 

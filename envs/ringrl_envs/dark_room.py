@@ -1,7 +1,7 @@
 """DarkRoom: a square grid with a goal that is not seen, only felt by its reward.
 
 After Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation" (arXiv 2210.14215), with a
-fixed start in the centre. Observation: the cell (row, column). Actions: 0 stay, 1 up, 2 down, 3 left, 4 right;
+fixed start in the center. Observation: the cell (row, column). Actions: 0 stay, 1 up, 2 down, 3 left, 4 right;
 walls stop a move. `reward="dense"`: 1 for every step that ends on the goal. `reward="sparse"`: 1 on the first, and
 the episode ends there. One task per cell; a fixed shuffle (`task_seed`) decides which are held out.
 """
@@ -108,7 +108,7 @@ class DarkRoom(TaskEnv):
 
 
 class DarkRoomVector(TaskVectorEnv):
-    """The vectorised form: same arguments, same trajectories."""
+    """The vectorized form: same arguments, same trajectories."""
 
     name = NAME
 

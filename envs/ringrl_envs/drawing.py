@@ -14,7 +14,7 @@ Color = tuple[int, int, int]
 
 
 def grid_frame(size: int, cell_colors: list[tuple[tuple[int, int], Color]], agent: tuple[int, int]) -> np.ndarray:
-    """A size x size grid with coloured cells and the agent as a disc: (height, width, 3) uint8."""
+    """A size x size grid with colored cells and the agent as a disc: (height, width, 3) uint8."""
     pixels = max(8, 288 // size)
     frame = np.empty((size * pixels, size * pixels, 3), np.uint8)
     frame[:] = FLOOR
@@ -28,7 +28,7 @@ def grid_frame(size: int, cell_colors: list[tuple[tuple[int, int], Color]], agen
 
 
 def maze_frame(walls: np.ndarray, discs: list[tuple[float, float, float, Color, float]]) -> np.ndarray:
-    """Walls (rows, columns) with discs (row, column, radius, colour, opacity), in cells: (height, width, 3) uint8."""
+    """Walls (rows, columns) with discs (row, column, radius, color, opacity), in cells: (height, width, 3) uint8."""
     pixels = max(8, 16 * (336 // (16 * walls.shape[1])))
     image = np.where(np.asarray(walls)[..., None], np.array(WALL, np.uint8), np.array(FLOOR, np.uint8))
     frame = np.repeat(np.repeat(image, pixels, axis=0), pixels, axis=1)

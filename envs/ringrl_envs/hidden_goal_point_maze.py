@@ -1,7 +1,7 @@
 """HiddenGoalPointMaze: MuJoCo's PointMaze with a goal that is not seen, only felt by its reward.
 
-gymnasium-robotics' point mass in one of its mazes. Observation: position and velocity (x, y, vx, vy; metres and
-metres per second). Action: force in [-1, 1] per axis, held for `action_repeat` simulator steps of 0.01 s. Reward 1
+gymnasium-robotics' point mass in one of its mazes. Observation: position and velocity (x, y, vx, vy; meters and
+meters per second). Action: force in [-1, 1] per axis, held for `action_repeat` simulator steps of 0.01 s. Reward 1
 for every decision that ends within `goal_radius` of the goal. A fixed start, at rest. A task is a goal: a random free
 cell plus up to `goal_noise` of a cell in x and in y, redrawn while the start would already earn the reward; ids 0 to
 `training_tasks` - 1 for training, the rest held out, all drawn from `task_seed`. Arguments of both forms:
@@ -62,7 +62,7 @@ class PointMazeSettings:
 
 
 def start_position(maze: MazeMap, start_cell: Sequence[int] | None) -> np.ndarray:
-    """Centre of the start cell, metres (ValueError when it is not a free cell)."""
+    """Center of the start cell, meters (ValueError when it is not a free cell)."""
     if start_cell is None:
         return maze.to_xy(maze.central_cell())
     if list(start_cell) not in maze.free_cells.tolist():
@@ -71,7 +71,7 @@ def start_position(maze: MazeMap, start_cell: Sequence[int] | None) -> np.ndarra
 
 
 def hidden_goals(maze: MazeMap, start: np.ndarray, settings: PointMazeSettings) -> np.ndarray:
-    """Goal of every task, (count, 2) metres (ValueError when the maze has no room for one)."""
+    """Goal of every task, (count, 2) meters (ValueError when the maze has no room for one)."""
     rng = np.random.default_rng(settings.task_seed)
     goals: list[np.ndarray] = []
     for _ in range(MAX_DRAWS + 100 * settings.split().count):
@@ -172,7 +172,7 @@ class HiddenGoalPointMaze(TaskEnv):
 
 
 class HiddenGoalPointMazeVector(TaskVectorEnv):
-    """The vectorised form: same arguments, same physics, same trajectories."""
+    """The vectorized form: same arguments, same physics, same trajectories."""
 
     name = NAME
 
@@ -189,7 +189,7 @@ class HiddenGoalPointMazeVector(TaskVectorEnv):
 
     @property
     def goals(self) -> np.ndarray:
-        """Hidden goal of each sub-environment's task, (num_envs, 2) metres."""
+        """Hidden goal of each sub-environment's task, (num_envs, 2) meters."""
         return self.task_goals[self.task_id]
 
     def _start(self, mask: np.ndarray) -> None:

@@ -1,6 +1,6 @@
-"""A maze as cells: where its walls are in the simulation's metres, and the way from cell to cell.
+"""A maze as cells: where its walls are in the simulation's meters, and the way from cell to cell.
 
-The geometry is that of gymnasium-robotics' mazes: cells of one metre, row 0 at the top, the origin at the centre.
+The geometry is that of gymnasium-robotics' mazes: cells of one meter, row 0 at the top, the origin at the center.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class MazeMap:
 
     @property
     def half_extent(self) -> np.ndarray:
-        """Half the width and half the height of the maze, metres (x, y)."""
+        """Half the width and half the height of the maze, meters (x, y)."""
         return np.array([self.walls.shape[1], self.walls.shape[0]], np.float64) / 2
 
     @functools.cached_property
@@ -63,13 +63,13 @@ class MazeMap:
         return np.argwhere(~self.walls)
 
     def to_xy(self, cells: np.ndarray) -> np.ndarray:
-        """Centres (..., 2) in metres of cells (..., 2)."""
+        """Centers (..., 2) in meters of cells (..., 2)."""
         cells = np.asarray(cells)
         x, y = self.half_extent
         return np.stack([cells[..., 1] + 0.5 - x, y - (cells[..., 0] + 0.5)], axis=-1)
 
     def to_grid(self, xy: np.ndarray) -> np.ndarray:
-        """Continuous row and column (..., 2) of points (..., 2) in metres; whole parts are the cell."""
+        """Continuous row and column (..., 2) of points (..., 2) in meters; whole parts are the cell."""
         xy = np.asarray(xy)
         x, y = self.half_extent
         return np.stack([y - xy[..., 1], xy[..., 0] + x], axis=-1)

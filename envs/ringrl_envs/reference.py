@@ -1,4 +1,4 @@
-"""Reference scores: what random and the best scripted behaviour earn, per split of tasks."""
+"""Reference scores: what random and the best scripted behavior earn, per split of tasks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The vectorised form of any gymnasium environment: one after the other, restarted by the caller alone."""
+"""The vectorized form of any gymnasium environment: one after the other, restarted by the caller alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard

@@ -1,4 +1,4 @@
-"""Base of the fast vectorised forms of the environments with tasks."""
+"""Base of the fast vectorized forms of the environments with tasks."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

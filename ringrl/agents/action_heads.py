@@ -1,4 +1,4 @@
-"""How an action is predicted: what the model puts out, how it is learnt, and how it is acted upon."""
+"""How an action is predicted: what the model puts out, how it is learned, and how it is acted upon."""
 
 import abc
 
@@ -101,9 +101,9 @@ class GaussianHead(_Continuous):
 
 
 class BinsHead(_Continuous):
-    """A categorical over equal bins for each dimension; acting takes a bin's centre.
+    """A categorical over equal bins for each dimension; acting takes a bin's center.
 
-    The outermost centres lie on the bounds, so full force can be expressed.
+    The outermost centers lie on the bounds, so full force can be expressed.
     """
 
     def __init__(self, spec: ActionSpec, bins: int):

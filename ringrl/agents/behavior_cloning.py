@@ -1,4 +1,4 @@
-"""Behaviour cloning: the observation alone, with the same backbone and trainer as the rest."""
+"""Behavior cloning: the observation alone, with the same backbone and trainer as the rest."""
 
 import dataclasses
 from typing import Any

@@ -32,7 +32,7 @@ class TokenLayout:
 
 
 def token_layout(config: AgentConfig) -> TokenLayout:
-    """The layout that a config describes: a preset, or `token_layout` spelt out, less the fields switched off.
+    """The layout that a config describes: a preset, or `token_layout` spelled out, less the fields switched off.
 
     Raises:
       RingRLError: an unknown or repeated field, no observation, or a token that would know the action before it

@@ -10,7 +10,7 @@ from pathlib import Path
 import ringrl
 
 SUMMARIES = {
-    "collect": "make a data set from an environment and a mix of behaviour policies, or by learning there",
+    "collect": "make a data set from an environment and a mix of behavior policies, or by learning there",
     "import": "bring in D4RL's HDF5 files, ExoRL's npz folders, Minari sets",
     "data": "list the data there are, or show what is in a set",
     "train": "train an agent on a data set, evaluating as it goes",

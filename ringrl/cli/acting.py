@@ -67,7 +67,7 @@ def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, f
     """Numbers of an evaluation by name, as TensorBoard and checkpoints have them.
 
     First, last, mean and best return; `score`, the mean over all trials, which decides the best checkpoint; with a
-    reference the four normalised (`normalized_last`); where the environment tells of success, its share of all trials,
+    reference the four normalized (`normalized_last`); where the environment tells of success, its share of all trials,
     of the first and of the last.
     """
     scores = score(found, bootstrap_samples=0)

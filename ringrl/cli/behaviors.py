@@ -23,7 +23,7 @@ Weighted = tuple[str, float, ringrl_envs.Behaviour]
 
 
 def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
-    """(name, weight, behaviour) of each policy in the mix."""
+    """(name, weight, behavior) of each policy in the mix."""
     found: list[Weighted] = []
     for name, behavior in command.behavior.items():
         if behavior.weight == 0:
@@ -67,7 +67,7 @@ class CheckpointBehavior:
     def __init__(self, checkpoint: str, environments: VectorEnv, seed: int) -> None:
         loaded = load_agent(checkpoint)
         check_vector_env(environments, loaded.agent.spec)
-        # A chain's history never grows beyond one episode here; a shorter window stays as it was learnt.
+        # A chain's history never grows beyond one episode here; a shorter window stays as it was learned.
         one_episode = loaded.agent.spec.max_episode_steps if loaded.agent.context is Context.chain else 0
         config = acting_config(
             EvaluationConfig(context_steps=one_episode),

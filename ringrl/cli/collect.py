@@ -1,4 +1,4 @@
-"""`ringrl collect`: a data set from an environment and a mix of behaviour policies, or from a learner at work there."""
+"""`ringrl collect`: a data set from an environment and a mix of behavior policies, or from a learner at work there."""
 
 import dataclasses
 import json
@@ -104,7 +104,7 @@ def run(command: CollectCommand, folder: Path) -> None:
 def act(
     command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
-    """Episodes of a mix of behaviours; all at once, or some at a time where they are written as they come."""
+    """Episodes of a mix of behaviors; all at once, or some at a time where they are written as they come."""
     del folder
     behaviors = behaviors_of(command, environments)
     total = command.episodes_per_task * len(tasks)

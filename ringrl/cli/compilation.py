@@ -78,7 +78,7 @@ class ProgramFolder:
 
     Args:
         folder: of this machine and version.
-        root: above it, all of which counts towards the limit.
+        root: above it, all of which counts toward the limit.
         max_bytes: that remain under `root` after old programs are dropped.
     """
 

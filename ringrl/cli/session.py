@@ -194,7 +194,7 @@ def _read_data(command: TrainCommand, resumed_from: Checkpointer | None) -> Chai
     _check_alike(command, store.fingerprint)
     if resumed_from is None:
         normalization = fit_normalization(store, command.data.normalize_observations)
-    else:  # another version might measure other scales than those that the agent learnt with
+    else:  # another version might measure other scales than those that the agent learned with
         normalization = Normalization.from_json(resumed_from.load_metadata("last")["normalization"])
     return ChainSampler(store, command.chain, normalization)
 

@@ -56,7 +56,7 @@ class BehaviorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CollectCommand:
-    """`ringrl collect`: a data set from an environment and a mix of behaviour policies."""
+    """`ringrl collect`: a data set from an environment and a mix of behavior policies."""
 
     dataset: str  # the Minari id to write, such as ringrl/dark_room-v0; with format=exorl <domain>/<collector>
     name: str = "collect"  # part of the run folder

@@ -1,4 +1,4 @@
-"""Chains of hindsight: trajectories of one task, sorted by return, relabelled with the best of them.
+"""Chains of hindsight: trajectories of one task, sorted by return, relabeled with the best of them.
 
 docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajectory: Chen et al. 2021 (arXiv
 2106.01345). Letters as in the shape legend of `ringrl.types`.

@@ -24,7 +24,7 @@ class Order(enum.StrEnum):
 
 
 class Supervise(enum.StrEnum):
-    """Whose actions are learnt: every trajectory's, or the last one's."""
+    """Whose actions are learned: every trajectory's, or the last one's."""
 
     all = "all"
     last = "last"

@@ -22,13 +22,13 @@ def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) 
     """Scales that bring observations to mean 0 and deviation 1, rewards and returns to order 1, actions to [-1, 1].
 
     An observation column is constant where its deviation is within float32's rounding of its values; then it is only
-    centred, and divided by its size where that is above 1. Its scale is at least a tenth of what all but a thousandth
+    centered, and divided by its size where that is above 1. Its scale is at least a tenth of what all but a thousandth
     of the rows stay within, and where rarer rows alone would make it over ten times that, these outliers count as ten
     times that; what lies more than `LIMIT` scales away is shown as `LIMIT`.
 
     `reward_scale` is the root mean square of the rewards that are not zero (so that rare rewards count as much as dense
     ones), outliers treated alike. `return_scale` is the largest absolute return to go that a chain can show, its
-    trajectories relabelled with the best return of their task or not, so also the largest absolute return. Each is 1
+    trajectories relabeled with the best return of their task or not, so also the largest absolute return. Each is 1
     where there is no such reward or return.
 
     Continuous actions are scaled by their bounds; a dimension of which the data span less than a tenth is scaled by
@@ -158,7 +158,7 @@ class _Measured:
         return largest if largest >= SMALLEST else 1.0
 
     def actions(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Centre and half the range (A,) float32 of each dimension; None where actions need no scaling."""
+        """Center and half the range (A,) float32 of each dimension; None where actions need no scaling."""
         if self._store.spec.action.kind is not ActionKind.continuous:
             return None, None
         low, high = _range_of_actions(self._store.spec.action, self._action_low, self._action_high)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ringrl.data.store import RESIDENT_BYTES, EpisodeStore
 
-# Reading a page maps its neighbours too, in each of the four step columns: 64 KiB on Linux, and twice that as measured
+# Reading a page maps its neighbors too, in each of the four step columns: 64 KiB on Linux, and twice that as measured
 # where its page cache has large folios (6.18).
 JUMP_BYTES = 4 << 17
 

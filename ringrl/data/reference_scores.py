@@ -1,4 +1,4 @@
-"""D4RL's reference returns: what counts as 0 and as 100 in a normalised score, by task name or Minari id.
+"""D4RL's reference returns: what counts as 0 and as 100 in a normalized score, by task name or Minari id.
 
 The numbers are those of D4RL 1.1: the mean return of a random policy, and of an expert or a scripted controller.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # Matplotlib takes a second to import: only who draws waits f
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color), darkest first.
+# Okabe and Ito's palette for all kinds of color vision (jfly.uni-koeln.de/color), darkest first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A3820A")
 AGENT_COLORS = {"AT": PALETTE[0], "DT": PALETTE[1], "BC-10%": PALETTE[2], "BC": PALETTE[3]}
 DASHES = ("-", "--", ":", "-.")
@@ -57,7 +57,7 @@ def plot_panels(
     note: str = "Mean and 95 % interval",
     span: tuple[float, float] | None = None,
 ) -> Figure:
-    """One panel of return by trial per entry (an environment), two a row; a label has one colour throughout.
+    """One panel of return by trial per entry (an environment), two a row; a label has one color throughout.
 
     `ylabel` is for all panels, or one for each; `span` is a range that every vertical axis covers at least.
     """
@@ -146,7 +146,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and dash per label: agents have their own colours, the others what is left of the palette."""
+    """Color and dash per label: agents have their own colors, the others what is left of the palette."""
     own = {label: (AGENT_COLORS[label], DASHES[0]) for label in labels if label in AGENT_COLORS}
     others = [label for label in labels if label not in own]
     pairs = [(color, dash) for dash in DASHES for color in PALETTE if (color, dash) not in own.values()]
@@ -268,10 +268,10 @@ def _wrapped(label: str) -> str:
 
 
 def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
-    """The nearest heights in the same order that leave `gap` for each line: overlapping neighbours are pooled."""
+    """The nearest heights in the same order that leave `gap` for each line: overlapping neighbors are pooled."""
     sizes = [1] * len(heights) if sizes is None else sizes
     order = np.argsort(heights, kind="stable")
-    groups: list[tuple[float, list[int]]] = []  # centre, members from the lowest up
+    groups: list[tuple[float, list[int]]] = []  # center, members from the lowest up
     for index in order:
         groups.append((heights[index], [int(index)]))
         while len(groups) > 1:
@@ -290,7 +290,7 @@ def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = 
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of about a twentieth of the curve; NaN are left out."""
+    """Mean over a centered window of about a twentieth of the curve; NaN are left out."""
     half = len(values) // 40
     finite = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])

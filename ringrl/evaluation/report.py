@@ -40,7 +40,7 @@ class Group:
     scores: Scores
     normalized: bool  # scores on the scale where the references are 0 and 100
     reference: Reference | None = None  # of that scale
-    samples: Mapping[int, Sample] = dataclasses.field(default_factory=dict, compare=False)  # by seed, not normalised
+    samples: Mapping[int, Sample] = dataclasses.field(default_factory=dict, compare=False)  # by seed, not normalized
 
 
 def write_report(
@@ -97,8 +97,8 @@ def evaluation_figure(
 
     Args:
         run: Its summary.
-        step: Optimiser steps until then.
-        returns: A range that the axis covers at least (not normalised): figures that share it can be compared.
+        step: Optimizer steps until then.
+        returns: A range that the axis covers at least (not normalized): figures that share it can be compared.
         earlier: Mean returns by trial of evaluations before it, by their steps.
     """
     (group,) = group_runs([run])
@@ -180,7 +180,7 @@ def plot_groups(
 ) -> Figure:
     """Return by trial: one panel per environment, one curve with its 95 % band per group.
 
-    The axis covers the range `returns` at least (not normalised), and of normalised returns 0, and 100 where that
+    The axis covers the range `returns` at least (not normalized), and of normalized returns 0, and 100 where that
     does not leave the curves at the foot. `earlier` are thin curves besides, and `when` begins the note.
     """
     panels: dict[str, list[figures.Curve]] = {}
@@ -202,7 +202,7 @@ def plot_groups(
         if returns is not None:
             span = returns if reference is None else tuple(reference.normalize(np.array(returns)).tolist())
     all_normalized, any_normalized = (whether(group.normalized for group in groups) for whether in (all, any))
-    ylabels = {group.environment: "Normalised return" if group.normalized else "Return" for group in groups}
+    ylabels = {group.environment: "Normalized return" if group.normalized else "Return" for group in groups}
     return figures.plot_panels(
         panels,
         ylabel=ylabels if any_normalized and not all_normalized else next(iter(ylabels.values())),

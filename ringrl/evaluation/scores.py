@@ -47,7 +47,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The returns that count as 0 and 100 (D4RL's normalised score)."""
+    """The returns that count as 0 and 100 (D4RL's normalized score)."""
 
     minimum: float
     maximum: float

@@ -201,7 +201,7 @@ def _scale(groups: Sequence[Row]) -> str:
     if not groups[0].normalized:
         return "return"
     reference = groups[0].reference
-    return "normalised return" if reference is None else f"normalised return: {reference.in_words}"
+    return "normalized return" if reference is None else f"normalized return: {reference.in_words}"
 
 
 def _summaries(scores: Scores | Difference) -> list[Estimate]:

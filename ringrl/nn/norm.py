@@ -1,4 +1,4 @@
-"""Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+"""Root mean square normalization (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (width,)))
 
     def __call__(self, x: Float[Array, "B S M"]) -> Float[Array, "B S M"]:
-        """The normalised tokens in the module's dtype."""
+        """The normalized tokens in the module's dtype."""
         wide = x.astype(accumulator_dtype(x))
         inverse = jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + EPSILON)
         return (wide * inverse * self.scale[...].astype(wide.dtype)[None, None]).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""A learnt actor on its own, in numpy: for a few observations at a time quicker than any dispatch."""
+"""A learned actor on its own, in numpy: for a few observations at a time quicker than any dispatch."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ class Actor:
     label: str
 
     def act(self, observations: np.ndarray, rng: np.random.Generator, noise: float = 1.0) -> np.ndarray:
-        """Actions (B, A) in [-1, 1] for raw observations (B, O), with `noise` times the learnt deviation."""
+        """Actions (B, A) in [-1, 1] for raw observations (B, O), with `noise` times the learned deviation."""
         raw = np.asarray(observations, np.float32)
         with np.errstate(over="ignore"):  # beyond float32 is beyond the clip as well
             hidden = np.clip((raw - self.observation_mean) / self.observation_std, -CLIP, CLIP)

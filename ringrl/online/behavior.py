@@ -1,4 +1,4 @@
-"""A saved actor as a behaviour that collects data."""
+"""A saved actor as a behavior that collects data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 class ActorBehavior:
     """Acts with one actor, in the manner of `ringrl_envs.Behaviour`.
 
-    `noise` scales the deviation that was learnt: 1 samples as in learning, 0 takes the mode. Raises RingRLError for a
+    `noise` scales the deviation that was learned: 1 samples as in learning, 0 takes the mode. Raises RingRLError for a
     file that is no actor, or an environment of other sizes or bounds.
     """
 
     def __init__(self, actor: Actor | str | Path, vector_env: "VectorEnv", noise: float = 1.0) -> None:
         self.actor = actor if isinstance(actor, Actor) else load_actor(actor)
         if not 0.0 <= noise < float("inf"):
-            raise RingRLError(f"noise={noise} must be at least 0 and finite: 0 takes the mode, 1 samples as learnt.")
+            raise RingRLError(f"noise={noise} must be at least 0 and finite: 0 takes the mode, 1 samples as learned.")
         learnt, here = self.actor.spaces, spaces_of(vector_env)
         if (learnt.observation_size, learnt.action_size) != (here.observation_size, here.action_size):
             raise RingRLError(
-                f"{self.actor.label} learnt {learnt.environment} (observations {learnt.observation_size}, actions "
+                f"{self.actor.label} learned {learnt.environment} (observations {learnt.observation_size}, actions "
                 f"{learnt.action_size}); {here.environment} has {here.observation_size} and {here.action_size}."
             )
         if not (np.array_equal(learnt.low, here.low) and np.array_equal(learnt.high, here.high)):
             raise RingRLError(
-                f"{self.actor.label} learnt {learnt.environment} with actions in {learnt.low}..{learnt.high}; "
+                f"{self.actor.label} learned {learnt.environment} with actions in {learnt.low}..{learnt.high}; "
                 f"those of {here.environment} are in {here.low}..{here.high}."
             )
         if _family(learnt.environment) != _family(here.environment):
             raise RingRLError(
-                f"{self.actor.label} learnt {learnt.environment}, this is {here.environment}: give actors that learnt "
-                "here."
+                f"{self.actor.label} learned {learnt.environment}, this is {here.environment}: "
+                "give actors that learned here."
             )
         self._noise, self._count = noise, vector_env.num_envs
 

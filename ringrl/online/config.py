@@ -7,7 +7,7 @@ from ringrl.errors import RingRLError, choice
 
 
 class RewardKind(enum.StrEnum):
-    """What is maximised: the environment's reward, or the novelty of what is seen (`ringrl.online.rnd`)."""
+    """What is maximized: the environment's reward, or the novelty of what is seen (`ringrl.online.rnd`)."""
 
     environment = "environment"
     rnd = "rnd"

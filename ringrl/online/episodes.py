@@ -63,7 +63,7 @@ class EpisodeRecorder:
     ) -> list[OnlineEpisode]:
         """Add a step of every sub-environment, (B, ...) each; the episodes that ended with it.
 
-        `uniform` says that the actions were random; an episode of none but such is labelled so.
+        `uniform` says that the actions were random; an episode of none but such is labeled so.
         """
         done = []
         for index, running in enumerate(self._running):

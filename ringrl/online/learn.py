@@ -147,7 +147,7 @@ class _Episodes:
         if not all((np.abs(values) <= np.finfo(np.float32).max).all() for values in (observations, rewards)):
             name = environment_name(self._env)
             raise RingRLError(
-                f"{name}: an observation or reward is not finite in float32, so nothing can be learnt from it."
+                f"{name}: an observation or reward is not finite in float32, so nothing can be learned from it."
             )
         for episode in self._recorder.step(actions, observations, rewards, terminated, truncated, uniform=uniform):
             self.handed_over += len(episode.rewards)

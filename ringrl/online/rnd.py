@@ -1,6 +1,6 @@
 """Random network distillation: what a network cannot yet predict about an observation is its novelty.
 
-Burda et al. 2018 (arXiv 1810.12894), learnt from replayed steps as for unsupervised pre-training in URLB (Laskin et
+Burda et al. 2018 (arXiv 1810.12894), learned from replayed steps as for unsupervised pre-training in URLB (Laskin et
 al. 2021, arXiv 2110.15191).
 """
 
@@ -40,7 +40,7 @@ def create_rnd(key: jax.Array, observation_size: int, config: SacConfig) -> RndS
 
 
 def prediction_errors(predictor: Parameters, target: Parameters, observations: Array) -> jax.Array:
-    """Mean squared errors (B,) of the prediction for standardised observations (B, O)."""
+    """Mean squared errors (B,) of the prediction for standardized observations (B, O)."""
     return jnp.mean((mlp(predictor, observations) - mlp(target, observations)) ** 2, axis=-1)
 
 

@@ -12,7 +12,7 @@ from ringrl.ops.parts import chain_numbers
 
 
 def _mix(bits: jax.Array) -> jax.Array:
-    """A bijection of 32-bit words whose output bits depend on all input bits (a xor-shift-multiply finaliser)."""
+    """A bijection of 32-bit words whose output bits depend on all input bits (a xor-shift-multiply finalizer)."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
     return bits ^ (bits >> 16)

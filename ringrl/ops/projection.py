@@ -19,7 +19,7 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(x, kernel):
-    return _product(x, kernel), (x, kernel)  # the product itself: rematerialisation policies know it by name
+    return _product(x, kernel), (x, kernel)  # the product itself: rematerialization policies know it by name
 
 
 def _backward(saved, gradient):

@@ -20,7 +20,7 @@ from ringrl.ops.padding import silence_padding
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 from ringrl.ops.precision import accumulator_dtype
 
-SAVED_OUTPUT = "attention_output"  # the name under which rematerialisation policies find output and logsumexp
+SAVED_OUTPUT = "attention_output"  # the name under which rematerialization policies find output and logsumexp
 
 
 class Ring(NamedTuple):

@@ -51,10 +51,10 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
 
 
 def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
-    """The devices as a mesh of AXES, neighbours next to each other where their network has axes of its own.
+    """The devices as a mesh of AXES, neighbors next to each other where their network has axes of its own.
 
     JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them. Along its part of the torus the ring
-    then goes from neighbour to neighbour.
+    then goes from neighbor to neighbor.
     """
     kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
     try:

@@ -1,6 +1,6 @@
 """Many processes as one: they are started by the user or a scheduler, all with the same command, and find each other.
 
-SLURM, Open MPI and TPU pods are recognised, and JAX reads from them who is who; elsewhere (Kubernetes, by hand) the
+SLURM, Open MPI and TPU pods are recognized, and JAX reads from them who is who; elsewhere (Kubernetes, by hand) the
 command says it.
 """
 

@@ -1,4 +1,4 @@
-"""The order in which a ring goes through the chips of a torus: from neighbour to neighbour, and home.
+"""The order in which a ring goes through the chips of a torus: from neighbor to neighbor, and home.
 
 JAX lays an axis of a mesh over a TPU's chips row by row, and from the end of a row to the start of the next it jumps.
 All hops of a ring begin together, so it is as slow as that jump; and where links do not wrap around (a v5e slice), the
@@ -40,7 +40,7 @@ def _order(places: list[Place | None]) -> list[int] | None:
 
 
 def closed_walk(sizes: Sequence[int]) -> list[Place] | None:
-    """Every place of a box once, each a neighbour of the one before, the last of the first.
+    """Every place of a box once, each a neighbor of the one before, the last of the first.
 
     None for a line, and where all sizes are odd, for then there is none.
     """
@@ -61,7 +61,7 @@ def closed_walk(sizes: Sequence[int]) -> list[Place] | None:
 
 
 def _snake(sizes: Sequence[int]) -> list[Place]:
-    """Every place of a box once, each a neighbour of the one before."""
+    """Every place of a box once, each a neighbor of the one before."""
     if not sizes:
         return [()]
     line = _snake(sizes[1:])
@@ -81,6 +81,6 @@ def _place(device: Any) -> Place | None:
 
 
 def _closed(places: list[Place]) -> bool:
-    """Whether each hop, the last to the first too, is between neighbours."""
+    """Whether each hop, the last to the first too, is between neighbors."""
     pairs = zip(places, [*places[1:], places[0]], strict=True)
     return all(sum(abs(a - b) for a, b in zip(one, other, strict=True)) == 1 for one, other in pairs)

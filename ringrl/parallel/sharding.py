@@ -1,4 +1,4 @@
-"""Where arrays lie on the mesh: one table of rules for parameters, their optimiser state, and batches."""
+"""Where arrays lie on the mesh: one table of rules for parameters, their optimizer state, and batches."""
 
 import itertools
 import math

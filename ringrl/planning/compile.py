@@ -18,7 +18,7 @@ class Program(enum.StrEnum):
 
     forward = "forward"
     gradient = "gradient"  # forward and backward
-    layers = "layers"  # of a scan over rematerialised layers, forward and backward
+    layers = "layers"  # of a scan over rematerialized layers, forward and backward
 
 
 @dataclasses.dataclass(frozen=True)

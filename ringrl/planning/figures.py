@@ -20,7 +20,7 @@ COLORS = {
     "outputs beyond aliased": PALETTE[3],
     "code": PALETTE[6],
 }
-LABELS = {"arguments": "Arguments: parameters,\noptimiser and batch"}
+LABELS = {"arguments": "Arguments: parameters,\noptimizer and batch"}
 FORMULA = PALETTE[1]
 HATCH = "////"
 SHOWN = 0.01  # of the largest total: a thinner kind has no place in the legend

@@ -1,7 +1,7 @@
 """What a training step needs of a device, by a formula: at once, for any cluster, with no compiler.
 
 A step needs most while the backward pass is in one of three moments: a layer's attention, a layer's feed-forward, or
-the optimiser. What is alive at each is a sum of arrays whose sizes follow from the plan; how many of each kind a
+the optimizer. What is alive at each is a sum of arrays whose sizes follow from the plan; how many of each kind a
 compiler keeps was counted in the programs that the compilers for TPU, NVIDIA and CPU make (`ringrl.planning.moments`).
 The fullest moment is the step's. `experiments/memory_formula` holds the sums against what those compilers report.
 
@@ -38,7 +38,7 @@ class Prediction:
 
     @property
     def arguments(self) -> int:
-        """Parameters, optimiser state and batch; the state's successor takes its place."""
+        """Parameters, optimizer state and batch; the state's successor takes its place."""
         return sum(self.argument_terms.values())
 
     @property

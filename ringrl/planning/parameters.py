@@ -78,7 +78,7 @@ def numbers_of_step(plan: Plan) -> int:
     read = sum(sizes.get(field, 1) for field in fields)
     read += any(field.startswith("previous_") for field in fields)  # whether there is a step before
     read += plan.agent.timestep_embedding + plan.agent.trajectory_embedding
-    return read + action + 3  # the action that is learnt, positions, segments, and which steps count
+    return read + action + 3  # the action that is learned, positions, segments, and which steps count
 
 
 def key_value_heads(model: ModelConfig) -> int:

@@ -20,7 +20,7 @@ _SIGNS = (  # in this order
     ("/gradients/hop/", "gradients of keys and values on the ring"),
     ("/hop/", "keys and values on the ring"),
     ("bkrd,bktd->bkrt", "scores of a pair of attention blocks"),
-    ("/optimizer/", "the optimiser's update"),
+    ("/optimizer/", "the optimizer's update"),
     ("jvp(loss)", "loss"),
     ("jit(_take)", "embedding of time steps"),
     ("jvp()/concatenate", "rotary angles"),

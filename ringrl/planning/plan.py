@@ -44,7 +44,7 @@ class DataShape:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One optimiser step of `ringrl train`, on chains of `tokens` tokens, over the devices of a target."""
+    """One optimizer step of `ringrl train`, on chains of `tokens` tokens, over the devices of a target."""
 
     target: Target
     tokens: int  # of one chain
@@ -108,7 +108,7 @@ class Plan:
 class Memory:
     """Bytes of one device, as the compiler reports them."""
 
-    arguments: int  # parameters, optimiser state and the batch
+    arguments: int  # parameters, optimizer state and the batch
     outputs: int
     aliased: int  # outputs that take an argument's place
     temporaries: int

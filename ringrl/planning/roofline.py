@@ -1,4 +1,4 @@
-"""When a ring's transfers can hide behind its attention, and the utilisation to expect of longer chains.
+"""When a ring's transfers can hide behind its attention, and the utilization to expect of longer chains.
 
 The Ring Attention paper's section 3 (Liu, Zaharia and Abbeel 2023, arXiv 2310.01889): while keys and values of c tokens
 travel, a device attends to as many; the transfer takes no longer if c is at least FLOP/s over bandwidth. Peaks and
@@ -99,7 +99,7 @@ def attention_ratio(width: int, tokens: int, *, gated: bool = True, feedforward_
 
 
 def expected_mfu(attention_share: float, *, matrices_mfu: float, attention_mfu: float) -> float:
-    """The utilisation of a step of which a share of the FLOPs is attention: times add up, so it is a harmonic mean.
+    """The utilization of a step of which a share of the FLOPs is attention: times add up, so it is a harmonic mean.
 
     The paper says in words that self-attention has a lower MFU than feed-forward and so longer contexts a lower one
     than shorter ones; it prints no rule. An expectation from two assumed figures, never a measurement.

@@ -25,7 +25,7 @@ class DeviceKind:
     example: str  # a topology of this kind
     memory: int  # bytes that a program may use
     peak_flops: float  # FLOP/s in bfloat16, dense
-    bandwidth: float  # bytes/s that it sends, one direction, over all links to its neighbours: what the paper counts
+    bandwidth: float  # bytes/s that it sends, one direction, over all links to its neighbors: what the paper counts
     source: str
     link_bandwidth: float = 0.0  # bytes/s over one link, one direction: what a hop along one axis of a torus has
     network_bandwidth: float = 0.0  # bytes/s to another machine, one direction, where that is another network
@@ -42,7 +42,7 @@ def _gpu(kind: str, device_memory: int, peak: float, nvlink: float, network: flo
         peak,
         nvlink,
         f"{source}; memory: 95 % of what the driver reports, the rest is for driver, NCCL and fragments",
-        link_bandwidth=nvlink,  # a switch: all links serve any one neighbour
+        link_bandwidth=nvlink,  # a switch: all links serve any one neighbor
         network_bandwidth=network,
         device_memory=device_memory,
         axes=(1, 2, 3),

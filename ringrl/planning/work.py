@@ -88,7 +88,7 @@ class Work:
 def step_work(plan: Plan) -> Work:
     """Of one step of a plan on a mesh, for chains without padding whose steps are dealt as `attention.layout` says.
 
-    Left out: norms, activations, the optimiser and the two or three products of an embedding's gradient that are not
+    Left out: norms, activations, the optimizer and the two or three products of an embedding's gradient that are not
     made; `matrices` counts the embedding like any matrix. Raises RingRLError where the mesh does not fit the target.
     """
     sizes, model, strategy = plan.sizes, plan.model, plan.attention.strategy

@@ -12,7 +12,7 @@ FEWEST_TRIALS = 8
 def acting_config(
     evaluation: EvaluationConfig, command: TrainCommand, spec: DataSpec, chain_steps: int, target_return: float
 ) -> ActingConfig:
-    """How the agent of `command` acts in an evaluation: as much history as it learnt with, unless told otherwise."""
+    """How the agent of `command` acts in an evaluation: as much history as it learned with, unless told otherwise."""
     learnt = {
         Context.chain: chain_steps,
         Context.trial: command.chain.window_steps or spec.max_episode_steps,

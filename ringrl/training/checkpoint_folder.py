@@ -3,7 +3,7 @@
     checkpoints/
       step_00000500/
         parameters/     arrays, orbax
-        training/       optimiser state, step, key, counters, orbax
+        training/       optimizer state, step, key, counters, orbax
         metadata.json   what the caller gave, plus step, metric and a checksum per file
 
 A checkpoint is written beside its place under a hidden name and renamed when whole; one that goes gets a hidden name

@@ -7,7 +7,7 @@ from ringrl.errors import RingRLError, check_least, choice
 
 
 class Precision(enum.StrEnum):
-    """The dtype of the computation; parameters and optimiser stay in float32."""
+    """The dtype of the computation; parameters and optimizer stay in float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -47,10 +47,10 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Length, batch, precision, and how often to log, evaluate and save (all in optimiser steps; 0 is never)."""
+    """Length, batch, precision, and how often to log, evaluate and save (all in optimizer steps; 0 is never)."""
 
     steps: int = 1000  # optimizer steps of the whole run
-    batch_size: int = 32  # chains in an optimiser step
+    batch_size: int = 32  # chains in an optimizer step
     gradient_accumulation: int = 1  # pieces the batch is split into
     precision: Precision = Precision.float32
     gradient_precision: Precision = Precision.float32  # of gradients as devices add them up and keep them

@@ -118,7 +118,7 @@ def check_state_memory(needed: int, device: Any, *, available: int | None = None
     available = available_bytes(device) if available is None else available
     if available is not None and needed > available:
         raise RingRLError(
-            f"Model larger than memory allows: its parameters and optimiser state need {needed / GIB:.2f} GiB and "
+            f"Model larger than memory allows: its parameters and optimizer state need {needed / GIB:.2f} GiB and "
             f"{device_name(device)} has {available / GIB:.2f} GiB; choose a smaller model, or spread it over more "
             "devices (mesh.fsdp or mesh.ring)."
         )

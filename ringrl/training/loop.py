@@ -145,7 +145,7 @@ def train(
                     return milestones.evaluate(state, step)
                 except Interrupted:
                     raise
-                except Exception:  # a fault of the environment, say, must not cost what was learnt
+                except Exception:  # a fault of the environment, say, must not cost what was learned
                     if step > start:
                         milestones.save(state, step, **totals())
                     raise

@@ -27,7 +27,7 @@ _serial = itertools.count()
 
 
 class TensorBoardLogger:
-    """Writes one event file in a directory; usable as a context manager. Steps are optimiser steps unless said.
+    """Writes one event file in a directory; usable as a context manager. Steps are optimizer steps unless said.
 
     `resumed_at` hides what an earlier file of the directory says of that step and later ones. Raises RingRLError
     where the directory cannot be written, a full disk included.

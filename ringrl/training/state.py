@@ -33,7 +33,7 @@ class Agent(Protocol):
         ...
 
     def train_flops(self, chains: int, steps: int) -> float:
-        """Model FLOPs of one optimiser step on `chains` chains of `steps` steps."""
+        """Model FLOPs of one optimizer step on `chains` chains of `steps` steps."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Agent(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimiser and counters; with the data position (`step`) it is all that resuming needs.
+    """Parameters, optimizer and counters; with the data position (`step`) it is all that resuming needs.
 
     `step` counts batches consumed, skipped ones included, so it is also the index of the next batch.
     """
@@ -93,9 +93,13 @@ def create_state(
     transform = optimizer if optimizer is not None else make_optimizer(training)
     create = jax.jit(functools.partial(_fresh, agent, transform), out_shardings=state_shardings(agent, transform))
     key = random_key(seed)
-    compiled = compile_function(create, "create_state", (key,), programs, agent.mesh)
-    check_state_memory(bytes_per_device(compiled.out_info, agent.mesh), jax.local_devices()[0])
-    return compiled(key)
+    if programs is None:
+        shapes = jax.eval_shape(create, key)
+    else:
+        create = compile_function(create, "create_state", (key,), programs, agent.mesh)
+        shapes = create.out_info
+    check_state_memory(bytes_per_device(shapes, agent.mesh), jax.local_devices()[0])
+    return create(key)
 
 
 def state_shardings(agent: Agent, optimizer: optax.GradientTransformation) -> Any:

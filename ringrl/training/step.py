@@ -1,4 +1,4 @@
-"""One optimiser step, as a pure function of the state and the batch."""
+"""One optimizer step, as a pure function of the state and the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def make_train_step(
 
     Metrics are scalars of this step: loss, gradient_norm (before clipping), parameter_norm (before the update),
     learning_rate, skipped, skipped_in_row, and the agent's own. Where the loss or a gradient is not finite,
-    parameters and optimiser stay as they were and the skipped counters rise.
+    parameters and optimizer stay as they were and the skipped counters rise.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
     schedule = learning_rate_schedule(training)
@@ -62,7 +62,7 @@ def make_train_step(
             "loss": loss,
             "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(state.params),
-            "learning_rate": schedule(state.step - state.skipped),  # updates so far: the optimiser's own count
+            "learning_rate": schedule(state.step - state.skipped),  # updates so far: the optimizer's own count
             "skipped": next_state.skipped,
             "skipped_in_row": next_state.skipped_in_row,
         }

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ringrl.agents import AgentConfig, SequenceAgent, make_agent
-from ringrl.cli import acting as loading
 from ringrl.cli.compose import as_plain
 from ringrl.config import TrainCommand
 from ringrl.data.config import ChainConfig
@@ -21,6 +20,7 @@ from ringrl.nn.cache import write_rows
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.sharding import parameter_shardings
+from ringrl.runs import agent as loading
 from ringrl.types import ActionKind, ActionSpec, Chain, Context, DataSpec, Normalization
 
 ENVIRONMENTS, STEPS, CAPACITY, OBSERVATIONS = 3, 30, 13, 3

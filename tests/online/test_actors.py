@@ -235,7 +235,7 @@ def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp
         ({"size": 3}, 1.0, r"observations 2, actions 1\); test/Point-v1 has 3 and 1"),
         ({"low": np.full(2, -2, FLOAT), "high": np.full(2, 4, FLOAT)}, 1.0, "has 2 and 2"),
         ({"high": np.array([1], FLOAT)}, 1.0, "those of test/Point-v1 are in"),
-        ({"name": "test/Other-v0"}, 1.0, "learnt test/Point-v0, this is test/Other-v0"),
+        ({"name": "test/Other-v0"}, 1.0, "learned test/Point-v0, this is test/Other-v0"),
         ({}, -1.0, "noise=-1"),
     ],
 )

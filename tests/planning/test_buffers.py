@@ -128,7 +128,7 @@ def test_what_travels_counts_once_on_each_side() -> None:
             "gradients of k",
         ),
         (f"{FORWARD}/closed_call/attention/while/body/exp", "f32[1,8,2,4]", "attention, forward"),
-        ("jit(train_step)/optimizer/mul", "f32[8,8]", "the optimiser's update"),
+        ("jit(train_step)/optimizer/mul", "f32[8,8]", "the optimizer's update"),
         (f"{STEP}/psum_of_something", "f32[8]", "psum_of_something"),
     ],
 )

@@ -53,11 +53,14 @@ def find_anchors(text: str) -> set[str]:
 
 def find_commands(text: str) -> list[CommandLine]:
     """The `ringrl` command lines of a page, in blocks and in the running text."""
-    blocks = [line for block in find_blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    shown = [*find_blocks(text, "bash"), *find_blocks(text, "")]
+    blocks = [line for block in shown for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`(ringrl [^`]+)`", _FENCE.sub("", text).replace("\n", " "))
     found = [*((line, True) for line in blocks), *((line, False) for line in inline)]
     commands = []
     for line, whole in found:
+        if "ringrl " not in line:
+            continue
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # variables of the environment
             words = words[1:]

@@ -35,7 +35,7 @@ def find_expert(env_id: str) -> Callable[[Any], Expert] | None:
 def make_controller(
     env_id: str, vector_env: VectorEnv, *, kind: str = "scripted", quality: float | None = None
 ) -> Behaviour:
-    """A behaviour for a vector environment from `make_vector`: `reset(mask, rng)` and `act(observations, rng)`.
+    """A behavior for a vector environment from `make_vector`: `reset(mask, rng)` and `act(observations, rng)`.
 
     `kind="scripted"` is the environment's expert at `quality` 0 to 1 (None draws it for every episode), with
     privileged sight of hidden goals: less of it means more random actions. `kind="detour"` is the same expert going

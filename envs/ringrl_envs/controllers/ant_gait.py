@@ -1,6 +1,6 @@
 """A gait that moves the MuJoCo ant in any direction without turning it.
 
-The ant's four legs are alike, so nothing need face forwards. Diagonal legs step together. While a foot is on the
+The ant's four legs are alike, so nothing need face forward. Diagonal legs step together. While a foot is on the
 ground it is carried against the direction of travel: the hip sweeps it sideways, the ankle draws it in or out, each
 in proportion to the sine and cosine of the angle between leg and direction. Legs on the lower side of a tilted torso
 push down. Torques follow the targets of the joints.
@@ -49,7 +49,7 @@ def upright(quaternions: np.ndarray) -> np.ndarray:
 
 
 def lean(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far the torso leans towards each leg, and how fast: (B, 4) radians, and per second, of small angles."""
+    """How far the torso leans toward each leg, and how fast: (B, 4) radians, and per second, of small angles."""
     w, x, y, z = body[:, 1:5].T
     down = -2 * np.stack([x * z - w * y, y * z + w * x], axis=1)  # in the torso's own axes
     rate = np.stack([body[:, 17], -body[:, 16]], axis=1)

@@ -12,10 +12,10 @@ GAIT = Gait(2.797, 0.761, 0.836, 0.215, 2.826, 0.458, 1.757, 1.24, 0.147, 1.707,
 CLEARANCE = 0.25  # cells
 STRIDE = 0.75  # of the gait's: as fast, and steadier
 LEANING = (0.6, 0.8)  # height of the torso's z axis where it stops to regain balance, and where strides are whole
-SLOWING = 0.8  # metres from the goal where strides begin to shorten
-ARRIVAL = 0.2  # metres from the goal where it stands still
+SLOWING = 0.8  # meters from the goal where strides begin to shorten
+ARRIVAL = 0.2  # meters from the goal where it stands still
 PATIENCE = 20  # steps in which it must move by PROGRESS, else it counts as stuck
-PROGRESS = 0.3  # metres
+PROGRESS = 0.3  # meters
 ESCAPE = 12  # steps in another direction when stuck
 ESCAPE_TURN = np.deg2rad(137.5)  # added at every escape, so that all directions get their turn
 
@@ -32,7 +32,7 @@ class AntMazeExpert:
         if any(maze.maze_map != mazes[0].maze_map for maze in mazes):
             raise ValueError("the AntMaze controller needs the same maze in all sub-environments.")
         self.maze = MazeMap.from_cells(mazes[0].maze_map)
-        self.scale = float(mazes[0].maze_size_scaling)  # metres per cell
+        self.scale = float(mazes[0].maze_size_scaling)  # meters per cell
         count = vector_env.num_envs
         self.phase = np.zeros(count)
         self.age = np.zeros(count, np.int64)  # steps since the ant was last known to move

@@ -9,7 +9,7 @@ from gymnasium import spaces
 class Behaviour(Protocol):
     """What collects episodes: it is told which sub-environments begin one, then acts for all of them.
 
-    A behaviour may also have `labels() -> list[str]` (its name for each sub-environment's present episode) and
+    A behavior may also have `labels() -> list[str]` (its name for each sub-environment's present episode) and
     `observe(rewards, finished, mask)` (what its own actions led to), which `collect_episodes` calls where present.
     """
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 DISTANCE_GAIN = 6.0  # per second
-MOST_SPEED = 1.5  # metres per second asked for; the arm lags behind
+MOST_SPEED = 1.5  # meters per second asked for; the arm lags behind
 TURN_GAIN = 4.2  # per second
-TURN_WEIGHT = 0.4  # a radian's worth in metres
+TURN_WEIGHT = 0.4  # a radian's worth in meters
 POSTURE_GAIN = 0.1  # per second
 SMOOTHING = 0.003
 LIMIT_MARGIN = 0.02  # radians
@@ -25,14 +25,14 @@ INTO_KITCHEN = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the hand goes next, relative to the task's site: metres, x to the right, y inwards, z up."""
+    """Where the hand goes next, relative to the task's site: meters, x to the right, y inwards, z up."""
 
     offset: tuple[float, float, float]
     grip: bool = False  # closed fingers
     follow: bool = False  # keep the offset to the site as it moves, instead of to where it was
     twist: float = 0.0  # radians about y
     steps: int = 25  # given up after so many
-    tolerance: float = 0.02  # metres; there before
+    tolerance: float = 0.02  # meters; there before
 
 
 def grasp(depth: float, twist_after: float, pull: tuple[float, float, float]) -> list[Place]:

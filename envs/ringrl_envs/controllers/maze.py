@@ -1,6 +1,6 @@
 """The expert of the point mazes: straight to the goal where the way is clear, else along waypoints.
 
-Waypoints are cell centres found by breadth-first search on the maze's map. The force is 8 (waypoint - position) -
+Waypoints are cell centers found by breadth-first search on the maze's map. The force is 8 (waypoint - position) -
 1.5 velocity, clipped to [-1, 1].
 """
 
@@ -12,7 +12,7 @@ STIFFNESS = 8.0
 DAMPING = 1.5
 CLEARANCE = 0.15  # half the width of the lane that must be free of walls; the point's radius is 0.1
 SAMPLES = 64
-ARRIVAL = 0.3  # metres
+ARRIVAL = 0.3  # meters
 
 
 def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray, clearance: float = CLEARANCE) -> np.ndarray:
@@ -30,7 +30,7 @@ def lane_is_free(maze: MazeMap, start: np.ndarray, end: np.ndarray, clearance: f
 
 
 def waypoints(maze: MazeMap, positions: np.ndarray, goals: np.ndarray, clearance: float = CLEARANCE) -> np.ndarray:
-    """Where to head for next, (B, 2): the goal if its lane is free, else the centre of the next cell on the way."""
+    """Where to head for next, (B, 2): the goal if its lane is free, else the center of the next cell on the way."""
     cells, goal_cells = maze.to_cell(positions), maze.to_cell(goals)
     following = maze.next_cell[cells[:, 0], cells[:, 1], goal_cells[:, 0], goal_cells[:, 1]]
     free = lane_is_free(maze, positions, goals, clearance)
@@ -59,11 +59,11 @@ class HiddenGoalExpert:
         return drive(self.vector_env.maze, observations[:, :2], observations[:, 2:4], places)
 
     def arrived(self, observations: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Where `places` (B, 2) are within ARRIVAL metres: (B,) bool."""
+        """Where `places` (B, 2) are within ARRIVAL meters: (B,) bool."""
         return np.sqrt(np.square(observations[:, :2] - places).sum(axis=1)) < ARRIVAL
 
     def random_places(self, rng: np.random.Generator) -> np.ndarray:
-        """A random point of a random free cell for every sub-environment, (B, 2), metres."""
+        """A random point of a random free cell for every sub-environment, (B, 2), meters."""
         maze, count = self.vector_env.maze, self.vector_env.num_envs
         cells = maze.free_cells[rng.integers(len(maze.free_cells), size=count)]
         return maze.to_xy(cells) + rng.uniform(-0.4, 0.4, (count, 2))

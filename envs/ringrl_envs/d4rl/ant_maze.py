@@ -21,7 +21,7 @@ from ringrl_envs.d4rl.composed import Composed
 from ringrl_envs.d4rl.layouts import add_box, maze_walls
 from ringrl_envs.d4rl.model_file import model_file, only
 
-SCALE = 4.0  # metres per cell
+SCALE = 4.0  # meters per cell
 WALL_HEIGHT = 2.0
 ARRIVAL = 0.5
 CELLS = {  # start and goal, row and column
@@ -35,7 +35,7 @@ CELLS = {  # start and goal, row and column
 
 
 def cell_xy(maze: str, cell: tuple[int, int]) -> np.ndarray:
-    """Middle (2,) of a cell in metres: the start cell is the origin, x grows with the column, y with the row."""
+    """Middle (2,) of a cell in meters: the start cell is the origin, x grows with the column, y with the row."""
     (row, column), (start_row, start_column) = cell, CELLS[maze][0]
     return SCALE * np.array([column - start_column, row - start_row], np.float64)
 
@@ -75,7 +75,7 @@ class D4RLAntMaze(Composed):
         self.goal = np.zeros(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Start at the origin with a new goal; `options={"goal": (x, y)}` chooses it (metres)."""
+        """Start at the origin with a new goal; `options={"goal": (x, y)}` chooses it (meters)."""
         state = self.reset_simulator(seed)
         drawn = self.np_random.uniform(0.0, SCALE / 4, 2) + self.np_random.uniform(0.0, SCALE / 8, 2)
         self.goal = np.maximum(cell_xy(self.maze, CELLS[self.maze][1]) + drawn, 0.0)

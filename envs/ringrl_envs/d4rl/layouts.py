@@ -70,6 +70,6 @@ def maze_walls(name: str) -> np.ndarray:
 
 
 def add_box(world: ElementTree.Element, name: str, position: np.ndarray, size: np.ndarray, **attributes: str) -> None:
-    """Add a fixed box to a MuJoCo world: middle and half sides (3,) in metres."""
+    """Add a fixed box to a MuJoCo world: middle and half sides (3,) in meters."""
     numbers = {"pos": " ".join(map(repr, map(float, position))), "size": " ".join(map(repr, map(float, size)))}
     ElementTree.SubElement(world, "geom", {"name": name, "type": "box", **numbers, **attributes})

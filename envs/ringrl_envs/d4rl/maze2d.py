@@ -6,7 +6,7 @@ exp(-distance). No end but the time limit.
 
 x grows with the row of the maze and y with the column. The point's zero lies 0.2 m off the middle of cell (0, 0), so
 that D4RL's cell (r, c), position (r, c) in its observations, is 0.2 m off its middle too. gymnasium-robotics' point
-mass is the same one; its mazes are centred, turned and without that shift.
+mass is the same one; its mazes are centered, turned and without that shift.
 """
 
 import os
@@ -58,7 +58,7 @@ class D4RLMaze2d(Composed):
         self.goal = self.fixed_goal
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Start near a random free cell, nearly at rest; `options={"goal": (x, y)}` asks for another goal (metres)."""
+        """Start near a random free cell, nearly at rest; `options={"goal": (x, y)}` asks for another goal (meters)."""
         self.reset_simulator(seed)
         self.goal = np.asarray((options or {}).get("goal", self.fixed_goal), np.float64)
         cell = self.free_cells[self.np_random.integers(len(self.free_cells))]

@@ -8,7 +8,7 @@ from dm_control.utils.rewards import tolerance
 
 SPIN_SPEED = 5  # angular momentum about y, of the torso and all it carries, above which flipping is worth 1
 RUN_SPEED = 10  # m/s, cheetah
-JUMP_HEIGHT = 1.0  # m, quadruped's centre of mass
+JUMP_HEIGHT = 1.0  # m, quadruped's center of mass
 
 
 def _rising(value: float, target: float, at_zero: float) -> float:
@@ -65,7 +65,7 @@ class QuadrupedStand(quadruped.Move):
 
 
 class QuadrupedJump(QuadrupedStand):
-    """Raise the centre of mass, with the torso level."""
+    """Raise the center of mass, with the torso level."""
 
     def get_reward(self, physics: Any) -> float:
         height = physics.named.data.sensordata["center_of_mass"][2]

@@ -36,7 +36,7 @@ __all__ = ["build_from_d4rl", "task_of_file"]
 
 Block = dict[str, np.ndarray]  # columns by name
 Progress = Callable[[int, int], None]  # (done, total) rows
-ARRIVED_WITHIN = 3.0  # metres of the goal's middle, around which D4RL draws it
+ARRIVED_WITHIN = 3.0  # meters of the goal's middle, around which D4RL draws it
 LONGEST = 200_000  # rows without an end, beyond which the markers cannot be right
 _KITCHEN_ASKED = 4
 

@@ -1,4 +1,4 @@
-"""Episodes of an ExoRL folder: `*_<index>_<length>.npz`, read in that order, relabelled for a task where asked.
+"""Episodes of an ExoRL folder: `*_<index>_<length>.npz`, read in that order, relabeled for a task where asked.
 
 A file of T steps has T + 1 rows, and action[t] is what led to observation[t]: the first row of action, reward and
 discount is a dummy. Format: Yarats et al. 2022, arXiv 2201.13425 (https://github.com/denisyarats/exorl).
@@ -27,7 +27,7 @@ Relabel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (T + 1, D), 
 
 FILE_NAME = re.compile(r".*_([0-9]+)_([0-9]+)\.npz")
 _BATCH = 8  # files a worker takes at a time
-_BATCHES_READ_WHILE_ONE_STARTS = 64  # without relabelling, a worker is worth its start for no less
+_BATCHES_READ_WHILE_ONE_STARTS = 64  # without relabeling, a worker is worth its start for no less
 _ROW_BYTES = 1 << 16  # more than any row of state, action or physics takes
 _LARGEST_BYTES = 1 << 30  # of an array, whatever its file's name says
 _DIMENSIONS = {"observation": 2, "action": 2, "reward": 1, "discount": 1, "physics": 2}

@@ -1,4 +1,4 @@
-"""Relabelled rewards kept while an import runs, so that one that was killed need not compute them again."""
+"""Relabeled rewards kept while an import runs, so that one that was killed need not compute them again."""
 
 import dataclasses
 import hashlib

@@ -1,7 +1,7 @@
 """JAX's splash attention, a Pallas kernel for TPUs, for lengths that are a multiple of 128.
 
 TPUs only. Of the Pallas kernels that JAX ships for NVIDIA, Mosaic GPU attention has no causal backward pass, and the
-Triton one has no grouped heads and is deprecated in favour of tokamax, whose kernels cannot be handed a logsumexp:
+Triton one has no grouped heads and is deprecated in favor of tokamax, whose kernels cannot be handed a logsumexp:
 there cuDNN serves. Read in JAX 0.10.2 and 0.11.2. A part's output and gradients arrive in the dtype of the query.
 
 The kernel has no scale, so queries are given to it scaled. Where that would round them again (1 / sqrt(D) is no power
