@@ -12,6 +12,12 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, as `ringrl` knows too
 
 import jax
+
+# Half of the tests' time goes into compiling small programs, a third of it into this part of XLA. A flag that a later
+# version does not know would end the process.
+if jax.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -20,13 +26,13 @@ from ringrl.cli.compilation import VARIABLE, use_compilation_cache
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # of machine code: most programs here run a few times
 
 gc.set_threshold(50_000, 20, 20)  # programs that are traced are millions of objects: a quarter of the time went there
 SETTINGS_OF_COMMANDS = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
-    "jax_disable_most_optimizations",
 )
 
 
@@ -86,7 +92,6 @@ def compiled_once(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv(VARIABLE, folder)
     before = {name: jax.config.values[name] for name in SETTINGS_OF_COMMANDS}
     use_compilation_cache(shared_folder, {VARIABLE: folder})
-    jax.config.update("jax_disable_most_optimizations", True)  # a command's programs run a few steps: faster compiled
     yield
     for name, value in before.items():
         jax.config.update(name, value)
