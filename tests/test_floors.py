@@ -1,4 +1,4 @@
-"""Which room may import which (the order in which the house stands), and what the lower floors run without."""
+"""Which room may import which (the order in which the house stands), what the lower floors run without, and sizes."""
 
 import ast
 import subprocess
@@ -32,6 +32,8 @@ ROOMS = {
     "__main__": {"cli"},
 }
 ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}
+FOLDERS = ("ringrl", "envs", "experiments", "tests")
+LONGEST = 350  # lines of a file
 HEAVY = ("gymnasium", "gymnasium_robotics", "mujoco", "minari", "hydra", "omegaconf", "ringrl_envs", "grain")
 
 
@@ -110,6 +112,14 @@ def test_no_room_imports_a_higher_one() -> None:
 )
 def test_the_check_sees(module: str, source: str) -> None:
     assert violations(source, module)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_file_is_too_long(folder: str) -> None:
+    lengths = {file: len(file.read_text().splitlines()) for file in (ROOT / folder).rglob("*.py")}
+    assert lengths, f"{folder} holds no Python"
+    long = {str(file.relative_to(ROOT)): length for file, length in lengths.items() if length > LONGEST}
+    assert not long, f"more than {LONGEST} lines; split each where its subject changes: {long}"
 
 
 def test_lower_floors_run_without_environments_and_configuration() -> None:
