@@ -1,4 +1,4 @@
-"""Which room may import which (the order in which the house stands), and what the lower floors run without."""
+"""Which room may import which (the order in which the house stands), what the lower floors run without, and sizes."""
 
 import ast
 import subprocess
@@ -32,7 +32,20 @@ ROOMS = {
     "envs": set(),
     "__main__": {"cli"},
 }
+PLANNING = {  # what of `ringrl.planning` each part of it imports
+    "__init__": set(),
+    "cluster": set(),
+    "hlo": set(),
+    "plan": {"cluster", "hlo"},
+    "model": {"cluster", "hlo", "plan"},
+    "compile": {"cluster", "hlo", "plan"},
+    "search": {"cluster", "plan"},
+    "report": {"cluster", "plan", "search"},
+}
+EXPANDED = ("ringrl", "ringrl.planning")  # packages whose parts are told apart
 ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}
+FOLDERS = ("ringrl", "envs", "experiments", "tests")
+LONGEST = 350  # lines of a file
 HEAVY = ("gymnasium", "gymnasium_robotics", "mujoco", "minari", "hydra", "omegaconf", "ringrl_envs", "grain")
 
 
@@ -62,7 +75,7 @@ def imports_of(source: str, module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             above = module.split(".")[: -node.level] if node.level else []
             origin = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {f"{origin}.{name.name}" for name in node.names} if origin == "ringrl" else {origin}
+            found |= {f"{origin}.{name.name}" for name in node.names} if origin in EXPANDED else {origin}
     return found
 
 
@@ -81,6 +94,24 @@ def violations(source: str, module: str) -> list[str]:
         if rooms is not None and room not in rooms:
             wrong.append(f"{module} imports {name}")
     return wrong
+
+
+def part_of_planning(module: str) -> str | None:
+    """`ringrl.planning.hlo.parser` -> hlo; None for other rooms."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["ringrl", "planning"] and len(parts) > 2 else None
+
+
+def violations_in_planning(source: str, module: str) -> list[str]:
+    part = part_of_planning(module)
+    if part is None:
+        return []
+    allowed = {None, part, *PLANNING[part]}
+    return [
+        f"{module} imports {name}"
+        for name in sorted(imports_of(source, module))
+        if part_of_planning(name) not in allowed
+    ]
 
 
 def test_every_room_is_known() -> None:
@@ -111,6 +142,35 @@ def test_no_room_imports_a_higher_one() -> None:
 )
 def test_the_check_sees(module: str, source: str) -> None:
     assert violations(source, module)
+
+
+def test_planning_imports_run_one_way() -> None:
+    modules = {module_of(file): file.read_text() for file in python_files()}
+    assert {part_of_planning(module) for module in modules} - {None} == set(PLANNING)
+    wrong = [line for module, source in modules.items() for line in violations_in_planning(source, module)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ringrl.planning.hlo.parser", "from ringrl.planning.plan import Plan"),
+        ("ringrl.planning.cluster.targets", "import ringrl.planning.hlo.parser"),
+        ("ringrl.planning.model.memory", "def f():\n    from ringrl.planning.compile import worker"),
+        ("ringrl.planning.search", "from .report import figures"),
+        ("ringrl.planning.hlo.places", "from ringrl.planning import plan"),
+    ],
+)
+def test_the_check_of_planning_sees(module: str, source: str) -> None:
+    assert violations_in_planning(source, module)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_file_is_too_long(folder: str) -> None:
+    lengths = {file: len(file.read_text().splitlines()) for file in (ROOT / folder).rglob("*.py")}
+    assert lengths, f"{folder} holds no Python"
+    long = {str(file.relative_to(ROOT)): length for file, length in lengths.items() if length > LONGEST}
+    assert not long, f"more than {LONGEST} lines; split each where its subject changes: {long}"
 
 
 def test_lower_floors_run_without_environments_and_configuration() -> None:

@@ -23,10 +23,10 @@ from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
+from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.compile.process import compile_plan
+from ringrl.planning.model.work import step_work
 from ringrl.planning.plan import Plan, Report
-from ringrl.planning.process import compile_plan
-from ringrl.planning.targets import Target, settle
-from ringrl.planning.work import step_work
 from ringrl.training.config import Precision, TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,10 +18,10 @@ import jax
 
 from experiments.lib.results import make_table, write_results
 from ringrl.ops import Kernel
-from ringrl.planning.compile import AttentionSizes, Program
-from ringrl.planning.overlap import Permute
-from ringrl.planning.process import COMPILERS
-from ringrl.planning.schedules import Request, schedule
+from ringrl.planning.compile.attention import AttentionSizes, Program
+from ringrl.planning.compile.process import COMPILERS
+from ringrl.planning.compile.schedules import Request, schedule
+from ringrl.planning.hlo.overlap import Permute
 
 RESULTS = Path(__file__).parent / "results" / "schedules.json"
 SIZES = AttentionSizes(tokens=4096, heads=32, key_heads=32, head_size=128, block_size=1024, layers=4)

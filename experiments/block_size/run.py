@@ -1,8 +1,8 @@
 """The least tokens a device must hold for a hop to take no longer than its attention: the paper's Table 2, and others.
 
-Arithmetic on peaks and nominal bandwidths (`ringrl.planning.targets`, by the rule of `ringrl.planning.roofline`):
-nothing is measured. Every cluster of `ringrl plan target=NAME`, by the paper's rule (all links of a device), with one
-link of a torus alone, and with half of the pairs masked.
+Arithmetic on peaks and nominal bandwidths (`ringrl.planning.cluster.targets`, by the rule of
+`ringrl.planning.model.roofline`): nothing is measured. Every cluster of `ringrl plan target=NAME`, by the paper's rule
+(all links of a device), with one link of a torus alone, and with half of the pairs masked.
 
 Writes results/block_size.json and block_size.png and prints a table. `--smoke`: two clusters, and writes nothing.
 """
@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from experiments.lib.results import make_parser, make_table, write_results
 from experiments.lib.sizes import list_targets
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
-from ringrl.planning.paper import TABLE_3, K
-from ringrl.planning.roofline import minimal_tokens
-from ringrl.planning.targets import Target
+from ringrl.planning.cluster.targets import Target
+from ringrl.planning.model.roofline import minimal_tokens
+from ringrl.planning.report.paper import TABLE_3, K
 
 RESULTS = Path(__file__).parent / "results"
 TABLE_2 = {  # of the paper, thousands of tokens: minimal block, minimal sequence

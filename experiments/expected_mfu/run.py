@@ -5,8 +5,8 @@ runs at a lower MFU than matrices (feed-forward and projections), so that a long
 
     1 / MFU = (1 - a) / MFU of matrices + a / MFU of attention, a being attention's share of the FLOPs
 
-`--matrices-mfu` and `--attention-mfu` are the assumptions. FLOPs are those of the plan (`ringrl.planning.work`), causal
-attention counted once; `--full-attention` counts masked pairs too, as the paper's ratio S / 6M does.
+`--matrices-mfu` and `--attention-mfu` are the assumptions. FLOPs are those of the plan (`ringrl.planning.model.work`),
+causal attention counted once; `--full-attention` counts masked pairs too, as the paper's ratio S / 6M does.
 
 Writes results/expected_mfu.json and expected_mfu.png and prints tables. `--smoke`: one row, and writes nothing.
 """
@@ -24,10 +24,10 @@ from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.paper import K
+from ringrl.planning.model.roofline import attention_ratio, expected_mfu
+from ringrl.planning.model.work import Work, step_work
 from ringrl.planning.plan import Plan
-from ringrl.planning.roofline import attention_ratio, expected_mfu
-from ringrl.planning.work import Work, step_work
+from ringrl.planning.report.paper import K
 from ringrl.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -4,7 +4,7 @@ import yaml
 
 from ringrl.cli.compose import conf_folder
 from ringrl.nn import ModelConfig
-from ringrl.planning.targets import TARGETS, Target, settle
+from ringrl.planning.cluster.targets import TARGETS, Target, settle
 
 
 def load_model_config(name: str) -> ModelConfig:

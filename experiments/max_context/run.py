@@ -34,14 +34,14 @@ from ringrl.agents import AgentConfig
 from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
-from ringrl.planning.figures import context_name
-from ringrl.planning.memory import largest_context
-from ringrl.planning.meshes import whole_cluster
-from ringrl.planning.paper import TABLE_3, K
+from ringrl.planning.cluster.meshes import whole_cluster
+from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.compile.process import compile_plan
+from ringrl.planning.model.memory import largest_context
 from ringrl.planning.plan import Plan, Report
-from ringrl.planning.process import compile_plan
+from ringrl.planning.report.figures import context_name
+from ringrl.planning.report.paper import TABLE_3, K
 from ringrl.planning.search import search_context
-from ringrl.planning.targets import Target, settle
 from ringrl.training.config import Precision, TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,7 +1,8 @@
-"""The memory formula (`ringrl.planning.memory`) held against what compilers report, over clusters, sizes and options.
+"""The memory formula held against what compilers report, over clusters, sizes and options.
 
-Every point is one whole training step, compiled by its target's own compiler (`make aot`); nothing runs. A point that
-is in results/points.json is not compiled again, unless `--again`; what the formula says is computed anew each time.
+The formula is `ringrl.planning.model.memory`. Every point is one whole training step, compiled by its target's own
+compiler (`make aot`); nothing runs. A point that is in results/points.json is not compiled again, unless `--again`;
+what the formula says is computed anew each time.
 
 Writes results/points.json after each point, predicted.png at the end, and prints a table.
 """
@@ -20,10 +21,10 @@ from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.memory import Prediction, predicted
+from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.compile.process import compile_plan
+from ringrl.planning.model.memory import Prediction, predicted
 from ringrl.planning.plan import Plan
-from ringrl.planning.process import compile_plan
-from ringrl.planning.targets import Target, settle
 from ringrl.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

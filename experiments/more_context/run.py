@@ -24,9 +24,9 @@ from ringrl.nn import ModelConfig, Remat
 from ringrl.nn.config import Feedforward
 from ringrl.ops import AttentionConfig, Kernel, Layout, Strategy
 from ringrl.parallel.mesh import MeshConfig
+from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.plan import Plan, Report
-from ringrl.planning.process import compile_plan
-from ringrl.planning.targets import Target, settle
 from ringrl.training.config import Precision, TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,7 +26,7 @@ from ringrl.agents import SequenceAgent
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
-from ringrl.planning.step import abstract_batch, abstract_state, compile_step, synthetic_agent
+from ringrl.planning.compile.step import abstract_batch, abstract_state, compile_step, synthetic_agent
 from ringrl.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

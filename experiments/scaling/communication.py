@@ -2,7 +2,7 @@
 
 The Agentic Transformer, model=small in float32, on eight devices: compiled for eight virtual CPUs, whose compiler
 leaves collectives as the program asks for them (in bfloat16 it widens what travels, so bfloat16 is on paper alone).
-Bytes as `ringrl.planning.traffic` counts them. As many chains as data x fsdp asks for; nothing runs.
+Bytes as `ringrl.planning.model.traffic` counts them. As many chains as data x fsdp asks for; nothing runs.
 
 Writes results/communication.json and prints a table. `--smoke`: one small mesh, and writes nothing.
 """
@@ -19,10 +19,10 @@ from experiments.lib.sizes import load_model_config
 from ringrl.agents import SequenceAgent
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
-from ringrl.planning.collectives import Kind, find_collectives, sum_bytes_sent
-from ringrl.planning.hlo import parse
-from ringrl.planning.step import compile_step, synthetic_agent
-from ringrl.planning.traffic import estimate_traffic
+from ringrl.planning.compile.step import compile_step, synthetic_agent
+from ringrl.planning.hlo.collectives import Kind, find_collectives, sum_bytes_sent
+from ringrl.planning.hlo.parser import parse
+from ringrl.planning.model.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results" / "communication.json"

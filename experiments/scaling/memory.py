@@ -28,7 +28,7 @@ from experiments.lib.sizes import load_model_config
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
-from ringrl.planning.step import compile_step, synthetic_agent
+from ringrl.planning.compile.step import compile_step, synthetic_agent
 from ringrl.training.config import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"

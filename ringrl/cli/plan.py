@@ -27,14 +27,14 @@ from ringrl.ops.automatic import settle_by_size
 from ringrl.ops.config import Strategy
 from ringrl.ops.sharded import AXES_OF
 from ringrl.ops.ulysses import check_heads
-from ringrl.planning.compilers import install_command
-from ringrl.planning.figures import candidates_figure, plan_figure
-from ringrl.planning.memory import largest_context, predicted
-from ringrl.planning.meshes import whole_cluster
+from ringrl.planning.cluster.compilers import install_command
+from ringrl.planning.cluster.meshes import whole_cluster
+from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.compile.process import compile_plan, has_compiler
+from ringrl.planning.model.memory import largest_context, predicted
 from ringrl.planning.plan import MAX_TOKENS, TRAJECTORY_STEPS, Plan, Report
-from ringrl.planning.process import compile_plan, has_compiler
+from ringrl.planning.report.figures import candidates_figure, plan_figure
 from ringrl.planning.search import Candidate, Compile, search_blocks, search_context, search_strategies
-from ringrl.planning.targets import Target, settle
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from ringrl.cli.plan_tables import paper_line
 from ringrl.ops.config import Layout
-from ringrl.planning.figures import context_name
-from ringrl.planning.paper import paper_context
+from ringrl.planning.model.roofline import hop_minimum, meets, plan_minimum
+from ringrl.planning.model.work import step_work
 from ringrl.planning.plan import Plan
-from ringrl.planning.roofline import hop_minimum, meets, plan_minimum
-from ringrl.planning.work import step_work
+from ringrl.planning.report.figures import context_name
+from ringrl.planning.report.paper import paper_context
 
 
 def facts(plan: Plan, model_name: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ringrl.ops.config import Strategy
-from ringrl.planning.figures import GIB, context_name, kinds, wanted, wanted_gib
-from ringrl.planning.paper import paper_context
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
+from ringrl.planning.report.figures import GIB, context_name, kinds, wanted, wanted_gib
+from ringrl.planning.report.paper import paper_context
 from ringrl.planning.search import Candidate, Found
 
 BY_FORMULA = "by the formula"

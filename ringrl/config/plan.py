@@ -10,8 +10,8 @@ from ringrl.nn.config import ModelConfig
 from ringrl.ops.automatic import settle_on_mesh
 from ringrl.ops.config import AttentionConfig
 from ringrl.parallel.config import MeshConfig
+from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import MAX_TOKENS, DataShape
-from ringrl.planning.targets import Target
 from ringrl.training.config import TrainingConfig
 
 

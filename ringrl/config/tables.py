@@ -9,7 +9,7 @@ from typing import Any
 from ringrl.config.environments import ENVIRONMENTS
 from ringrl.data.config import Source
 from ringrl.data.known_sets import COLLECTED, collected_name
-from ringrl.planning.targets import TARGETS, Target
+from ringrl.planning.cluster.targets import TARGETS, Target
 
 
 def tables() -> dict[str, dict[str, dict[str, Any]]]:

@@ -39,7 +39,7 @@ class Ring(NamedTuple):
     def send_home(self, tree: Any) -> Any:
         """From where blocks are after all hops to where they began."""
         pairs = [(device, (device - self.hops) % self.devices) for device in range(self.devices)]
-        with jax.named_scope("home"):  # ringrl.planning.schedules knows it by this name
+        with jax.named_scope("home"):  # ringrl.planning.compile.schedules knows it by this name
             return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
 
 
@@ -59,7 +59,7 @@ def send_block(ring: Ring, block: KeyBlock) -> KeyBlock:
 
 def send_gradients(ring: Ring, gradients: Any) -> Any:
     """What earlier devices found for the keys and values that are one hop ahead."""
-    with jax.named_scope("gradients"):  # ringrl.planning.places knows them by this name
+    with jax.named_scope("gradients"):  # ringrl.planning.hlo.places knows them by this name
         return ring.send(gradients)
 
 

@@ -9,8 +9,8 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout
 from ringrl.parallel.config import AXES, MeshConfig
-from ringrl.planning.places import OF_RING
-from ringrl.planning.targets import Target
+from ringrl.planning.cluster.targets import Target
+from ringrl.planning.hlo.places import OF_RING
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
 

@@ -11,7 +11,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.ops.config import Strategy
 from ringrl.ops.ulysses import check_heads
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.meshes import whole_cluster
+from ringrl.planning.cluster.meshes import whole_cluster
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
 
 BLOCK_SIZES = (256, 512, 1024, 2048, 4096)

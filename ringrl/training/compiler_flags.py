@@ -1,6 +1,6 @@
 """What a device's compiler must be told so that it schedules a ring's transfers across the block loop.
 
-Found by reading the schedules that the compilers emit (`ringrl.planning.overlap`), libtpu 0.0.52 and XLA's GPU
+Found by reading the schedules that the compilers emit (`ringrl.planning.hlo.overlap`), libtpu 0.0.52 and XLA's GPU
 compiler of JAX 0.10.2: TPU v4 and v5e need nothing.
 """
 

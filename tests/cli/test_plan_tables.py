@@ -7,9 +7,9 @@ from rich.console import Console
 
 from ringrl.cli import plan_tables as tables
 from ringrl.ops import AttentionConfig
+from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Buffer, Memory, Plan, Report, Transfer
 from ringrl.planning.search import Candidate, Found, search_context
-from ringrl.planning.targets import Target
 from ringrl.training.config import Precision, TrainingConfig
 
 GIB = 2**30

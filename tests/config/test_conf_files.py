@@ -11,7 +11,7 @@ from ringrl.config import COMMANDS, CollectCommand, EnvConfig, TrainCommand
 from ringrl.config.schema import build
 from ringrl.config.tables import tables
 from ringrl.data.config import DataConfig
-from ringrl.planning.targets import TARGETS, Target, settle
+from ringrl.planning.cluster.targets import TARGETS, Target, settle
 
 CONF = conf_folder()
 NEEDED = {

@@ -14,10 +14,10 @@ from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.sharding import bytes_per_device, parameter_specs, split_axes
-from ringrl.planning.collectives import Collective, Kind, find_collectives, sum_bytes_sent
-from ringrl.planning.hlo import ArrayType, parse
-from ringrl.planning.step import abstract_state, compile_step, synthetic_agent
-from ringrl.planning.traffic import estimate_traffic
+from ringrl.planning.compile.step import abstract_state, compile_step, synthetic_agent
+from ringrl.planning.hlo.collectives import Collective, Kind, find_collectives, sum_bytes_sent
+from ringrl.planning.hlo.parser import ArrayType, parse
+from ringrl.planning.model.traffic import estimate_traffic
 from ringrl.training.config import TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 

@@ -11,7 +11,7 @@ import pytest
 from ringrl.parallel import mesh
 from ringrl.parallel.mesh import AXES, arranged
 from ringrl.parallel.neighbours import closed_walk, neighbourly
-from ringrl.planning.schedules import Request, schedule
+from ringrl.planning.compile.schedules import Request, schedule
 
 RING = AXES.index("ring")
 

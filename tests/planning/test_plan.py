@@ -9,6 +9,7 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
+from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import (
     Buffer,
     DataShape,
@@ -20,7 +21,6 @@ from ringrl.planning.plan import (
     report_from_json,
     settled,
 )
-from ringrl.planning.targets import Target
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, Context
 

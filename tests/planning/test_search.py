@@ -8,10 +8,10 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.paper import TABLE_3, paper_context
+from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Plan, Report
+from ringrl.planning.report.paper import TABLE_3, paper_context
 from ringrl.planning.search import MAX_TOKENS, contexts, search_blocks, search_context, search_strategies
-from ringrl.planning.targets import Target
 from ringrl.training.config import TrainingConfig
 
 RING = Plan(Target(topology="v4:2x2x2"), tokens=4096, attention=AttentionConfig("ring"))

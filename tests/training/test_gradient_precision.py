@@ -17,9 +17,9 @@ from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.gradient_dtype import cast_gradients
 from ringrl.parallel.sharding import batch_sharding, parameter_shardings
-from ringrl.planning.collectives import Kind
-from ringrl.planning.step import abstract_batch, abstract_state, synthetic_agent
-from ringrl.planning.traffic import estimate_traffic
+from ringrl.planning.compile.step import abstract_batch, abstract_state, synthetic_agent
+from ringrl.planning.hlo.collectives import Kind
+from ringrl.planning.model.traffic import estimate_traffic
 from ringrl.training.config import OptimizerConfig, Precision, TrainingConfig
 from ringrl.training.gradients import loss_and_gradients
 from ringrl.training.optimizer import make_optimizer

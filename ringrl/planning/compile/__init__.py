@@ -1,0 +1,1 @@
+"""Programs compiled for clusters that are not here, and what their compilers say of them."""

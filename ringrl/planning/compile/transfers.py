@@ -1,0 +1,51 @@
+"""What devices send each other in a training step, and whether the schedule puts it across matrix products."""
+
+import collections
+from collections.abc import Iterable
+
+from ringrl.planning.hlo.collectives import Collective, find_collectives
+from ringrl.planning.hlo.overlap import Flight, flights
+from ringrl.planning.hlo.parser import ArrayType, Module
+from ringrl.planning.hlo.places import GOING_HOME, travels
+from ringrl.planning.plan import Transfer
+
+_UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
+
+
+def transfers(module: Module) -> tuple[Transfer, ...]:
+    """Every collective of a compiled program, alike ones joined, the most bytes first.
+
+    Alike are those of one kind from one place that lie alike in the schedule: `times` counts all that one step runs,
+    loops included, and `across` holds for each of them. Of a conditional's branches each counts as taken. Bytes are
+    those of `ringrl.planning.hlo.collectives`. Raises RingRLError for a program that is not compiled or not scheduled.
+    """
+    schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(module)}
+    joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
+    for one in find_collectives(module, uncounted=True):
+        floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)
+        scope = one.scope or schedule[one.name].operation  # a general start may alone know where it is from
+        source = travels(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
+        joined[one.kind, source, not schedule[one.name].exposed].append(one)
+    found = (
+        Transfer(
+            kind=str(kind),
+            source=source,
+            shapes=_shapes(alike),
+            times=sum(one.times for one in alike),
+            bytes=sum(one.bytes_sent for one in alike),
+            across=across,
+            due=not source.startswith(GOING_HOME),
+        )
+        for (kind, source, across), alike in joined.items()
+    )
+    return tuple(sorted(found, key=lambda transfer: -transfer.bytes))
+
+
+def _shapes(alike: Iterable[Collective]) -> tuple[str, ...]:
+    """Of whole arrays: what an all-gather makes, what a reduce-scatter takes."""
+    arrays = (max(pair, key=_bytes) for one in alike for pair in zip(one.operands, one.results, strict=True))
+    return tuple(dict.fromkeys(str(array) for array in arrays))
+
+
+def _bytes(array: ArrayType) -> int:
+    return array.bytes

@@ -1,0 +1,112 @@
+"""The collectives of a compiled program: how often each runs, and the bytes that it sends.
+
+Bytes are those that one device sends, under algorithms that go round a ring of the n devices of a group, the least that
+any algorithm can do:
+
+- collective-permute: the array (an average over devices, where some send nothing);
+- all-gather: (n - 1) times the device's own part, so (n - 1) / n of the result;
+- reduce-scatter and all-to-all: (n - 1) / n of what the device puts in;
+- all-reduce: twice that, a reduce-scatter and an all-gather.
+"""
+
+import dataclasses
+import enum
+import functools
+
+from ringrl.errors import RingRLError
+from ringrl.planning.hlo.parser import ArrayType, Instruction, Module
+
+
+class Kind(enum.StrEnum):
+    """Collectives by the names that compilers give them."""
+
+    permute = "collective-permute"
+    all_gather = "all-gather"
+    reduce_scatter = "reduce-scatter"
+    all_to_all = "all-to-all"
+    all_reduce = "all-reduce"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One instruction, which may move several arrays."""
+
+    name: str
+    kind: Kind
+    scope: str  # where the program asked for it, as JAX names places
+    operands: tuple[ArrayType, ...]
+    results: tuple[ArrayType, ...]
+    group: int  # devices that take part together; of a permute, all
+    senders: float  # the share of devices that send anything, below 1 in permutes alone
+    times: int  # that it runs in one execution of the program
+    counted: bool = True  # False in a loop that does not say how often it runs, and counts as once
+    loop: str = ""  # the place of the outermost loop around it that is of one pass: passes may share what is inside
+
+    @property
+    def bytes_sent(self) -> float:
+        """By one device in one execution of the program, all `times` together."""
+        put_in = sum(array.bytes for array in self.operands)
+        share = (self.group - 1) / self.group
+        factor = {
+            Kind.permute: self.senders,
+            Kind.all_gather: self.group - 1,
+            Kind.reduce_scatter: share,
+            Kind.all_to_all: share,
+            Kind.all_reduce: 2 * share,
+        }[self.kind]
+        return self.times * factor * put_in
+
+    def __str__(self) -> str:
+        arrays = ", ".join(map(str, self.results))
+        return f"{self.times} x {self.kind} {self.name} of {arrays} among {self.group}, from {self.scope}"
+
+
+def find_collectives(module: Module, *, uncounted: bool = False) -> list[Collective]:
+    """Every collective of a compiled program that runs at all.
+
+    Of a conditional's branches each counts as taken. A loop around collectives that does not say how often it runs
+    counts as once with `uncounted`; else raises RingRLError.
+    """
+
+    @functools.cache
+    def inside(name: str) -> tuple[Collective, ...]:
+        steps = module.body(name)
+        types = {step.name: step.type.arrays for step in steps}
+        found: list[Collective] = []
+        for step in steps:
+            if step.collective is not None:
+                found.append(_collective(step, Kind(step.collective), types, module.partitions))
+            elif not step.opcode.endswith(("-done", "-update")):  # their start has called what they name
+                within = [one for called in step.called for one in inside(called)]
+                times = module.trip_count(step) if step.opcode == "while" and within else 1
+                if times is None and not uncounted:
+                    raise RingRLError(
+                        f"The loop {step.name} does not say how often it runs, so what it sends cannot be counted."
+                    )
+                place = step.scope if step.opcode == "while" else ""
+                found += [
+                    dataclasses.replace(
+                        one,
+                        times=one.times * (times or 1),
+                        counted=one.counted and times is not None,
+                        loop=place if "jvp(" in place else one.loop,
+                    )
+                    for one in within
+                ]
+        return tuple(found)
+
+    return list(inside(module.entry))
+
+
+def sum_bytes_sent(found: list[Collective]) -> dict[Kind, float]:
+    """By one device in one execution of the program, by kind."""
+    return {kind: sum((one.bytes_sent for one in found if one.kind is kind), 0.0) for kind in Kind}
+
+
+def _collective(step: Instruction, kind: Kind, types: dict[str, tuple[ArrayType, ...]], devices: int) -> Collective:
+    operands = tuple(array for name in step.operands for array in types[name])
+    results = step.type.arrays
+    if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # what goes in stands first
+        results = results[len(operands) : 2 * len(operands)]
+    senders = step.permuted / devices if kind is Kind.permute else 1.0
+    return Collective(step.name, kind, step.scope, operands, results, step.group_size(devices), senders, 1)

@@ -1,0 +1,1 @@
+"""What a plan needs and does by formula, with no compiler: parameters, memory, work and traffic."""
