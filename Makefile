@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow test-scale test-simulators test-schedules aot docs lint format types clean
+.PHONY: FORCE help install quickstart test test-slow test-scale test-simulators test-schedules aot docs lint format types clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,17 +23,9 @@ help: ## list these commands
 
 install: $(STAMP) ## make .venv and install the project into it, editable
 
-$(STAMP): pyproject.toml constraints.txt
-	@python=; \
-	for candidate in $(PYTHON) python3.11 python3.12 python3; do \
-	  if "$$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    python=$$candidate; break; \
-	  fi; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  echo "make install: Python 3.11 or newer with venv is needed; name one with PYTHON=/path/to/python3" >&2; exit 1; \
-	fi; \
-	if [ ! -x $(BIN)/python ]; then "$$python" -m venv $(VENV); fi
+# `make install PYTHON=...` runs even where nothing has changed: it may name another Python than that of .venv.
+$(STAMP): pyproject.toml constraints.txt $(if $(filter command%,$(origin PYTHON)),FORCE)
+	@.ci/make_venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(STAMP)
 

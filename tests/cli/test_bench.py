@@ -34,6 +34,7 @@ def test_it_measures_every_size(ringrl, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
+@pytest.mark.scale
 def test_memory_alone_takes_no_time(ringrl, tmp_path: Path) -> None:
     outcome = ringrl(*SMALL, "tokens=[128]", "repeats=0", "published=false", "one_device=false", "dtypes=[bfloat16]")
     assert outcome.code == 0, outcome.err

@@ -201,6 +201,7 @@ def test_collect_keeps_what_is_there(ringrl, collected: Path) -> None:
     assert sorted((path, path.stat().st_mtime_ns) for path in collected.rglob("*")) == before
 
 
+@pytest.mark.scale
 def test_collect_from_a_mix_with_a_trained_agent(ringrl, collected: Path, tmp_path: Path) -> None:
     assert ringrl(*TRAIN, "training.steps=1", "name=teacher").code == 0
     [run] = runs(tmp_path, "train", "teacher")

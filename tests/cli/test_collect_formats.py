@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulators import needs_dm_control
 
 from ringrl.cli.collect import _first_difference, _seed_of
 from ringrl.data import EpisodeStore, open_dataset
@@ -20,6 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@needs_dm_control
 def test_a_set_survives_a_learner_that_ends_no_episode(ringrl, data_cache: Path) -> None:
     command = (*WALKER, "behavior=rnd", "dataset=walker/survives", SHORT)
     assert ringrl(*command, "steps=30").code == 0
@@ -63,6 +65,7 @@ def test_a_learner_keeps_to_the_split_and_its_actors_act_again(ringrl, data_cach
     assert "neither actors" in said
 
 
+@needs_dm_control
 def test_a_time_limit_goes_with_an_exorl_folder(ringrl, data_cache: Path) -> None:
     command = (*WALKER, "behavior=random", "dataset=walker/limited", SHORT, "episodes_per_task=2")
     assert ringrl(*command).code == 0
@@ -77,13 +80,18 @@ def test_a_time_limit_goes_with_an_exorl_folder(ringrl, data_cache: Path) -> Non
     ("words", "said"),
     [
         (("env=hopper", "format=exorl", "dataset=hopper/random"), "an environment of that domain"),
-        (("env=cheetah_run", "format=exorl", "dataset=walker/random"), "an environment of that domain"),
         (("env=cheetah_run", "format=exorl", "dataset=cheetah"), "DOMAIN/COLLECTOR"),
         (("env=dark_room", "behavior=sac", "dataset=ringrl/x-v0"), "behavior=random"),
         (("env=dark_room", "behavior=ou", "dataset=ringrl/x-v0"), "ringrl/DarkRoom-v0"),
         (("env=hopper", "behavior=sac", "steps=0", "dataset=ringrl/x-v0"), "steps=0"),
         (("env=hopper", "behavior=sac", "+behavior.more.kind=random", "dataset=ringrl/x-v0"), "cannot share"),
-        (("env=walker_stand", "behavior=graded", "dataset=ringrl/x-v0"), "no scripted controller"),
+        *(
+            pytest.param(*case, marks=needs_dm_control)
+            for case in (
+                (("env=cheetah_run", "format=exorl", "dataset=walker/random"), "an environment of that domain"),
+                (("env=walker_stand", "behavior=graded", "dataset=ringrl/x-v0"), "no scripted controller"),
+            )
+        ),
     ],
 )
 def test_faults_are_one_line(ringrl, data_cache: Path, words: tuple[str, ...], said: str) -> None:

@@ -1,12 +1,14 @@
 """`ringrl import` and `ringrl data` from the command line: what they leave, and what they refuse."""
 
 import json
+import sys
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from d4rl_files import write_d4rl_file
+from ringrl_envs.dmc.build import describe_install
 
 from ringrl.data import EpisodeStore, EpisodeStoreWriter
 from ringrl.types import ActionKind, ActionSpec
@@ -102,6 +104,22 @@ def test_an_unknown_task_of_a_domain_names_the_nearest(ringrl, tmp_path: Path) -
     (tmp_path / "buffer").mkdir()
     said = ringrl("import", "source=exorl", f"path={tmp_path}", "task=walker_sit", "name=x").error
     assert "walker_stand" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import", "source=exorl", "path=.", "task=walker_run", "name=x"),
+        ("collect", "env=walker_run", "behavior=random", "format=exorl", "dataset=walker/x"),
+        ("collect", "env.id=ringrl/dmc_walker_run-v0", "behavior=random", "dataset=ringrl/x-v0"),
+    ],
+)
+def test_without_dm_control_one_line_says_what_to_install(ringrl, monkeypatch, words: tuple[str, ...]) -> None:
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    monkeypatch.delitem(sys.modules, "ringrl_envs.dmc.suite", raising=False)
+    said = ringrl(*words).error
+    assert "dm_control's walker_run cannot be made" in said
+    assert said.endswith(f": {describe_install()}.")
 
 
 def test_data_lists_what_is_damaged(ringrl, data_cache: Path) -> None:

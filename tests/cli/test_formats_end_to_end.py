@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import ringrl_envs
 from d4rl_files import write_d4rl_file
+from simulators import needs_dm_control
 
 from ringrl.data import EpisodeStore, open_dataset
 from ringrl.data.config import DataConfig, Source
@@ -119,6 +120,7 @@ def test_minari(ringrl, data_cache: Path, tmp_path: Path, environment: str, stor
     train_and_score(ringrl, tmp_path, "data=minari", f"data.name={name}", environment=environment)
 
 
+@needs_dm_control
 @pytest.mark.parametrize("domain", EXORL)
 def test_exorl(ringrl, data_cache: Path, tmp_path: Path, domain: str) -> None:
     recorded, other = EXORL[domain]

@@ -117,6 +117,7 @@ def test_a_sweep_over_its_own_folder_s_name_hears_of_its_failures(ringrl, tmp_pa
     assert outcome.out.count("sweep folder: ") == 1, "said once, not by Hydra's logger again"
 
 
+@pytest.mark.scale
 def test_a_sweep_tells_of_its_own_failures_alone(ringrl, tmp_path: Path) -> None:
     words = ("train", "-m", "data=dark_room", "data.name=ringrl/nothing-v0", "hydra.sweep.dir=sweep")
     assert ringrl(*words, "seed=0,1").err.count("ringrl: error: ") == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulators import needs_dm_control
 from toy_relabel import Failing, Toy, weighted_sum
 
 from ringrl.data import EpisodeStore
@@ -241,6 +242,7 @@ def simulate(domain: str, task: str, seed: int, steps: int) -> dict[str, np.ndar
     }
 
 
+@needs_dm_control
 @pytest.mark.simulators
 @pytest.mark.parametrize(
     ("domain", "recorded", "other"), [("walker", "stand", "walk"), ("cartpole", "swingup", "swingup")]

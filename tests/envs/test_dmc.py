@@ -1,14 +1,17 @@
 """dm_control's tasks as gymnasium environments: dm_control's own episodes, and rewards as URLB defines them."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import ringrl_envs
 from gymnasium.utils.env_checker import check_env
-from ringrl_envs.dmc import catalogue
+from ringrl_envs.dmc import build, catalogue
+from simulators import needs_dm_control
 
 EVERY_TASK = [
     pytest.param(task, marks=() if task == "walker_run" else pytest.mark.simulators) for task in ringrl_envs.dmc_tasks()
@@ -40,12 +43,14 @@ def test_episode_lengths_and_names():
     assert set(limits.values()) == {250, 1000}
 
 
+@needs_dm_control
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (minimum|maximum) value")
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_gymnasium_check_env_has_nothing_to_say(task):
     check_env(gymnasium.make(ringrl_envs.dmc_id(task)).unwrapped, skip_render_check=True)
 
 
+@needs_dm_control
 @pytest.mark.parametrize("task", [task for task in EVERY_TASK if "maze" not in str(task.values[0])])
 def test_episodes_are_dm_controls_own(task):
     from dm_control import manipulation, suite
@@ -101,6 +106,7 @@ ADDED = [task for task in ringrl_envs.dmc_tasks() if task.split("_")[0] in ("jac
 ]  # fmt: skip
 
 
+@needs_dm_control
 @pytest.mark.parametrize(
     "task",
     [
@@ -121,6 +127,7 @@ def test_rewards_are_urlbs(task):
     assert np.ptp(rewards) > 0
 
 
+@needs_dm_control
 def test_the_maze_has_walls_and_starts_in_its_top_left_corner():
     env = make("point_mass_maze_reach_bottom_right")
     for seed in range(20):
@@ -134,6 +141,7 @@ def test_the_maze_has_walls_and_starts_in_its_top_left_corner():
     np.testing.assert_allclose(y, 0.05, atol=1e-3)
 
 
+@needs_dm_control
 def test_what_follows_a_state_depends_on_it_and_the_actions_alone():
     first, second = make("walker_walk"), make("walker_walk")
     first.reset(seed=0)
@@ -149,6 +157,7 @@ def test_what_follows_a_state_depends_on_it_and_the_actions_alone():
         np.testing.assert_array_equal(first.unwrapped.physics_state(), second.unwrapped.physics_state())
 
 
+@needs_dm_control
 def test_a_vector_of_them_is_truncated_at_the_time_limit():
     vector = ringrl_envs.make_vector("ringrl/dmc_point_mass_maze_reach_top_right-v0", 2, max_episode_steps=30)
     vector.reset(seed=[3, 4])
@@ -157,7 +166,7 @@ def test_a_vector_of_them_is_truncated_at_the_time_limit():
     np.testing.assert_array_equal([truncations for _, truncations in ends], [[False] * 2] * 29 + [[True] * 2])
 
 
-def test_wrong_names_missing_packages_and_no_renderer_are_one_line(monkeypatch):
+def test_wrong_names_and_missing_packages_are_one_line(monkeypatch):
     with pytest.raises(
         ValueError, match=r"^Unknown environment 'ringrl/dmc_walker_runs-v0': did you mean ringrl/dmc_w"
     ):
@@ -166,15 +175,28 @@ def test_wrong_names_missing_packages_and_no_renderer_are_one_line(monkeypatch):
         ringrl_envs.dmc_tasks("hopper")
     with pytest.raises(ValueError, match=r"^Unknown dm_control task 'walker_fly': one of cartpole_balance, "):
         ringrl_envs.dmc_id("walker_fly")
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    monkeypatch.delitem(sys.modules, "ringrl_envs.dmc.suite", raising=False)
+    line = re.escape(f"): {build.describe_install()}.")
+    with pytest.raises(ValueError, match=rf"^dm_control's walker_run cannot be made \(.*{line}$"):
+        ringrl_envs.make("ringrl/dmc_walker_run-v0")
+
+
+def test_what_to_install_depends_on_python():
+    """From 3.13 on the extra alone does not bring dm_control; the version that goes with its mujoco is named."""
+    assert build.describe_install((3, 12)) == "pip install 'ringrl[dmc]'"
+    later = build.describe_install((3, 13))
+    assert later.startswith("pip install 'ringrl[dmc]' && pip install --no-deps dm_control==1.0.36 (")
+    assert "labmaze, which has no wheel for Python 3.13" in later
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    assert f"dm_control=={build.VERSION}" in constraints
+
+
+@needs_dm_control
+def test_no_renderer_and_wrong_states_are_one_line(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disable")
     with pytest.raises(ValueError, match=r"^walker_run: render_mode='rgb_array' needs OpenGL \(.*MUJOCO_GL=egl"):
         ringrl_envs.make("ringrl/dmc_walker_run-v0", render_mode="rgb_array")
     env = make("walker_run").unwrapped
     with pytest.raises(ValueError, match=r"^physics has shape \(1, 3\): rows of 18 numbers are needed\.$"):
         env.set_physics_state(np.zeros(3))
-    monkeypatch.setitem(sys.modules, "dm_control", None)
-    monkeypatch.delitem(sys.modules, "ringrl_envs.dmc.suite")
-    with pytest.raises(
-        ValueError, match=r"^dm_control's walker_run cannot be made \(.*\): pip install 'ringrl\[dmc\]'"
-    ):
-        ringrl_envs.make("ringrl/dmc_walker_run-v0")

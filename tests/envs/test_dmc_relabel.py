@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import ringrl_envs
 from ringrl_envs.dmc.catalogue import TASKS
+from simulators import needs_dm_control
 
 pytestmark = pytest.mark.simulators
 
@@ -49,6 +50,7 @@ def record(task: str, start: np.ndarray | None = None, seed: int = 3) -> Recorde
     return Recorded(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
+@needs_dm_control
 @pytest.mark.parametrize("task", TASKS_TO_TRY)
 def test_relabelled_rewards_and_observations_are_the_simulators_to_the_bit(task):
     recorded = record(task, telling_start(task))
@@ -62,6 +64,7 @@ def test_relabelled_rewards_and_observations_are_the_simulators_to_the_bit(task)
     assert (relabeller.observation_size, relabeller.physics_size) == (observations.shape[1], recorded.physics.shape[1])
 
 
+@needs_dm_control
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_physics_of_one_task_give_the_rewards_that_another_tasks_simulator_gives(domain):
     tasks = ringrl_envs.dmc_tasks(domain)
@@ -75,6 +78,7 @@ def test_physics_of_one_task_give_the_rewards_that_another_tasks_simulator_gives
         np.testing.assert_array_equal(relabelled, replayed.rewards)
 
 
+@needs_dm_control
 @pytest.mark.parametrize("task", ["cartpole_swingup", "point_mass_maze_reach_top_left"])
 def test_the_control_counts_where_the_task_looks_at_it(task):
     recorded = record(task, telling_start(task))
@@ -83,6 +87,7 @@ def test_the_control_counts_where_the_task_looks_at_it(task):
     assert np.abs(without - recorded.rewards).max() > 0.01
 
 
+@needs_dm_control
 def test_a_relabeller_travels_without_its_simulator():
     recorded = record("cartpole_swingup")
     relabeller = ringrl_envs.Relabeller("ringrl/dmc_cartpole_swingup-v0")
@@ -94,6 +99,7 @@ def test_a_relabeller_travels_without_its_simulator():
     np.testing.assert_array_equal([lowest, highest], [[-1.0], [1.0]])
 
 
+@needs_dm_control
 @pytest.mark.parametrize(
     ("physics", "actions", "line"),
     [
@@ -126,6 +132,7 @@ class Random:
         return rng.uniform(-1, 1, (len(observations), 1)).astype(np.float32)
 
 
+@needs_dm_control
 def test_collected_episodes_carry_the_physics_that_give_their_rewards_back():
     env_id = "ringrl/dmc_cartpole_swingup-v0"
     relabeller = ringrl_envs.Relabeller(env_id)

@@ -200,6 +200,7 @@ def test_decoding_equals_dense(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.scale
 @same_every_run(max_examples=30)
 @given(st.integers(2, 8), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 45)), st.booleans())
 def test_a_window_saves_the_hops_that_nobody_needs(devices: int, tokens: int, window: int | None, causal: bool) -> None:

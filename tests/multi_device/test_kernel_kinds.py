@@ -74,7 +74,7 @@ def no_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     ("strategy", "mesh", "fields"),
     [
         ("ring", {"ring": 8}, {"key_heads": 1}),
-        ("hybrid", {"ring": 2, "head": 2}, {"tokens": 32, "window": 6}),
+        pytest.param("hybrid", {"ring": 2, "head": 2}, {"tokens": 32, "window": 6}, marks=pytest.mark.scale),
         ("blockwise", {}, {"causal": False}),
         *(
             pytest.param(*case, marks=pytest.mark.slow)

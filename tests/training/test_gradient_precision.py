@@ -206,7 +206,7 @@ def test_the_state_is_the_same_either_way() -> None:
         assert (one.shape, one.dtype, one.sharding) == (other.shape, other.dtype, other.sharding)
 
 
-@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("narrow", [pytest.param(False, marks=pytest.mark.scale), True])
 def test_what_is_sent_is_of_that_dtype(narrow: bool) -> None:
     """As the program asks for it: XLA for CPUs then adds bfloat16 up in float32."""
     agent = agent_on("ring")

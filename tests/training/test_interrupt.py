@@ -43,7 +43,8 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize(
-    ("signals", "preempted"), [("SIGINT", False), ("SIGTERM", True), ("SIGUSR1 SIGTERM SIGTERM", True)]
+    ("signals", "preempted"),
+    [("SIGINT", False), ("SIGTERM", True), pytest.param("SIGUSR1 SIGTERM SIGTERM", True, marks=pytest.mark.scale)],
 )
 def test_a_process_that_gets_a_signal_saves_and_says_which(tmp_path, signals, preempted):
     result = run_program(tmp_path, signals)

@@ -41,10 +41,10 @@ def test_one_step_equals_optax_by_hand(toy_agent, chain):
     agent, training = toy_agent(), config()
     state = new_state(agent, training, seed=0)
     batch, params = chain(0), copy(state.params)
-    (loss, _), gradients = jax.value_and_grad(agent.loss, has_aux=True)(params, batch, None)
+    (loss, _), gradients = jax.jit(jax.value_and_grad(agent.loss, has_aux=True))(params, batch, None)
     optimizer = make_optimizer(training)
     with jax.numpy_dtype_promotion("standard"):
-        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        updates, _ = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
     expected = jax.tree.map(jnp.add, params, updates)
 
     state, metrics = make_step(agent, training)(state, batch)
