@@ -208,7 +208,7 @@ def test_collect_from_a_mix_with_a_trained_agent(ringrl, collected: Path, tmp_pa
     mix = ("behavior=mixed", "behavior.trained.kind=checkpoint", f"behavior.trained.checkpoint={run}")
     outcome = ringrl(*COLLECT, "dataset=ringrl/mixed-v0", *mix, "behavior.trained.weight=10")
     assert outcome.code == 0, outcome.err
-    [collection] = runs(tmp_path, "collect", "collect")
+    collection = runs(tmp_path, "collect", "collect")[-1]  # after that of `collected`, if this test made it
     policies = summary_of(collection)["policies"]
     assert sum(policy["episodes"] for policy in policies.values()) == 65
     assert {"random", "trained"} <= set(policies)
