@@ -12,16 +12,25 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, as `ringrl` knows too
 
 import jax
-
-# Half of the tests' time goes into compiling small programs, a third of it into this part of XLA. A flag that a later
-# version does not know would end the process.
-if jax.__version_info__ < (0, 11):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
-
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from jaxlib import xla_client
 
 from ringrl.cli.compilation import VARIABLE, use_compilation_cache
+
+# Half of the tests' time goes into compiling small programs, a third of it into this part of XLA. A flag that a later
+# version does not know would end the process. XLA reads its flags once: the processes that tests start optimize their
+# programs, and with this flag compile them twice as long.
+GIVEN_FLAGS = os.environ.get("XLA_FLAGS")
+SIMPLE_PROGRAMS = f"{GIVEN_FLAGS or ''} --xla_cpu_use_fusion_emitters=false".strip()
+if jax.__version_info__ >= (0, 11):
+    SIMPLE_PROGRAMS = GIVEN_FLAGS or ""
+os.environ["XLA_FLAGS"] = SIMPLE_PROGRAMS
+xla_client.CompileOptions()  # reads them
+if GIVEN_FLAGS is None:
+    del os.environ["XLA_FLAGS"]
+else:
+    os.environ["XLA_FLAGS"] = GIVEN_FLAGS
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
@@ -80,9 +89,10 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compiled_programs(shared_folder: Path) -> dict[str, str]:
-    """Environment under which processes, several of a run too, compile a program once among them."""
+    """Environment under which processes compile a program once among them, and fast, as those of the tests do."""
     folder = str(shared_folder / "compiled_by_jax")
-    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    return {**kept, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": SIMPLE_PROGRAMS}
 
 
 @pytest.fixture
