@@ -11,7 +11,7 @@ from ringrl.cli.console import progress_bar
 from ringrl.config import CollectCommand, StorageFormat
 from ringrl.data import CollectedEpisode, ExorlWriter, data_root, write_minari_dataset
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.columns import disk_error
+from ringrl.data.column_writer import disk_error
 from ringrl.data.minari_writer import check_minari_writable
 from ringrl.data.sources.minari_sets import check_minari_id, minari_root
 from ringrl.errors import RingRLError

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import MappedColumn, content_hash, described_digest, raw_bytes
-from ringrl.data.store import (
+from ringrl.data.column_writer import content_hash, described_digest, raw_bytes
+from ringrl.data.columns import MappedColumn
+from ringrl.data.store import EpisodeStore
+from ringrl.data.store_format import (
     EPISODE_COLUMNS,
     STEP_COLUMNS,
-    EpisodeStore,
     content_fingerprint,
     described_columns,
     read_metadata,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.data.columns import disk_error
+from ringrl.data.column_writer import disk_error
 from ringrl.data.sources.exorl import FILE_NAME
 from ringrl.errors import RingRLError
 from ringrl.files import replacing

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import JoinedColumn
-from ringrl.data.store import STEP_COLUMNS, EpisodeStore
+from ringrl.data.joined_column import JoinedColumn
+from ringrl.data.store import EpisodeStore
+from ringrl.data.store_format import STEP_COLUMNS
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 

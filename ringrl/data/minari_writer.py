@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.columns import disk_error
+from ringrl.data.column_writer import disk_error
 from ringrl.data.minari_hdf5 import FILE_NAME, write_minari_hdf5
 from ringrl.data.sources.minari import Progress
 from ringrl.data.sources.minari_sets import check_minari_id, minari_environment, minari_root

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.store import step_columns
+from ringrl.data.store_format import step_columns
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 

@@ -2,32 +2,22 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
+from ringrl.data.columns import MappedColumn
+from ringrl.data.store_format import EPISODE_COLUMNS, STEP_COLUMNS, check_episodes, described_columns, read_metadata
 from ringrl.errors import RingRLError
-from ringrl.types import ActionKind, ActionSpec, DataSpec
+from ringrl.types import DataSpec
 
 if TYPE_CHECKING:
     from gymnasium import Space
 
-VERSION = 1
-STEP_COLUMNS = ("observations", "actions", "rewards", "returns_to_go")
-EPISODE_DTYPES = {
-    "starts": np.dtype(np.int64),
-    "lengths": np.dtype(np.int64),
-    "returns": np.dtype(np.float64),
-    "task_ids": np.dtype(np.int32),
-    "policy_ids": np.dtype(np.int32),
-    "terminated": np.dtype(bool),
-}
-EPISODE_COLUMNS = tuple(EPISODE_DTYPES)
-Column = np.ndarray | JoinedColumn
+    from ringrl.data.joined_column import JoinedColumn
+
 RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
 
 
@@ -35,31 +25,6 @@ def step_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Indices start, start + 1, ... start + length - 1 of each episode in turn, end to end: (sum of lengths,) int64."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-
-
-def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape of a row of each step column."""
-    discrete = action.kind is ActionKind.discrete
-    number = np.dtype(np.float32)
-    return {
-        "observations": (number, (observation_size,)),
-        "actions": (np.dtype(np.int32), ()) if discrete else (number, (action.size,)),
-        "rewards": (number, ()),
-        "returns_to_go": (number, ()),
-    }
-
-
-def sum_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sum of an episode's rewards from each step on, added up from its end in float64: (sum of lengths,)."""
-    # All episodes of one length at once: the same additions in the same order as one by one.
-    if (lengths == lengths[0]).all():
-        return np.cumsum(rewards.reshape(len(lengths), -1)[:, ::-1], axis=1, dtype=np.float64)[:, ::-1].reshape(-1)
-    starts, sums = np.cumsum(lengths) - lengths, np.empty(len(rewards), np.float64)
-    by_length = np.argsort(lengths, kind="stable")
-    for same in np.split(by_length, np.flatnonzero(np.diff(lengths[by_length])) + 1):
-        steps = starts[same][:, None] + np.arange(int(lengths[same[0]]))[::-1]
-        sums[steps] = np.cumsum(rewards[steps], axis=1, dtype=np.float64)
-    return sums
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,17 +39,17 @@ class EpisodeStore:
     metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
     spec: DataSpec  # sizes, bounds of actions, and the longest episode
     fingerprint: str  # of the contents, and of the episodes chosen when this is a view
-    observations: Column  # (T, O) float32
-    actions: Column  # (T, A) float32, or (T,) int32 when discrete
-    rewards: Column  # (T,) float32
-    returns_to_go: Column  # (T,) float32
+    observations: "np.ndarray | JoinedColumn"  # (T, O) float32
+    actions: "np.ndarray | JoinedColumn"  # (T, A) float32, or (T,) int32 when discrete
+    rewards: "np.ndarray | JoinedColumn"  # (T,) float32
+    returns_to_go: "np.ndarray | JoinedColumn"  # (T,) float32
     starts: np.ndarray  # (E,) int64
     lengths: np.ndarray  # (E,) int64
     returns: np.ndarray  # (E,) float64
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
     terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
+    columns: "dict[str, MappedColumn] | dict[str, JoinedColumn]" = dataclasses.field(repr=False)  # of steps, by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
@@ -108,7 +73,7 @@ class EpisodeStore:
         arrays = {name: columns[name].array for name in STEP_COLUMNS}
         # Episode columns are small and used all the time: copies in memory.
         arrays |= {name: np.array(columns[name].array) for name in EPISODE_COLUMNS}
-        _check_episodes(path, arrays)
+        check_episodes(path, arrays)
         return cls(
             path=path,
             metadata=metadata,
@@ -249,89 +214,3 @@ def default_target_return(store: EpisodeStore) -> float:
         The mean over tasks of the best return in the data, in the environment's units.
     """
     return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))
-
-
-def spec_to_json(spec: DataSpec) -> dict[str, Any]:
-    """Plain numbers, strings and lists."""
-    values = dataclasses.asdict(spec)
-    values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
-    if not spec.action.start:  # as it was before there was a start: fingerprints are made of this
-        del values["action"]["start"]
-    return values
-
-
-def spec_from_json(values: dict[str, Any]) -> DataSpec:
-    """The inverse of `spec_to_json`."""
-    action = values["action"]
-    low, high = tuple(action["low"]), tuple(action["high"])
-    return DataSpec(
-        observation_size=values["observation_size"],
-        action=ActionSpec(ActionKind(action["kind"]), action["size"], low, high, action.get("start", 0)),
-        max_episode_steps=values["max_episode_steps"],
-    )
-
-
-def described_columns(
-    path: Path, metadata: dict[str, Any]
-) -> tuple[DataSpec, dict[str, tuple[np.dtype, tuple[int, ...]]]]:
-    """What metadata.json says of the data, and the dtype and shape that each column's file then has.
-
-    Raises `RingRLError` where a key is missing or the columns are not those of the store's version.
-    """
-    try:
-        spec = spec_from_json(metadata["spec"])
-        told = {name: metadata["columns"][name] for name in (*STEP_COLUMNS, *EPISODE_COLUMNS)}
-        steps, episodes = (int(told[name]["shape"][0]) for name in ("rewards", "lengths"))
-        rows = step_columns(spec.observation_size, spec.action)
-        expected = {name: (dtype, (steps, *row)) for name, (dtype, row) in rows.items()}
-        expected |= {name: (dtype, (episodes,)) for name, dtype in EPISODE_DTYPES.items()}
-        for name, (dtype, shape) in expected.items():
-            found = tuple(told[name]["shape"]), told[name]["dtype"]
-            if found != (shape, dtype.str):
-                raise TypeError(f"{name} of {found[0]} {found[1]}, where {shape} {dtype.str} is expected,")
-        if not isinstance(metadata["fingerprint"], str) or not isinstance(metadata["policies"], list):
-            raise TypeError("fingerprint or policies")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RingRLError(f"{path / 'metadata.json'}: {error} is missing or wrong. {REMEDY}") from error
-    return spec, expected
-
-
-def content_fingerprint(digests: dict[str, str], spec: DataSpec, policies: list[str]) -> str:
-    """The fingerprint of a store, from the digests of its columns by name."""
-    content = hashlib.blake2b(digest_size=16)
-    for name, digest in sorted(digests.items()):
-        content.update(f"{name}:{digest};".encode())
-    content.update(json.dumps([spec_to_json(spec), policies]).encode())
-    return content.hexdigest()
-
-
-def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raise `RingRLError` unless every episode lies within the step columns, so that none is read beside them."""
-    starts, lengths, steps = arrays["starts"], arrays["lengths"], len(arrays["rewards"])
-    wrong = (lengths < 1) | (starts < 0) | (starts > steps - lengths)
-    if not len(lengths) or wrong.any():
-        what = f"episode {int(np.argmax(wrong))} is not within its {steps} steps" if len(lengths) else "no episodes"
-        raise RingRLError(f"{path / 'starts.npy'}: {what}. The store at {path} is damaged. {REMEDY}")
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
-    file = path / "metadata.json"
-    if not path.is_dir():
-        raise RingRLError(f"{path}: there is no such folder; give the folder of an EpisodeStore.")
-    if not file.is_file():
-        raise RingRLError(f"{path}: not an EpisodeStore, or half a one (no metadata.json); build it again.")
-    try:
-        metadata = json.loads(file.read_text())
-    except OSError as error:
-        raise unreadable(file, error) from error
-    except ValueError as error:
-        raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":
-        raise RingRLError(f"{file}: not an EpisodeStore; a Minari set is opened with data.source=minari.")
-    if metadata.get("version") != VERSION:
-        raise RingRLError(
-            f"{file}: store version {metadata.get('version')}, this RingRL reads version {VERSION}. Use the RingRL "
-            "that made it, or import the set again under another name."
-        )
-    return metadata

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ringrl.data.building import LOCK_FILE, BuildFolder, remove_leftovers
-from ringrl.data.columns import ColumnWriter, disk_error
+from ringrl.data.column_writer import ColumnWriter, disk_error
 from ringrl.data.rules import EpisodeRules, column_range
-from ringrl.data.store import (
+from ringrl.data.store import EpisodeStore
+from ringrl.data.store_format import (
     EPISODE_DTYPES,
     STEP_COLUMNS,
     VERSION,
-    EpisodeStore,
     content_fingerprint,
     read_metadata,
     spec_to_json,

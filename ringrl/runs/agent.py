@@ -12,7 +12,7 @@ import numpy as np
 from ringrl.agents import SequenceAgent, make_agent
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.config.schema import build
-from ringrl.data.store import spec_from_json
+from ringrl.data.store_format import spec_from_json
 from ringrl.errors import RingRLError
 from ringrl.ops import Strategy
 from ringrl.parallel.sharding import parameter_shardings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gymnasium
 
-from ringrl.data.store import spec_from_json
+from ringrl.data.store_format import spec_from_json
 from ringrl.evaluation.actions import recorded_space
 from ringrl.evaluation.config import EvaluationChoice, WhenFull
 from ringrl.evaluation.gymnasium_policy import Policy

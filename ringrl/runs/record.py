@@ -9,7 +9,7 @@ from ringrl.config import TrainCommand
 from ringrl.config.schema import as_plain
 from ringrl.data import ChainSampler, default_target_return
 from ringrl.data.config import DataConfig, Source
-from ringrl.data.store import spec_to_json
+from ringrl.data.store_format import spec_to_json
 from ringrl.parallel.config import AXES, MeshConfig
 from ringrl.runs.batches import check_alike
 from ringrl.training.config import TrainingConfig

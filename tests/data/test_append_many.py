@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from many_episodes import BOUNDED, DISCRETE, UNBOUNDED, append_in_chunks, append_one_by_one, make_episodes
 
-from ringrl.data import EpisodeStoreWriter
-from ringrl.data import columns as columns_module
+from ringrl.data import EpisodeStoreWriter, column_writer
 from ringrl.data import store_writer as writer_module
 from ringrl.errors import RingRLError
 
@@ -36,7 +35,7 @@ def test_the_same_bytes_as_one_by_one(tmp_path, monkeypatch, action, threads):
 def test_a_column_is_written_by_one_thread_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(writer_module, "PIECE_BYTES", 3000)
     monkeypatch.setattr(writer_module, "THREAD_BYTES", 0)
-    real, busy, pieces = columns_module.ColumnWriter.append, set(), []
+    real, busy, pieces = column_writer.ColumnWriter.append, set(), []
 
     def append(self, rows):
         assert self not in busy
@@ -46,7 +45,7 @@ def test_a_column_is_written_by_one_thread_at_a_time(tmp_path, monkeypatch):
         busy.remove(self)
         pieces.append(self)
 
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", append)
+    monkeypatch.setattr(column_writer.ColumnWriter, "append", append)
     given = make_episodes(DISCRETE, count=61, longest=19)
     with EpisodeStoreWriter(tmp_path / "store", 3, DISCRETE) as writer:
         append_in_chunks(writer, given, 61)

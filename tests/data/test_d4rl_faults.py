@@ -13,7 +13,7 @@ import pytest
 from d4rl_episodes import HOPPER, fabricate
 from d4rl_files import d4rl_columns, write_columns, write_d4rl_file
 
-from ringrl.data import columns as columns_module
+from ringrl.data import column_writer
 from ringrl.data.sources import d4rl as source
 from ringrl.data.sources import d4rl_columns as source_columns
 from ringrl.data.sources.d4rl import build_from_d4rl
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", full)
+    monkeypatch.setattr(column_writer.ColumnWriter, "append", full)
     file = write_d4rl_file(tmp_path / "file.hdf5", fabricate())
     (tmp_path / "stores").mkdir()
     with pytest.raises(RingRLError, match="the disk is full"):

@@ -10,7 +10,7 @@ import pytest
 from exorl_files import build, check_refused, save_three_files
 from toy_relabel import Toy
 
-from ringrl.data import columns as columns_module
+from ringrl.data import column_writer
 from ringrl.errors import RingRLError
 
 
@@ -54,7 +54,7 @@ def full_disk(*arguments, **keywords):
 
 
 def test_a_full_disk_in_mid_import(folder, monkeypatch):
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", full_disk)
+    monkeypatch.setattr(column_writer.ColumnWriter, "append", full_disk)
     with pytest.raises(RingRLError, match=r"store: the disk is full.*RINGRL_DATA"):
         build(folder)
     assert os.listdir(folder.parent) == ["set"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, default_target_return, fit_normalization
-from ringrl.data.columns import JoinedColumn
 from ringrl.data.config import ChainConfig, Context, Order
 from ringrl.data.joined import in_environment, join_stores
+from ringrl.data.joined_column import JoinedColumn
 from ringrl.data.statistics import store_statistics
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, Chain

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ringrl.data import EpisodeStore, EpisodeStoreWriter, default_target_return
-from ringrl.data import columns as columns_module
+from ringrl.data import EpisodeStore, EpisodeStoreWriter, column_writer, default_target_return
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
@@ -231,7 +230,7 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def full(self, rows):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", full)
+    monkeypatch.setattr(column_writer.ColumnWriter, "append", full)
     with (
         pytest.raises(RingRLError, match=r"the disk is full.*RINGRL_DATA"),
         EpisodeStoreWriter(tmp_path / "store", 3, ACTION) as writer,

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from many_episodes import DISCRETE, append_in_chunks, make_episodes
 
-from ringrl.data import EpisodeStore, EpisodeStoreWriter
-from ringrl.data import columns as columns_module
+from ringrl.data import EpisodeStore, EpisodeStoreWriter, column_writer
 from ringrl.data import store_writer as writer_module
 from ringrl.errors import RingRLError
 
@@ -147,7 +146,7 @@ def test_what_is_no_store_is_not_overwritten(tmp_path):
 def test_a_full_disk_in_mid_write_leaves_the_cache_as_it_was(tmp_path, monkeypatch, threads):
     monkeypatch.setattr(writer_module, "THREAD_BYTES", 0 if threads else 1 << 30)
     old = write_store(tmp_path / "store")
-    real, calls = columns_module.ColumnWriter.append, []
+    real, calls = column_writer.ColumnWriter.append, []
 
     def fill(self, rows):
         calls.append(rows)
@@ -155,7 +154,7 @@ def test_a_full_disk_in_mid_write_leaves_the_cache_as_it_was(tmp_path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device")
         real(self, rows)
 
-    monkeypatch.setattr(columns_module.ColumnWriter, "append", fill)
+    monkeypatch.setattr(column_writer.ColumnWriter, "append", fill)
     given = make_episodes(DISCRETE, 30, 9)
     with (
         pytest.raises(RingRLError, match=r"store: the disk is full. Free some space, or point RINGRL_DATA") as caught,

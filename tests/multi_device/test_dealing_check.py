@@ -16,8 +16,9 @@ from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout, attention, check_dealt, dealing_order, dispatch
 from ringrl.parallel import make_mesh
+from ringrl.training.compilation import check_layout
 from ringrl.training.config import TrainingConfig
-from ringrl.training.loop import check_layout, train
+from ringrl.training.loop import train
 from ringrl.training.state import TrainState
 from ringrl.types import ActionKind, ActionSpec, Chain, Context, DataSpec
 

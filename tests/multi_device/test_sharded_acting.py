@@ -13,7 +13,7 @@ from ringrl.agents import AgentConfig, SequenceAgent, make_agent
 from ringrl.cli.compose import as_plain
 from ringrl.config import TrainCommand
 from ringrl.data.config import ChainConfig
-from ringrl.data.store import spec_to_json
+from ringrl.data.store_format import spec_to_json
 from ringrl.evaluation import policy as acting
 from ringrl.nn import ModelConfig, empty_cache, forget_contexts, grow_cache
 from ringrl.nn.cache import write_rows

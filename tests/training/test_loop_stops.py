@@ -16,8 +16,8 @@ from ringrl.training import agreement
 from ringrl.training import loop as loop_module
 from ringrl.training.array_store import ArrayWrite
 from ringrl.training.checkpoint import Checkpointer
+from ringrl.training.compilation import compile_train_step
 from ringrl.training.interrupt import Interrupt
-from ringrl.training.loop import compile_train_step
 from ringrl.training.state import create_state
 
 pytestmark = pytest.mark.usefixtures("compile_once")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.columns import disk_error
+from ringrl.data.column_writer import disk_error
 from ringrl.data.sources.minari_host import check_minari_host
 from ringrl.errors import RingRLError
 
