@@ -4,6 +4,8 @@ docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajector
 2106.01345). Letters as in the shape legend of `ringrl.types`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 
@@ -16,6 +18,7 @@ from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 from ringrl.types import Chain, Normalization
 
+Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each place of memory
 RETURN_TOLERANCE = 1e-6  # of return_scale, or |R*|: a return this close below the target return R* has reached it
 
 
@@ -97,6 +100,21 @@ class ChainSampler:
         episodes, first_steps = self.draw(seed, index, batch_size)
         rows = slice(None) if rows is None else rows
         return self.assemble(episodes[rows], first_steps[rows], places)
+
+    def batch_in_parts(self, seed: int, index: int, batch_size: int, parts: Sequence[Part]) -> list[Chain]:
+        """Parts of batch number `index` of the stream `seed`, each built by itself: the whole is never held.
+
+        Args:
+            seed: of the stream.
+            index: of the batch, from 0.
+            batch_size: B, chains in a batch.
+            parts: `rows` and `places` of each, as in `batch`.
+
+        Returns:
+            A chain for each part.
+        """
+        episodes, first_steps = self.draw(seed, index, batch_size)
+        return [self.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts]
 
     def draw(self, seed: int, index: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """What `assemble` makes a batch of.

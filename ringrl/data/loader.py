@@ -2,16 +2,13 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from ringrl.data.chains import ChainSampler
 from ringrl.types import Chain
 
-Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each place of memory
 Batch = TypeVar("Batch", Chain, list[Chain])
 
 
@@ -74,34 +71,6 @@ class Loader(Iterator[Batch], Generic[Batch]):
         self.close()
 
 
-@overload
-def make_loader(
-    sampler: ChainSampler,
-    *,
-    seed: int = ...,
-    batch_size: int = ...,
-    start: int = ...,
-    stop: int | None = ...,
-    threads: int = ...,
-    prefetch: int = ...,
-    parts: None = None,
-) -> Loader[Chain]: ...
-
-
-@overload
-def make_loader(
-    sampler: ChainSampler,
-    *,
-    seed: int = ...,
-    batch_size: int = ...,
-    start: int = ...,
-    stop: int | None = ...,
-    threads: int = ...,
-    prefetch: int = ...,
-    parts: Sequence[Part],
-) -> Loader[list[Chain]]: ...
-
-
 def make_loader(
     sampler: ChainSampler,
     *,
@@ -111,8 +80,7 @@ def make_loader(
     stop: int | None = None,
     threads: int = 1,
     prefetch: int = 4,
-    parts: Sequence[Part] | None = None,
-) -> Loader[Chain] | Loader[list[Chain]]:
+) -> Loader[Chain]:
     """Batches of chains, prepared in the background: batch k is a pure function of (seed, k), whatever the start.
 
     Args:
@@ -123,20 +91,12 @@ def make_loader(
         stop: the batch before which it ends; by default it never does.
         threads: prepare batches ahead; 0 prepares each when it is asked for.
         prefetch: batches kept ready by the threads.
-        parts: chains and places of memory, (slice, (places,) ints) each; a batch is then a list of these parts of it,
-            each built by itself, and the whole is never held.
 
     Returns:
-        An iterator of chains (B, P, ...) of numpy arrays, or of lists of their parts; close it, or use it in a `with`.
+        An iterator of chains (B, P, ...) of numpy arrays; close it, or use it in a `with`.
     """
 
-    def whole(index: int) -> Chain:
+    def prepare(index: int) -> Chain:
         return sampler.batch(seed, index, batch_size)
 
-    def in_parts(index: int) -> list[Chain]:
-        episodes, first_steps = sampler.draw(seed, index, batch_size)
-        return [sampler.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts or ()]
-
-    if parts is None:
-        return Loader(whole, start=start, stop=stop, threads=threads, prefetch=prefetch)
-    return Loader(in_parts, start=start, stop=stop, threads=threads, prefetch=prefetch)
+    return Loader(prepare, start=start, stop=stop, threads=threads, prefetch=prefetch)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringrl.data.columns import MappedColumn
+from ringrl.data.joined_column import JoinedColumn
 from ringrl.data.store_format import EPISODE_COLUMNS, STEP_COLUMNS, check_episodes, described_columns, read_metadata
 from ringrl.errors import RingRLError
 from ringrl.types import DataSpec
 
 if TYPE_CHECKING:
     from gymnasium import Space
-
-    from ringrl.data.joined_column import JoinedColumn
 
 RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
 
@@ -39,17 +38,17 @@ class EpisodeStore:
     metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
     spec: DataSpec  # sizes, bounds of actions, and the longest episode
     fingerprint: str  # of the contents, and of the episodes chosen when this is a view
-    observations: "np.ndarray | JoinedColumn"  # (T, O) float32
-    actions: "np.ndarray | JoinedColumn"  # (T, A) float32, or (T,) int32 when discrete
-    rewards: "np.ndarray | JoinedColumn"  # (T,) float32
-    returns_to_go: "np.ndarray | JoinedColumn"  # (T,) float32
+    observations: np.ndarray | JoinedColumn  # (T, O) float32
+    actions: np.ndarray | JoinedColumn  # (T, A) float32, or (T,) int32 when discrete
+    rewards: np.ndarray | JoinedColumn  # (T,) float32
+    returns_to_go: np.ndarray | JoinedColumn  # (T,) float32
     starts: np.ndarray  # (E,) int64
     lengths: np.ndarray  # (E,) int64
     returns: np.ndarray  # (E,) float64
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
     terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: "dict[str, MappedColumn] | dict[str, JoinedColumn]" = dataclasses.field(repr=False)  # of steps, by name
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod

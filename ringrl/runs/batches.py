@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ringrl.agents import SequenceAgent
-from ringrl.data import ChainSampler, make_loader
+from ringrl.data import ChainSampler, Loader
 from ringrl.errors import RingRLError
 from ringrl.ops import step_order
 from ringrl.parallel.batches import BatchParts
@@ -38,22 +38,19 @@ def make_batches(
             the batch does not divide among the mesh's devices.
     """
     check_alike(agent, sampler, training)
-    load = functools.partial(
-        make_loader,
-        sampler,
-        seed=seed,
-        batch_size=training.batch_size,
-        stop=training.steps,
-        threads=training.loader_threads,
-        prefetch=training.prefetch,
-    )
+    size = training.batch_size
+    load = functools.partial(Loader, stop=training.steps, threads=training.loader_threads, prefetch=training.prefetch)
     if agent.mesh is None:
-        return lambda start: map(jax.device_put, load(start=start))
+        return lambda start: map(jax.device_put, load(lambda index: sampler.batch(seed, index, size), start=start))
     attention, order = agent.attention_config, np.arange(sampler.steps)
     if attention.strategy.is_sharded:
         order = step_order(attention.strategy, attention.layout, sampler.steps, agent.mesh)
-    batches = BatchParts(agent.mesh, training.batch_size, order)
-    return lambda start: map(batches.join, load(start=start, parts=batches.parts))
+    batches = BatchParts(agent.mesh, size, order)
+
+    def prepare(index: int) -> list[Chain]:
+        return sampler.batch_in_parts(seed, index, size, batches.parts)
+
+    return lambda start: map(batches.join, load(prepare, start=start))
 
 
 def check_alike(agent: SequenceAgent, sampler: ChainSampler, training: TrainingConfig) -> None:

@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from ringrl.data import ChainSampler, fit_normalization, make_loader
+from ringrl.data import ChainSampler, Loader, fit_normalization, make_loader
 from ringrl.data.config import ChainConfig
 
 
@@ -59,7 +59,7 @@ def test_parts_are_those_of_the_batch(make_store, config, threads):
     store = make_store()
     sampler = ChainSampler(store, config, fit_normalization(store))
     parts = [(slice(0, 2), np.arange(0, sampler.steps, 2)), (slice(2, 4), np.arange(1, sampler.steps + 2))]
-    with make_loader(sampler, seed=7, batch_size=4, start=3, stop=6, threads=threads, parts=parts) as loader:
+    with Loader(lambda index: sampler.batch_in_parts(7, index, 4, parts), start=3, stop=6, threads=threads) as loader:
         batches = list(loader)
     assert len(batches) == 3
     for index, batch in enumerate(batches, 3):

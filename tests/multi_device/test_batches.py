@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ringrl.data import ChainSampler, EpisodeStoreWriter, fit_normalization, make_loader
+from ringrl.data import ChainSampler, EpisodeStoreWriter, fit_normalization
 from ringrl.data.config import ChainConfig
 from ringrl.data.deal import deal_chain
 from ringrl.errors import RingRLError
@@ -57,12 +57,10 @@ def test_joined_parts_are_the_batch_dealt(sampler, axes, layout):
     order = dealing_order(layout, sampler.steps, mesh.shape["ring"] * mesh.shape["head"])
     batches = BatchParts(mesh, CHAINS, order)
     assert len(batches.parts) == mesh.size
-    with make_loader(sampler, seed=5, batch_size=CHAINS, start=2, stop=4, parts=batches.parts) as loader:
-        for index, parts in enumerate(loader, 2):
-            joined = batches.join(parts)
-            assert_equal(joined, deal_chain(sampler.batch(5, index, CHAINS), order))
-            assert joined.observations.sharding.is_equivalent_to(batches.sharding, 3)
-            assert joined.loss_mask.sharding.is_equivalent_to(batches.sharding, 2)
+    joined = batches.join(sampler.batch_in_parts(5, 2, CHAINS, batches.parts))
+    assert_equal(joined, deal_chain(sampler.batch(5, 2, CHAINS), order))
+    assert joined.observations.sharding.is_equivalent_to(batches.sharding, 3)
+    assert joined.loss_mask.sharding.is_equivalent_to(batches.sharding, 2)
 
 
 def test_any_order_of_devices(sampler):

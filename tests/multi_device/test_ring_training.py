@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from random_chains import make_random_chain
 
 from ringrl.agents import AgentConfig, make_agent
 from ringrl.data.deal import deal_chain
@@ -22,29 +23,9 @@ SPEC = DataSpec(OBSERVATIONS, ActionSpec(ActionKind.continuous, ACTIONS, (-1.0,)
 
 def make_batch(seed: int) -> Chain:
     """Chains of five trajectories of four steps, the last steps of one padded."""
-    generator = np.random.default_rng(seed)
-
-    def drawn(*sizes: int) -> np.ndarray:
-        return generator.normal(size=(CHAINS, STEPS, *sizes)).astype(np.float32)
-
     order = np.broadcast_to(np.arange(STEPS, dtype=np.int32), (CHAINS, STEPS))
-    segments = np.where(order < np.asarray([[STEPS], [STEPS - 3]]), 0, -1).astype(np.int32)
-    return Chain(
-        observations=drawn(OBSERVATIONS),
-        actions=np.tanh(drawn(ACTIONS)),
-        rewards=drawn(),
-        return_to_go=drawn(),
-        completion=(order % 4 == 3).astype(np.float32),
-        previous_actions=np.tanh(drawn(ACTIONS)),
-        previous_rewards=drawn(),
-        previous_completion=(order % 4 == 0).astype(np.float32),
-        previous_mask=(order > 0).astype(np.float32),
-        timesteps=order % 4,
-        trajectories=order // 4,
-        positions=order,
-        segment_ids=segments,
-        loss_mask=(segments >= 0).astype(np.float32),
-    )
+    segments = np.where(order < np.asarray([[STEPS], [STEPS - 3]]), 0, -1)
+    return make_random_chain(np.random.default_rng(seed), segments, segments >= 0, OBSERVATIONS, ACTIONS)
 
 
 def losses(attention: AttentionConfig, mesh: jax.sharding.Mesh | None, steps: int = 4) -> list[float]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from covering import covering_set
+from random_chains import make_random_chain
 
 from ringrl.agents import AgentConfig, SequenceAgent, make_agent
 from ringrl.data.deal import deal_chain
@@ -51,29 +52,11 @@ MODELS = {
 def make_batch(context: Context) -> Chain:
     """Chains of five trajectories of four steps; one is half padding, and all are supervised unevenly."""
     generator = np.random.default_rng(0)
-
-    def drawn(*sizes: int) -> np.ndarray:
-        return generator.normal(size=(CHAINS, STEPS, *sizes)).astype(np.float32)
-
     order = np.broadcast_to(np.arange(STEPS, dtype=np.int32), (CHAINS, STEPS))
     known = order < np.asarray([STEPS, STEPS - 3, STEPS // 2, STEPS, 1, STEPS, 7, STEPS])[:, None]
     segments = {Context.chain: np.zeros_like(order), Context.trial: order // 4}[context]
-    return Chain(
-        observations=drawn(OBSERVATIONS),
-        actions=np.tanh(drawn(ACTIONS)),
-        rewards=drawn(),
-        return_to_go=drawn(),
-        completion=(order % 4 == 3).astype(np.float32),
-        previous_actions=np.tanh(drawn(ACTIONS)),
-        previous_rewards=drawn(),
-        previous_completion=(order % 4 == 0).astype(np.float32),
-        previous_mask=(order > 0).astype(np.float32),
-        timesteps=order % 4,
-        trajectories=order // 4,
-        positions=order,
-        segment_ids=np.where(known, segments, -1).astype(np.int32),
-        loss_mask=(known & (drawn() > -0.5)).astype(np.float32),
-    )
+    supervised = known & (generator.normal(size=known.shape) > -0.5)
+    return make_random_chain(generator, np.where(known, segments, -1), supervised, OBSERVATIONS, ACTIONS)
 
 
 def agent_of(name: str, attention: AttentionConfig, mesh, model: str, double: bool) -> SequenceAgent:
