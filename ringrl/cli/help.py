@@ -15,7 +15,7 @@ from ringrl.errors import RingRLError
 FLAGS = (
     ("-m, --multirun", "a sweep: every combination of key=a,b values; hydra/launcher=joblib runs it in parallel"),
     ("--cfg job", "print the configuration as these words compose it, and run nothing"),
-    ("--config-dir FOLDER", "a folder of your own YAML files, searched before RingRL's"),
+    ("--config-dir FOLDER", "a folder of your own YAML files, under names that RingRL does not use"),
     ("--debug", "tracebacks instead of one-line errors"),
     ("--hydra-help", "the flags of Hydra, which reads all this"),
 )
