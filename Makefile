@@ -45,7 +45,7 @@ test-simulators: install ## collect, import, train and evaluate in every simulat
 	$(PYTEST) -m simulators
 
 test-schedules: aot ## compile the ring for TPUs and GPUs, and test when its transfers travel
-	$(BIN)/python -m pytest -m aot
+	$(PYTEST) -m aot
 
 aot: $(AOT)/.installed ## install compilers for TPUs and NVIDIA GPUs (no device needed; 270 MB to download, 900 MB)
 

@@ -88,11 +88,17 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled_programs(shared_folder: Path) -> dict[str, str]:
-    """Environment under which processes compile a program once among them, and fast, as those of the tests do."""
+def compiled_fast() -> dict[str, str]:
+    """Environment under which a process compiles as the tests do: in half the time, for programs that run briefly."""
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": SIMPLE_PROGRAMS}
+
+
+@pytest.fixture(scope="session")
+def compiled_programs(shared_folder: Path, compiled_fast: dict[str, str]) -> dict[str, str]:
+    """Environment under which processes, several of a run too, compile fast, and a program once among them."""
     folder = str(shared_folder / "compiled_by_jax")
     kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-    return {**kept, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": SIMPLE_PROGRAMS}
+    return {**kept, **compiled_fast}
 
 
 @pytest.fixture

@@ -34,13 +34,15 @@ def digest_results() -> dict[str, str]:
 
 @pytest.mark.scale
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_script_runs_small_and_leaves_the_results_alone(script: str, tmp_path: Path) -> None:
+def test_the_script_runs_small_and_leaves_the_results_alone(
+    script: str, tmp_path: Path, compiled_fast: dict[str, str]
+) -> None:
     if "train_step" in script and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch, which this script alone compares with, is not installed")
     before = digest_results()
     words = ["CartPole-v1"] if "environment_speed" in script else []
     command = [sys.executable, str(EXPERIMENTS / script), *words, "--smoke"]
-    environment = {**os.environ, "RINGRL_DATA": str(tmp_path)}
+    environment = {**os.environ, **compiled_fast, "RINGRL_DATA": str(tmp_path)}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
