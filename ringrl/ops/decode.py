@@ -17,8 +17,7 @@ from jaxtyping import Array, Float, Int
 from ringrl.errors import RingRLError
 from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.explicit import on_automatic_axes
-from ringrl.ops.masks import Labels, attention_mask
-from ringrl.ops.padding import silence_padding
+from ringrl.ops.masks import Labels, attention_mask, silence_padding
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.ops.sharded import BATCH_AXES, SEQUENCE_AXES, check_axes
 

@@ -1,4 +1,4 @@
-"""Meshes whose axes are explicit, JAX's default: what is written for automatic axes runs on them too."""
+"""Runs code written for automatic mesh axes on meshes whose axes are explicit, which is JAX's default."""
 
 import functools
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""Who may attend to whom, from positions, segments, causality and window; and when a whole block may not."""
+"""Masks of attention, from positions, segments, causality and window: of tokens, of blocks, and of padding."""
 
 import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Shaped
 
 
 @jax.tree_util.register_dataclass
@@ -28,6 +28,15 @@ def attention_mask(queries: Labels, keys: Labels, *, causal: bool, window: int |
         if not causal:
             allowed &= key_positions <= moved_on(queries.positions, window - 1)[:, :, None]
     return allowed
+
+
+def silence_padding(x: Shaped[Array, "B S ..."], segments: Int[Array, "B S"]) -> jax.Array:
+    """`x` with 0 for tokens of no segment, of which the gradient is 0 too, whatever comes back for them.
+
+    Padding may be anything, not-a-number too, which a weight of 0 does not silence.
+    """
+    valid = (segments >= 0).reshape(*segments.shape, *(1,) * (x.ndim - 2))
+    return jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
 def moved_back(positions: Int[Array, "..."], distance: int) -> jax.Array:

@@ -1,13 +1,12 @@
-"""Dense attention: every score at once, written to be obviously right; every other path is held to it."""
+"""Dense attention: all scores at once. It is the reference that every other strategy is tested against."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ringrl.ops.dropout import DropoutKeys, dropout_multiplier
-from ringrl.ops.masks import attention_mask
+from ringrl.ops.masks import attention_mask, silence_padding
 from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
-from ringrl.ops.padding import silence_padding
 from ringrl.ops.precision import accumulator_dtype
 
 

@@ -17,9 +17,8 @@ from jaxtyping import Array, Float
 from ringrl.ops.config import Kernel
 from ringrl.ops.dropout import DropoutKeys
 from ringrl.ops.kernels import KERNELS, Gradients, Logsumexp, Part, Rows, join, no_keys
-from ringrl.ops.masks import Labels
+from ringrl.ops.masks import Labels, silence_padding
 from ringrl.ops.operands import KeyBlock, LocalOptions, Operands
-from ringrl.ops.padding import silence_padding
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 from ringrl.ops.precision import accumulator_dtype
 

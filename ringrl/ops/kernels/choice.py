@@ -1,4 +1,4 @@
-"""Which kernel computes the local blocks of a call: the one asked for, or the fastest that serves."""
+"""The local kernels, and the choice of one for a call: the one asked for, or the fastest that serves."""
 
 from typing import Protocol
 
@@ -21,7 +21,7 @@ SPLASH_TOKENS = 2**16  # of a device, up to which `auto` takes splash attention:
 
 
 class Device(Protocol):
-    """What is asked of a device; a GPU has a `compute_capability` too. Those of a topology need not be here."""
+    """A device of JAX, or of a topology that is not here. A GPU has a `compute_capability` too."""
 
     platform: str
     device_kind: str

@@ -14,7 +14,7 @@ from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Logsumexp:
-    """Of each row's scores, as two terms of which it is the sum: `highest` is -inf for a row without a key.
+    """The logsumexp of each row's scores, as two terms; `highest` is -inf for a row without a key.
 
     Their sum would be rounded: scores of 1e4 leave float32 a thousandth, which is the error of every weight that the
     backward pass computes from it.
@@ -64,12 +64,12 @@ class LocalKernel(Protocol):
 
 
 def no_keys(shape: tuple[int, ...], dtype: jnp.dtype) -> Logsumexp:
-    """Of rows that attend to nothing."""
+    """The logsumexp of rows that attend to nothing."""
     return Logsumexp(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype))
 
 
 def join(one: Logsumexp, other: Logsumexp) -> tuple[Logsumexp, jax.Array, jax.Array]:
-    """Over two disjoint sets of keys together; and what share of the weights each set has."""
+    """The logsumexp over two disjoint sets of keys, and the share of the weights that each set has."""
     highest = jnp.maximum(one.highest, other.highest)
     shift = jnp.where(jnp.isfinite(highest), highest, 0.0)
     terms = one.highest - shift + one.log_total, other.highest - shift + other.log_total

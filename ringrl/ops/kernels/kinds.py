@@ -1,4 +1,4 @@
-"""Which of a few simple masks the mask of some queries against some keys is, found from their labels as they run.
+"""Kinds of masks of some queries against some keys, told apart by their labels while the program runs.
 
 Fused kernels know "everything" and "the lower triangle". Every layout's full chains, and chains padded at their end,
 make just the kinds below: contiguous `full` and `causal`; striped `causal`, and `strict` for keys of a later device;
