@@ -63,12 +63,9 @@ def decode_attention(
     _check_arrays(query, key, value)
     window = checked_window("decode_attention", window)
     query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
-    new, cached = (query.shape[0], query.shape[1]), (key.shape[0], key.shape[2])
-    named = {"query_positions": (query_positions, new), "key_positions": (key_positions, cached)}
-    named |= {"query_segments": (query_segments, new), "key_segments": (key_segments, cached)}
-    labels = {name: int32_labels("decode_attention", name, *given) for name, given in named.items()}
-    queries = Labels(labels["query_positions"], labels["query_segments"])
-    keys = Labels(labels["key_positions"], labels["key_segments"])
+    checked, new, cached = functools.partial(int32_labels, "decode_attention"), query.shape[:2], key.shape[:3:2]
+    queries = Labels(checked("query_positions", query_positions, new), checked("query_segments", query_segments, new))
+    keys = Labels(checked("key_positions", key_positions, cached), checked("key_segments", key_segments, cached))
     if query.size == 0 or key.size == 0:
         return jnp.zeros(query.shape, query.dtype)
     arrays = (query, key, value, queries, keys)

@@ -76,24 +76,20 @@ def attention(
         segment_ids = int32_labels("attention", "segment_ids", segment_ids, query.shape[:2])
     if query.size == 0:
         return jnp.zeros(query.shape, query.dtype)
-    in_parts = mesh is not None and inside_mesh()
+    in_order, in_parts = positions is None, mesh is not None and inside_mesh()
     if mesh is not None:
         config = settle_on_mesh(config, mesh.shape)
     config = settle_by_size(config, *query.shape[:3])
-    if in_parts and positions is None:
+    if in_parts and in_order:
         raise RingRLError("attention inside jax.shard_map needs positions: a part does not know where it stands.")
     if not in_parts:
         _check_layout(config, mesh, query, positions, segment_ids)
-    in_order = positions is None
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
     if segment_ids is None:
         segment_ids = jnp.zeros(query.shape[:2], jnp.int32)
-    if dropout_key is None:
-        dropout_rate = 0.0
-    seed = jnp.zeros(2, jnp.uint32) if dropout_key is None else dropout_seed(dropout_key)
-    blocks = config.query_block_size, config.key_block_size
-    options = LocalOptions(causal, window, dropout_rate, *blocks, config.kernel)
+    rate, seed = (0.0, jnp.zeros(2, jnp.uint32)) if dropout_key is None else (dropout_rate, dropout_seed(dropout_key))
+    options = LocalOptions(causal, window, rate, config.query_block_size, config.key_block_size, config.kernel)
     operands = Operands(query, key, value, Labels(positions, segment_ids))
     attend = functools.partial(_attend, config.strategy, options, in_order)
     if in_parts:
@@ -110,7 +106,7 @@ def _attend(
     operands: Operands,
     seed: UInt32[Array, "2"],
 ) -> Float[Array, "B S H D"]:
-    """By the strategy, of arguments that are checked and complete."""
+    """Attention by the strategy, of arguments that are checked and complete."""
     if strategy.is_sharded:
         return sharded_attention(strategy, mesh, options, operands, seed, in_order=in_order)
     chains, tokens, heads, _ = operands.query.shape
