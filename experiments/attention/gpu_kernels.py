@@ -21,8 +21,10 @@ import numpy as np
 from experiments.lib.machine import describe_machine
 from experiments.lib.results import make_parser
 from ringrl.ops import AttentionConfig, Kernel, Layout, attention, dealing_order
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, backward_part, choose_kernel, forward_part
-from ringrl.ops.kernels.interface import no_keys
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.kernels import KERNELS, Rows, choose_kernel, no_keys
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import LocalOptions, Operands
 from ringrl.ops.ring import merge
 
 RESULTS = Path(__file__).parent / "results" / "gpu_kernels.json"
@@ -95,18 +97,18 @@ class PlayedRing:
     def __init__(self, layout: Layout, kernel: Kernel, length: int, shards: int, heads: int) -> None:
         self.order, self.shards = dealing_order(layout, length, shards), shards
         options = LocalOptions(True, None, 0.0, 512, 512, kernel)
-        dropout = DropoutKeys(*NO_DROPOUT, jnp.arange(heads))
+        dropout, local = DropoutKeys(*NO_DROPOUT, jnp.arange(heads)), KERNELS[kernel]
 
         @jax.jit
-        def forward(merged, query, key, value, queries, keys):
-            return merge(*merged, *forward_part(options, query, key, value, queries, keys, dropout))
+        def forward(merged, queries, keys):
+            return merge(merged, local.forward(options, queries, keys, dropout))
 
         @jax.jit
-        def backward(gradients, query, key, value, queries, keys, output, logsumexp, output_gradient):
-            sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
-            labels_and_rows = queries, keys, dropout, logsumexp, sums, output_gradient, output
-            parts = backward_part(options, query, key, value, *labels_and_rows)
-            return jax.tree.map(jnp.add, gradients, parts)
+        def backward(gradients, queries, keys, merged, output_gradient):
+            output, logsumexp = merged
+            row_sums = (output * output_gradient.astype(output.dtype)).sum(axis=-1)
+            rows = Rows(logsumexp, row_sums, output_gradient, output)
+            return jax.tree.map(jnp.add, gradients, local.backward(options, queries, keys, dropout, rows))
 
         self.forward, self.backward = forward, backward
 
@@ -120,19 +122,20 @@ class PlayedRing:
 
     def __call__(self, query, key, value, output_gradient) -> list[jax.Array]:
         """Output and gradients, in order."""
-        queries, keys, values, output_gradients = map(self.split, (query, key, value, output_gradient))
-        positions = self.split(jnp.arange(query.shape[1], dtype=jnp.int32)[None])
-        labels = [Labels(part, jnp.zeros_like(part)) for part in positions]
+        positions, output_gradients = jnp.arange(query.shape[1], dtype=jnp.int32)[None], self.split(output_gradient)
+        arrays = map(self.split, (query, key, value, positions))
+        parts = [Operands(q, k, v, Labels(p, jnp.zeros_like(p))) for q, k, v, p in zip(*arrays, strict=True)]
         pairs = [(i, (i - hop) % self.shards) for i in range(self.shards) for hop in range(self.shards)]
-        rows = [(jnp.zeros(q.shape, jnp.float32), no_keys(q.shape[:3], jnp.float32)) for q in queries]
+        zeros = functools.partial(jnp.zeros_like, dtype=jnp.float32)
+        rows = [(zeros(part.query), no_keys(part.query.shape[:3], jnp.float32)) for part in parts]
         for i, j in pairs:
-            rows[i] = self.forward(rows[i], queries[i], keys[j], values[j], labels[i], labels[j])
-        found = [[jnp.zeros(part.shape, jnp.float32) for part in parts] for parts in (queries, keys, values)]
+            rows[i] = self.forward(rows[i], parts[i].queries, parts[j].keys)
+        by_query, by_key = ([zeros(p.query) for p in parts], [(zeros(p.key), zeros(p.value)) for p in parts])
         for i, j in pairs:
-            so_far = (found[0][i], found[1][j], found[2][j])
-            arrays = (queries[i], keys[j], values[j], labels[i], labels[j], *rows[i], output_gradients[i])
-            found[0][i], found[1][j], found[2][j] = self.backward(so_far, *arrays)
-        return [self.join([output for output, _ in rows]), *map(self.join, found)]
+            found, blocks = (by_query[i], by_key[j]), (parts[i].queries, parts[j].keys)
+            by_query[i], by_key[j] = self.backward(found, *blocks, rows[i], output_gradients[i])
+        outputs = [output for output, _ in rows]
+        return [self.join(list(found)) for found in (outputs, by_query, *zip(*by_key, strict=True))]
 
 
 def played_rings(kernel: Kernel, direct: str, length: int, head_size: int, repeats: int) -> dict[str, Any]:

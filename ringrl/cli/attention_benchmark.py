@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ringrl.config import BenchCommand
 from ringrl.errors import RingRLError
 from ringrl.ops import AttentionConfig, Layout, Strategy, attention, dealing_order
-from ringrl.ops.masks import block_is_masked
+from ringrl.ops.masks import Labels, block_is_masked
 from ringrl.parallel import make_mesh
 
 MIB = 2**20
@@ -141,7 +141,8 @@ def largest_work(problem: Problem, layout: Layout) -> int:
     blocks = jnp.asarray(order.reshape(-1, 1, problem.block), jnp.int32)
     queries, keys = (index.reshape(-1) for index in np.indices((len(blocks), len(blocks))))
     segments = jnp.zeros((len(queries), 1, problem.block), jnp.int32)
-    masked = block_is_masked(blocks[queries], blocks[keys], segments, segments, causal=True, window=None)
+    labels = (Labels(blocks[side], segments) for side in (queries, keys))
+    masked = block_is_masked(*labels, causal=True, window=None)
     return int((~np.asarray(masked)).reshape(problem.devices, -1).sum(axis=1).max())
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ringrl.ops.padding import silence_padding
+from ringrl.ops.masks import silence_padding
 from ringrl.types import ActionKind, Chain, DataSpec
 
 

@@ -1,4 +1,4 @@
-"""What `attention.strategy=auto` becomes: by the mesh where one is asked for, else by the size of a call's scores."""
+"""The choice of `attention.strategy=auto`: by the mesh if it asks for one, else by the size of a call's scores."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What attention is given, checked: what does not fit is refused in one line that says what does."""
+"""Checks of the arguments of attention: what does not fit raises an error of one line, which says what would fit."""
 
 import operator
 from collections.abc import Sequence

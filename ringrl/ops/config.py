@@ -1,4 +1,4 @@
-"""What attention is told: the strategy, the local kernel, and the block sizes."""
+"""Configuration of attention: the strategy, the layout, the local kernel and the block sizes."""
 
 import dataclasses
 import enum
@@ -31,7 +31,7 @@ class Layout(enum.StrEnum):
 
 
 class Kernel(enum.StrEnum):
-    """Who computes a local block."""
+    """The implementation that computes a local block."""
 
     auto = "auto"  # the fastest that serves the device and the arrays
     xla = "xla"  # everywhere, every feature

@@ -17,8 +17,7 @@ from jaxtyping import Array, Float, Int
 from ringrl.errors import RingRLError
 from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.explicit import on_automatic_axes
-from ringrl.ops.masks import attention_mask
-from ringrl.ops.padding import silence_padding
+from ringrl.ops.masks import Labels, attention_mask, silence_padding
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.ops.sharded import BATCH_AXES, SEQUENCE_AXES, check_axes
 
@@ -64,43 +63,37 @@ def decode_attention(
     _check_arrays(query, key, value)
     window = checked_window("decode_attention", window)
     query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
-    new, cached = (query.shape[0], query.shape[1]), (key.shape[0], key.shape[2])
-    named = {"query_positions": (query_positions, new), "key_positions": (key_positions, cached)}
-    named |= {"query_segments": (query_segments, new), "key_segments": (key_segments, cached)}
-    labels = [int32_labels("decode_attention", name, *given) for name, given in named.items()]
+    checked, new, cached = functools.partial(int32_labels, "decode_attention"), query.shape[:2], key.shape[:3:2]
+    queries = Labels(checked("query_positions", query_positions, new), checked("query_segments", query_segments, new))
+    keys = Labels(checked("key_positions", key_positions, cached), checked("key_segments", key_segments, cached))
     if query.size == 0 or key.size == 0:
         return jnp.zeros(query.shape, query.dtype)
-    arrays = (query, key, value, *labels)
+    arrays = (query, key, value, queries, keys)
     if mesh is None:
 
-        def whole(_):
-            return lambda query, *others: _attend(window, query, *others)[0].reshape(query.shape).astype(query.dtype)
+        def whole(_, query: jax.Array, *others) -> jax.Array:
+            return _attend(window, query, *others)[0].reshape(query.shape).astype(query.dtype)
 
         return on_automatic_axes(whole, None, jax.typeof(query).sharding.spec, *arrays)
     _check(mesh, chains=key.shape[0], tokens=key.shape[2])
     chains, tokens = PartitionSpec(BATCH_AXES), PartitionSpec(BATCH_AXES, SEQUENCE_AXES)
     rows = PartitionSpec(BATCH_AXES, None, SEQUENCE_AXES)
 
-    def sharded(mesh: jax.sharding.Mesh | None):
-        return jax.shard_map(
-            functools.partial(_attend_and_merge, window=window),
-            mesh=mesh,
-            in_specs=(chains, rows, rows, chains, tokens, chains, tokens),
-            out_specs=chains,
-        )
+    def sharded(mesh: jax.sharding.Mesh | None, *arrays) -> jax.Array:
+        attend = functools.partial(_attend_and_merge, window)
+        in_specs = (chains, rows, rows, chains, tokens)
+        return jax.shard_map(attend, mesh=mesh, in_specs=in_specs, out_specs=chains)(*arrays)
 
     return on_automatic_axes(sharded, mesh, chains, *arrays)
 
 
-def _attend_and_merge(query: Float[Array, "B Q H D"], *others: jax.Array, window: int | None) -> jax.Array:
+def _attend_and_merge(
+    window: int | None, query: jax.Array, key: jax.Array, value: jax.Array, queries: Labels, keys: Labels
+) -> Float[Array, "B Q H D"]:
     """The whole output from what each device finds in its part of the cache, by a maximum and one sum."""
-    key, value, query_positions, key_positions, query_segments, key_segments = others
     # What is whole on every device is said to be each device's own, so that their shares of its gradient are added.
-    query, query_positions, query_segments = (
-        jax.lax.pcast(x, SEQUENCE_AXES, to="varying") for x in (query, query_positions, query_segments)
-    )
-    labels = (query_positions, key_positions, query_segments, key_segments)
-    part, highest, total = _attend(window, query, key, value, *labels)
+    query, queries = jax.tree.map(lambda x: jax.lax.pcast(x, SEQUENCE_AXES, to="varying"), (query, queries))
+    part, highest, total = _attend(window, query, key, value, queries, keys)
     over_all = jax.lax.pmax(jax.lax.stop_gradient(highest), SEQUENCE_AXES)
     weight = (total * jnp.exp(highest - jnp.where(jnp.isfinite(over_all), over_all, 0.0)))[..., None]
     # Both sums in one array, so that they travel as one.
@@ -112,16 +105,17 @@ def _attend_and_merge(query: Float[Array, "B Q H D"], *others: jax.Array, window
 Found = tuple[Float[Array, "B Q K G D"], Float[Array, "B Q K G"], Float[Array, "B Q K G"]]
 
 
-def _find(window: int | None, query: Float[Array, "B Q H D"], *others: jax.Array) -> Found:
+def _find(
+    window: int | None, query: jax.Array, key: jax.Array, value: jax.Array, queries: Labels, keys: Labels
+) -> Found:
     """Output over these keys alone, unrounded; the highest score of each row, and the sum of exp(score - highest).
 
     They are 0, -inf and 0 where a row has nothing to attend to. Hidden keys and values may be anything: where a
     result is not a number, it is computed once more, in a way that never multiplies what is hidden. A copy of the cache
     with zeros in their place would cost more than the rest.
     """
-    value, weights, *found = _weigh(window, query, *others)
+    weights, *found = _weigh(window, query, key, queries, keys)
     mixed = _product(weights.astype(value.dtype), value, (4,), (2,))
-
     mixed = jax.lax.cond(
         jnp.isfinite(mixed).all(),
         lambda mixed, *_: mixed,
@@ -129,16 +123,17 @@ def _find(window: int | None, query: Float[Array, "B Q H D"], *others: jax.Array
         mixed,
         weights.astype(value.dtype),
         value,
-        *others[2:],
+        queries,
+        keys,
     )
     return _queries_first(mixed, *found)
 
 
 def _mix_seen(
-    window: int | None, mixed: jax.Array, weights: jax.Array, value: jax.Array, *labels: jax.Array
+    window: int | None, mixed: jax.Array, weights: jax.Array, value: jax.Array, queries: Labels, keys: Labels
 ) -> jax.Array:
     """Weights times values where a query may see a key, some tokens at a time, in place of a `mixed` that is spoilt."""
-    allowed = attention_mask(*labels, causal=True, window=window)[:, None, :, None, :]
+    allowed = attention_mask(queries, keys, causal=True, window=window)[:, None, :, None, :]
     tokens = value.shape[2]
     size = min(tokens, _TOKENS_AT_A_TIME)
 
@@ -158,26 +153,22 @@ def _weigh(
     window: int | None,
     query: Float[Array, "B Q H D"],
     key: Float[Array, "B K T D"],
-    value: Float[Array, "B K T D"],
-    query_positions: Int[Array, "B Q"],
-    key_positions: Int[Array, "B T"],
-    query_segments: Int[Array, "B Q"],
-    key_segments: Int[Array, "B T"],
-) -> tuple[jax.Array, ...]:
-    """Values; the weight of each key for each query (B, K, Q, G, T); maximum and sum."""
-    chains, queries, heads, head_size = query.shape
-    grouped = query.reshape(chains, queries, key.shape[1], heads // key.shape[1], head_size)
+    queries: Labels,
+    keys: Labels,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The weight of each key for each query (B, K, Q, G, T); maximum and sum."""
+    chains, new, heads, head_size = query.shape
+    grouped = query.reshape(chains, new, key.shape[1], heads // key.shape[1], head_size)
     grouped = jnp.einsum("bqkgd->bkqgd", grouped)
     # The cache is read as it lies: with these operands in this order, XLA on a CPU does not transpose a copy of it.
     scores = jnp.einsum("bktqg->bkqgt", _product(key, grouped, (3,), (4,)))
     scores = scores * jnp.asarray(head_size**-0.5, scores.dtype)  # there, where nothing is rounded to 16 bits
-    allowed = attention_mask(query_positions, key_positions, query_segments, key_segments, causal=True, window=window)
-    allowed = allowed[:, None, :, None, :]
+    allowed = attention_mask(queries, keys, causal=True, window=window)[:, None, :, None, :]
     scores = jnp.where(allowed, scores, -jnp.inf)
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0.0))
     total = weights.sum(axis=-1, keepdims=True)
-    return value, weights / jnp.where(total > 0, total, 1.0), highest, total
+    return weights / jnp.where(total > 0, total, 1.0), highest, total
 
 
 def _queries_first(mixed: jax.Array, highest: jax.Array, total: jax.Array) -> Found:
@@ -191,27 +182,27 @@ def _product(one: jax.Array, other: jax.Array, axes_of_one: tuple[int, ...], axe
     return jax.lax.dot_general(one, other, dimensions, preferred_element_type=accumulator_dtype(one))
 
 
-def _save(window: int | None, *arrays: jax.Array):
+def _save(window: int | None, *arrays: Any):
     return _find(window, *arrays), arrays
 
 
-def _restore(window: int | None, arrays: tuple[jax.Array, ...], gradients: Found):
+def _restore(window: int | None, arrays: tuple[Any, ...], gradients: Found):
     """By differentiating the plain form, in which what no query may see is 0."""
-    query, key, value, *labels = arrays
-    query_positions, key_positions, query_segments, key_segments = labels
-    seen = attention_mask(query_positions, key_positions, query_segments, key_segments, causal=True, window=window)
+    query, key, value, queries, keys = arrays
+    seen = attention_mask(queries, keys, causal=True, window=window)
     seen = jnp.where(seen.any(axis=1), 0, -1)  # as segments, of which a negative one is silenced
 
     def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> Found:
-        query = silence_padding(query, query_segments)
+        query = silence_padding(query, queries.segments)
         key, value = (jnp.swapaxes(silence_padding(jnp.swapaxes(x, 1, 2), seen), 1, 2) for x in (key, value))
-        _, weights, *rows = _weigh(window, query, key, value, *labels)
+        weights, *rows = _weigh(window, query, key, queries, keys)
         found = _queries_first(_product(weights.astype(value.dtype), value, (4,), (2,)), *rows)
-        mixed, highest, total = (silence_padding(x, query_segments) for x in found)
+        mixed, highest, total = (silence_padding(x, queries.segments) for x in found)
         return mixed, highest, total
 
     _, pull_back = jax.vjp(plain, query, key, value)
-    return *pull_back(gradients), *(np.zeros(label.shape, jax.dtypes.float0) for label in labels)
+    no_gradient = jax.tree.map(lambda label: np.zeros(label.shape, jax.dtypes.float0), (queries, keys))  # integers
+    return *pull_back(gradients), *no_gradient
 
 
 _attend: Any = jax.custom_vjp(_find, nondiff_argnums=(0,))

@@ -1,25 +1,28 @@
 """The one attention function behind which every strategy stands (docs/design.md, Contracts)."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ringrl.errors import RingRLError
 from ringrl.ops.automatic import settle_by_size, settle_on_mesh
-from ringrl.ops.blockwise import blockwise_attention
 from ringrl.ops.checks import check_arrays, checked_window, int32_labels
 from ringrl.ops.config import AttentionConfig, Strategy
-from ringrl.ops.dropout import dropout_seed
+from ringrl.ops.dropout import DropoutKeys, dropout_seed
 from ringrl.ops.explicit import on_automatic_axes
-from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device
+from ringrl.ops.kernels import choose_kernel, computing_device
 from ringrl.ops.layouts import check_dealt
-from ringrl.ops.parts import inside_mesh
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import LocalOptions, Operands
+from ringrl.ops.parts import chain_numbers, inside_mesh
 from ringrl.ops.reference import dense_attention
-from ringrl.ops.sharded import attention_of_part, ring_size, sharded_attention
+from ringrl.ops.ring import Ring, ring_attention
+from ringrl.ops.sharded import ring_size, sharded_attention
 from ringrl.types import BATCH_AXES, SEQUENCE_AXES
 
 
@@ -73,50 +76,45 @@ def attention(
         segment_ids = int32_labels("attention", "segment_ids", segment_ids, query.shape[:2])
     if query.size == 0:
         return jnp.zeros(query.shape, query.dtype)
-    in_parts = mesh is not None and inside_mesh()
+    in_order, in_parts = positions is None, mesh is not None and inside_mesh()
     if mesh is not None:
         config = settle_on_mesh(config, mesh.shape)
     config = settle_by_size(config, *query.shape[:3])
-    if in_parts and positions is None:
+    if in_parts and in_order:
         raise RingRLError("attention inside jax.shard_map needs positions: a part does not know where it stands.")
     if not in_parts:
         _check_layout(config, mesh, query, positions, segment_ids)
-    in_order = positions is None
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(query.shape[1], dtype=jnp.int32), query.shape[:2])
     if segment_ids is None:
         segment_ids = jnp.zeros(query.shape[:2], jnp.int32)
-    if dropout_key is None:
-        dropout_rate = 0.0
-    seed = jnp.zeros(2, jnp.uint32) if dropout_key is None else dropout_seed(dropout_key)
-    blocks = config.query_block_size, config.key_block_size
-    options = LocalOptions(causal, window, dropout_rate, *blocks, config.kernel)
-    if config.strategy is Strategy.blockwise:
-        kernel = choose_kernel(options, computing_device(mesh), query, query.shape[1])
-        options = options._replace(kernel=kernel)
-    arrays = (query, key, value, positions, segment_ids)
-    if mesh is not None and in_parts and config.strategy.is_sharded:
-        return attention_of_part(config.strategy, mesh, *arrays, seed, options=options)
-
-    def attend(mesh: jax.sharding.Mesh | None):
-        def by_strategy(query, key, value, positions, segment_ids, seed) -> jax.Array:
-            arguments = (query, key, value, positions, segment_ids, options, seed)
-            match config.strategy:
-                case Strategy.dense:
-                    labels = (positions, positions, segment_ids, segment_ids)
-                    masks = {"causal": causal, "window": window}
-                    return dense_attention(query, key, value, *labels, **masks, dropout_rate=dropout_rate, seed=seed)
-                case Strategy.blockwise:
-                    return blockwise_attention(*arguments)
-                case _:
-                    return sharded_attention(config.strategy, mesh, *arguments, in_order=in_order)
-
-        return by_strategy
-
+    rate, seed = (0.0, jnp.zeros(2, jnp.uint32)) if dropout_key is None else (dropout_rate, dropout_seed(dropout_key))
+    options = LocalOptions(causal, window, rate, config.query_block_size, config.key_block_size, config.kernel)
+    operands = Operands(query, key, value, Labels(positions, segment_ids))
+    attend = functools.partial(_attend, config.strategy, options, in_order)
     if in_parts:
-        return attend(mesh)(*arrays, seed)
+        return attend(mesh, operands, seed)
     spec = jax.typeof(query).sharding.spec if mesh is None else _spec(query, mesh)
-    return on_automatic_axes(attend, mesh, spec, *arrays, seed)
+    return on_automatic_axes(attend, mesh, spec, operands, seed)
+
+
+def _attend(
+    strategy: Strategy,
+    options: LocalOptions,
+    in_order: bool,
+    mesh: jax.sharding.Mesh | None,
+    operands: Operands,
+    seed: UInt32[Array, "2"],
+) -> Float[Array, "B S H D"]:
+    """Attention by the strategy, of arguments that are checked and complete."""
+    if strategy.is_sharded:
+        return sharded_attention(strategy, mesh, options, operands, seed, in_order=in_order)
+    chains, tokens, heads, _ = operands.query.shape
+    dropout = DropoutKeys(seed, chain_numbers(chains), jnp.arange(heads))
+    if strategy is Strategy.dense:
+        return dense_attention(options, operands.queries, operands.keys, dropout)
+    options = options._replace(kernel=choose_kernel(options, computing_device(mesh), operands.query, tokens))
+    return ring_attention(Ring(), options, operands, dropout)  # blockwise: a ring of one device
 
 
 def _spec(query: jax.Array, mesh: jax.sharding.Mesh) -> PartitionSpec:

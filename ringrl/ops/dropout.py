@@ -4,11 +4,23 @@ A counter is hashed instead of drawing from `jax.random`: a draw by threefry cos
 that it follows, and its mask would belong to the order of an array.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ringrl.ops.parts import chain_numbers
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DropoutKeys:
+    """The seed and, numbered over all devices, the chains and heads at hand: with two positions they name a weight."""
+
+    seed: UInt32[Array, "2"]
+    chains: Int[Array, " B"]
+    heads: Int[Array, " H"]
 
 
 def _mix(bits: jax.Array) -> jax.Array:
@@ -24,16 +36,11 @@ def dropout_seed(key: Key[Array, ""]) -> UInt32[Array, "2"]:
 
 
 def dropout_multiplier(
-    seed: UInt32[Array, "2"],
-    rate: float,
-    chains: Int[Array, " B"],
-    heads: Int[Array, " H"],
-    query_positions: Int[Array, "B Q"],
-    key_positions: Int[Array, "B T"],
+    keys: DropoutKeys, rate: float, query_positions: Int[Array, "B Q"], key_positions: Int[Array, "B T"]
 ) -> Float[Array, "B H Q T"]:
     """0 with probability `rate`, else 1 / (1 - rate), as a pure function of seed, chain, head and both positions."""
-    chain_words = _mix(seed[0] + chains.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
-    head_words = _mix(seed[1] + heads.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B))
+    chain_words = _mix(keys.seed[0] + keys.chains.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
+    head_words = _mix(keys.seed[1] + keys.heads.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B))
     pair_words = _mix(chain_words[:, None] ^ (head_words[None, :] * jnp.uint32(0xC2B2AE35)))
     query_words = query_positions.astype(jnp.uint32) * jnp.uint32(0x27D4EB2F)
     row_words = _mix(pair_words[:, :, None] + query_words[:, None, :])

@@ -1,5 +1,6 @@
-"""Meshes whose axes are explicit, JAX's default: what is written for automatic axes runs on them too."""
+"""Runs code written for automatic mesh axes on meshes whose axes are explicit, which is JAX's default."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,15 +10,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ringrl.devices import with_automatic_axes
 
 
-def on_automatic_axes(
-    fn: Callable[[Mesh | None], Callable[..., jax.Array]], mesh: Mesh | None, spec: PartitionSpec, *arrays: Any
-) -> jax.Array:
-    """`fn(mesh)(*arrays)`, whose result is split by `spec` over `mesh`, with automatic axes in place of explicit ones.
+def on_automatic_axes(fn: Callable[..., jax.Array], mesh: Mesh | None, spec: PartitionSpec, *arrays: Any) -> jax.Array:
+    """`fn(mesh, *arrays)` with automatic axes in place of explicit ones; its result is split by `spec` over `mesh`.
 
     Where arrays, or the mesh of `jax.set_mesh`, say explicitly how they are split, so does the result; without a mesh
     of its own it is split over theirs.
     """
-    call = fn(None if mesh is None else with_automatic_axes(mesh))
+    call = functools.partial(fn, None if mesh is None else with_automatic_axes(mesh))
     meshes = (jax.sharding.get_abstract_mesh(), *map(_mesh_of, jax.tree.leaves(arrays)))
     explicit = next((found for found in meshes if _is_explicit(found)), None)
     if explicit is None:

@@ -1,31 +1,42 @@
-"""Who may attend to whom, from positions, segments, causality and window; and when a whole block may not."""
+"""Masks of attention, from positions, segments, causality and window: of tokens, of blocks, and of padding."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Shaped
 
 
-def attention_mask(
-    query_positions: Int[Array, "B Q"],
-    key_positions: Int[Array, "B T"],
-    query_segments: Int[Array, "B Q"],
-    key_segments: Int[Array, "B T"],
-    *,
-    causal: bool,
-    window: int | None,
-) -> Bool[Array, "B Q T"]:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The position of each token in its chain, and its segment (negative for padding); perhaps of many blocks."""
+
+    positions: Int[Array, "*blocks B S"]
+    segments: Int[Array, "*blocks B S"]
+
+
+def attention_mask(queries: Labels, keys: Labels, *, causal: bool, window: int | None) -> Bool[Array, "B Q T"]:
     """True where a query may attend to a key: same non-negative segment, not later (causal), |i - j| < window."""
-    keys = key_positions[:, None, :]
-    allowed = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments >= 0)[:, None, :]
+    key_positions = keys.positions[:, None, :]
+    allowed = (queries.segments[:, :, None] == keys.segments[:, None, :]) & (keys.segments >= 0)[:, None, :]
     if causal:
-        allowed &= keys <= query_positions[:, :, None]
+        allowed &= key_positions <= queries.positions[:, :, None]
     if window is not None:
-        allowed &= keys >= moved_back(query_positions, window - 1)[:, :, None]
+        allowed &= key_positions >= moved_back(queries.positions, window - 1)[:, :, None]
         if not causal:
-            allowed &= keys <= moved_on(query_positions, window - 1)[:, :, None]
+            allowed &= key_positions <= moved_on(queries.positions, window - 1)[:, :, None]
     return allowed
+
+
+def silence_padding(x: Shaped[Array, "B S ..."], segments: Int[Array, "B S"]) -> jax.Array:
+    """`x` with 0 for tokens of no segment, of which the gradient is 0 too, whatever comes back for them.
+
+    Padding may be anything, not-a-number too, which a weight of 0 does not silence.
+    """
+    valid = (segments >= 0).reshape(*segments.shape, *(1,) * (x.ndim - 2))
+    return jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
 def moved_back(positions: Int[Array, "..."], distance: int) -> jax.Array:
@@ -57,11 +68,11 @@ class Bounds(NamedTuple):
     is_empty: Bool[Array, "*blocks B"]  # all padding
 
 
-def bounds_of(positions: Int[Array, "*blocks B C"], segments: Int[Array, "*blocks B C"]) -> Bounds:
-    """The bounds of blocks of C tokens."""
-    valid, limits = segments >= 0, jnp.iinfo(jnp.int32)
-    lowest = (jnp.where(valid, values, limits.max).min(axis=-1) for values in (positions, segments))
-    highest = (jnp.where(valid, values, limits.min).max(axis=-1) for values in (positions, segments))
+def bounds_of(labels: Labels) -> Bounds:
+    """The bounds of each block."""
+    both, valid, limits = (labels.positions, labels.segments), labels.segments >= 0, jnp.iinfo(jnp.int32)
+    lowest = (jnp.where(valid, values, limits.max).min(axis=-1) for values in both)
+    highest = (jnp.where(valid, values, limits.min).max(axis=-1) for values in both)
     (low, first), (high, last) = lowest, highest
     return Bounds(low, high, first, last, ~valid.any(axis=-1))
 
@@ -80,15 +91,6 @@ def bounds_are_masked(queries: Bounds, keys: Bounds, *, causal: bool, window: in
     return masked.all(axis=-1)
 
 
-def block_is_masked(
-    query_positions: Int[Array, "*blocks B Q"],
-    key_positions: Int[Array, "*blocks B T"],
-    query_segments: Int[Array, "*blocks B Q"],
-    key_segments: Int[Array, "*blocks B T"],
-    *,
-    causal: bool,
-    window: int | None,
-) -> Bool[Array, "*blocks"]:
+def block_is_masked(queries: Labels, keys: Labels, *, causal: bool, window: int | None) -> Bool[Array, "*blocks"]:
     """`bounds_are_masked`, from the labels of both blocks."""
-    queries, keys = bounds_of(query_positions, query_segments), bounds_of(key_positions, key_segments)
-    return bounds_are_masked(queries, keys, causal=causal, window=window)
+    return bounds_are_masked(bounds_of(queries), bounds_of(keys), causal=causal, window=window)

@@ -1,4 +1,4 @@
-"""What is chosen while a program is traced, said once: a traced function is called for every layer and program."""
+"""Log lines about choices made in tracing, each logged once: a function is traced for every layer and program."""
 
 import contextlib
 import contextvars

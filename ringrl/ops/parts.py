@@ -1,4 +1,4 @@
-"""Inside `jax.shard_map` over the mesh, arrays are one device's parts; what has to know asks here."""
+"""Whether code runs inside `jax.shard_map` over the mesh, and which chains and heads a device has there."""
 
 import math
 

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Int
 
 from ringrl.ops.config import Kernel
-from ringrl.ops.kernels import LocalOptions
+from ringrl.ops.operands import LocalOptions
 from ringrl.ops.precision import move
 
 

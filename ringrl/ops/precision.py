@@ -1,4 +1,4 @@
-"""In which dtype sums are kept, and 16-bit floats moved without being widened."""
+"""The dtype of sums, and moves of 16-bit floats that do not widen them."""
 
 import functools
 from collections.abc import Callable

@@ -15,8 +15,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ringrl.ops.config import Kernel
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, forward_part, join, no_keys
-from ringrl.ops.padding import silence_padding
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.kernels import KERNELS, Gradients, Logsumexp, Part, Rows, join, no_keys
+from ringrl.ops.masks import Labels, silence_padding
+from ringrl.ops.operands import KeyBlock, LocalOptions, Operands
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 from ringrl.ops.precision import accumulator_dtype
 
@@ -43,17 +45,9 @@ class Ring(NamedTuple):
             return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, pairs), tree)
 
 
-class KeyBlock(NamedTuple):
-    """What goes round: keys and values of one device, and where they stand."""
-
-    key: Float[Array, "B S K D"]
-    value: Float[Array, "B S K D"]
-    labels: Labels
-
-
 def send_block(ring: Ring, block: KeyBlock) -> KeyBlock:
     """To the next device, labels in one transfer: gradients make it five, and a TPU's compiler starts no sixth."""
-    labels = ring.send(jnp.stack(block.labels))
+    labels = ring.send(jnp.stack([block.labels.positions, block.labels.segments]))
     return KeyBlock(ring.send(block.key), ring.send(block.value), Labels(labels[0], labels[1]))
 
 
@@ -71,80 +65,53 @@ def wait(part: Any, arriving: Any) -> Any:
     return jax.lax.optimization_barrier((part, arriving))
 
 
-def merge(
-    output: Float[Array, "B S H D"],
-    logsumexp: Logsumexp,
-    part: Float[Array, "B S H D"],
-    part_logsumexp: Logsumexp,
-) -> tuple[Float[Array, "B S H D"], Logsumexp]:
+def merge(one: Part, other: Part) -> Part:
     """Attention over two disjoint sets of keys, from attention over each."""
-    total, kept, added = join(logsumexp, part_logsumexp)
-    return output * kept[..., None] + part * added[..., None], total
+    (one_output, one_logsumexp), (other_output, other_logsumexp) = one, other
+    total, kept, added = join(one_logsumexp, other_logsumexp)
+    return one_output * kept[..., None] + other_output * added[..., None], total
 
 
-def ring_forward(
-    ring: Ring,
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B S K D"],
-    value: Float[Array, "B S K D"],
-    labels: Labels,
-    dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Logsumexp]:
+def ring_forward(ring: Ring, options: LocalOptions, operands: Operands, dropout: DropoutKeys) -> Part:
     """Output, unrounded, and logsumexp of this device's queries over the keys of all devices."""
-    pieces = piece_count(key.shape[1], options)
+    kernel, query = KERNELS[options.kernel], operands.query
+    pieces = piece_count(query.shape[1], options)
 
-    def attend(block: KeyBlock):
-        return forward_part(options, query, block.key, block.value, labels, block.labels, dropout)
+    def attend(block: KeyBlock) -> Part:
+        return kernel.forward(options, operands.queries, block, dropout)
 
     def hop(carry, _):
         block, merged = carry
         next_block = send_block(ring, block)  # first, so that it travels while this device computes
         part, next_block = wait(attend(block), next_block)
-        return (next_block, merge(*merged, *part)), None
+        return (next_block, merge(merged, part)), None
 
     def trip(merged, index):
-        own_block = take_piece(KeyBlock(key, value, labels), pieces, index)
+        own_block = take_piece(operands.keys, pieces, index)
         (last_block, merged), _ = jax.lax.scan(hop, (own_block, merged), length=ring.hops)
-        return merge(*merged, *attend(last_block)), None
+        return merge(merged, attend(last_block)), None
 
     accumulator = accumulator_dtype(query)
     nothing = jnp.zeros(query.shape, accumulator), no_keys(query.shape[:3], accumulator)
     (output, logsumexp), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
-    attends = (labels.segments >= 0)[:, :, None]  # padding attends to nothing, whatever a fused kernel makes of it
+    attends = (operands.labels.segments >= 0)[
+        :, :, None
+    ]  # padding does to nothing, whatever a fused kernel makes of it
     highest = jnp.where(attends, logsumexp.highest, -jnp.inf)
-    return jnp.where(attends[..., None], output, 0.0), logsumexp._replace(highest=highest)
+    return jnp.where(attends[..., None], output, 0.0), Logsumexp(highest, logsumexp.log_total)
 
 
-def ring_backward(
-    ring: Ring,
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B S K D"],
-    value: Float[Array, "B S K D"],
-    labels: Labels,
-    dropout: DropoutKeys,
-    output: Float[Array, "B S H D"],
-    logsumexp: Logsumexp,
-    output_gradient: Float[Array, "B S H D"],
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
+def ring_backward(ring: Ring, options: LocalOptions, operands: Operands, dropout: DropoutKeys, rows: Rows) -> Gradients:
     """Gradients of this device's query, unrounded, and of its key and value.
 
     The gradients of keys follow them one hop behind: what earlier devices found is sent while this one computes its
     own part, and added on arrival, so that no transfer waits for a computation of the same hop.
     """
-    pieces = piece_count(key.shape[1], options)
-    if options.kernel is Kernel.xla and ring.devices == pieces == 1 and key.shape[1] <= options.key_block_size:
-        row_sums = None  # one block has all keys
-    else:
-        row_sums = (output * silence_padding(output_gradient, labels.segments).astype(output.dtype)).sum(axis=-1)
+    kernel, query = KERNELS[options.kernel], operands.query
+    pieces = piece_count(query.shape[1], options)
 
-    def differentiate(block: KeyBlock):
-        rows = logsumexp, row_sums, output_gradient, output
-        query_part, *key_parts = backward_part(
-            options, query, block.key, block.value, labels, block.labels, dropout, *rows
-        )
-        return query_part, tuple(key_parts)
+    def differentiate(block: KeyBlock) -> Gradients:
+        return kernel.backward(options, operands.queries, block, dropout, rows)
 
     def hop(carry, _):
         block, query_gradient, gradients_behind = carry
@@ -154,7 +121,7 @@ def ring_backward(
 
     def trip(carry, index):
         query_gradient, key_gradients = carry
-        block = take_piece(KeyBlock(key, value, labels), pieces, index)
+        block = take_piece(operands.keys, pieces, index)
         gradients_arrived = None  # on one device none travel
         if ring.hops:
             next_block = send_block(ring, block)
@@ -168,42 +135,61 @@ def ring_backward(
             gradients = ring.send_home(_add(gradients_arrived, gradients))
         return (query_gradient + query_part, put_piece(key_gradients, gradients, pieces, index)), None
 
-    accumulator = accumulator_dtype(query)
-    nothing = (
-        jnp.zeros(query.shape, accumulator),
-        (jnp.zeros(key.shape, key.dtype), jnp.zeros(value.shape, value.dtype)),
-    )
-    (query_gradient, key_gradients), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
-    return query_gradient, *key_gradients
+    no_key_gradients = jax.tree.map(jnp.zeros_like, (operands.key, operands.value))
+    nothing = jnp.zeros(query.shape, accumulator_dtype(query)), no_key_gradients
+    gradients, _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
+    return gradients
 
 
 def _add(one: Any, other: Any) -> Any:
     return jax.tree.map(jnp.add, one, other)
 
 
-def _ring_attention(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
-    return _save(ring, options, query, key, value, labels, dropout)[0]
+def _in_one_block(ring: Ring, options: LocalOptions, operands: Operands) -> bool:
+    """Whether the kernel `xla` has all keys of all devices in one block."""
+    length = operands.key.shape[1]
+    one = ring.devices == piece_count(length, options) == 1 and length <= options.key_block_size
+    return one and options.kernel is Kernel.xla
 
 
-def _save(ring: Ring, options: LocalOptions, query, key, value, labels: Labels, dropout: DropoutKeys):
+def _silence(operands: Operands) -> Operands:
+    """Queries, keys and values with 0 for padding."""
+    arrays = (operands.query, operands.key, operands.value)
+    query, key, value = (silence_padding(x, operands.labels.segments) for x in arrays)
+    return Operands(query, key, value, operands.labels)
+
+
+def _ring_attention(
+    ring: Ring, options: LocalOptions, operands: Operands, dropout: DropoutKeys
+) -> Float[Array, "B S H D"]:
+    """Attention of this device's queries to the keys of all devices of the ring; of a ring of one, to its own."""
+    return _save(ring, options, operands, dropout)[0]
+
+
+def _save(ring: Ring, options: LocalOptions, operands: Operands, dropout: DropoutKeys):
     if options.kernel is not Kernel.xla:  # which does so a block at a time, and needs no copy
-        query, key, value = (silence_padding(x, labels.segments) for x in (query, key, value))
+        operands = _silence(operands)
     # Without the barrier a scan over layers finds positions constant, and saves the masks of all blocks of all hops.
-    query, key, value, labels, dropout = jax.lax.optimization_barrier((query, key, value, labels, dropout))
-    output, logsumexp = ring_forward(ring, options, query, key, value, labels, dropout)
+    operands, dropout = jax.lax.optimization_barrier((operands, dropout))
+    output, logsumexp = ring_forward(ring, options, operands, dropout)
     # The output is kept unrounded: the row sums of the backward pass amplify what rounding to bfloat16 loses.
     output, logsumexp = jax.tree.map(lambda x: checkpoint_name(x, SAVED_OUTPUT), (output, logsumexp))
-    return output.astype(query.dtype), (query, key, value, labels, dropout, output, logsumexp)
+    return output.astype(operands.query.dtype), (operands, dropout, output, logsumexp)
 
 
 def _restore(ring: Ring, options: LocalOptions, saved, output_gradient):
-    query, key, value, labels, dropout, output, logsumexp = saved
+    operands, dropout, output, logsumexp = saved
     if options.kernel is not Kernel.xla:
-        output_gradient = silence_padding(output_gradient, labels.segments)
-    gradients = ring_backward(ring, options, query, key, value, labels, dropout, output, logsumexp, output_gradient)
-    gradients = (part.astype(like.dtype) for part, like in zip(gradients, (query, key, value), strict=True))
-    no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (labels, dropout))  # integers
-    return *gradients, *no_gradient
+        output_gradient = silence_padding(output_gradient, operands.labels.segments)
+    row_sums = None
+    if not _in_one_block(ring, options, operands):  # else they are taken from the block, which is more precise
+        gradient = silence_padding(output_gradient, operands.labels.segments)
+        row_sums = (output * gradient.astype(output.dtype)).sum(axis=-1)
+    rows = Rows(logsumexp, row_sums, output_gradient, output)
+    query, (key, value) = ring_backward(ring, options, operands, dropout, rows)
+    integers = operands.labels, dropout
+    no_labels, no_dropout = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), integers)
+    return Operands(query.astype(operands.query.dtype), key, value, no_labels), no_dropout
 
 
 ring_attention = jax.custom_vjp(_ring_attention, nondiff_argnums=(0, 1))

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from traffic import sent
 
 from ringrl.ops import AttentionConfig, Layout, attention, check_dealt, dealing_order, decode_attention, undealing_order
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 from ringrl.ops.reference import dense_attention
 from ringrl.parallel import make_mesh
 
@@ -195,8 +198,12 @@ def test_decoding_equals_dense(
     with jax.enable_x64(True):
         decode = jax.jit(functools.partial(decode_attention, mesh=mesh, window=window), compiler_options=QUICK)
         found = np.asarray(decode(query, np.swapaxes(key, 1, 2), np.swapaxes(value, 1, 2), **labels))
-        dense = jax.jit(functools.partial(dense_attention, window=window), compiler_options=QUICK)
-        expected = np.asarray(dense(query, key, value, **labels))
+        options = LocalOptions(True, window, 0.0, queries, tokens)
+        dropout = DropoutKeys(jnp.zeros(2, jnp.uint32), jnp.arange(chains), jnp.arange(heads[0]))
+        dense = jax.jit(functools.partial(dense_attention, options, dropout=dropout), compiler_options=QUICK)
+        query_labels = Labels(labels["query_positions"], labels["query_segments"])
+        key_labels = Labels(labels["key_positions"], labels["key_segments"])
+        expected = np.asarray(dense(QueryBlock(query, query_labels), KeyBlock(key, value, key_labels)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 

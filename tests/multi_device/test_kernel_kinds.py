@@ -1,6 +1,7 @@
 """Fused kernels behind any labels, round a ring: a stand-in that knows two masks takes the place of cuDNN's."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, Kernel, Layout, attention, dealing_order
-from ringrl.ops.kernels import fused, local
+from ringrl.ops.kernels import KERNELS, fused
 from ringrl.ops.kernels.private import NAMES
 from ringrl.ops.precision import accumulator_dtype
 from ringrl.parallel import make_mesh
@@ -39,7 +40,7 @@ def forward(query, key, value, causal: bool):
     return jnp.einsum("bhst,bthd->bshd", weights, value), logsumexp
 
 
-def backward(query, key, value, rows: fused.Rows, causal: bool):
+def backward(query, key, value, rows: fused.FusedRows, causal: bool):
     shape = (*key.shape[:3], query.shape[2] // key.shape[2], key.shape[3])
     query, key, value, gradient = widened(query, key, value, rows.output_gradient)
     weights, _ = weights_of(query, key, causal, rows.logsumexp)
@@ -53,7 +54,8 @@ def backward(query, key, value, rows: fused.Rows, causal: bool):
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, fresh_programs: None):
     """Every sharded call is by the stand-in."""
-    monkeypatch.setitem(local.FUSED_KERNELS, Kernel.cudnn, fused.FusedKernel(forward, backward))
+    library = types.SimpleNamespace(forward=forward, backward=backward)
+    monkeypatch.setitem(KERNELS, Kernel.cudnn, fused.FusedKernel(library))
     for module in ("sharded", "dispatch"):
         monkeypatch.setattr(f"ringrl.ops.{module}.choose_kernel", lambda *_: Kernel.cudnn)
 
@@ -65,7 +67,7 @@ def no_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(function):
         return lambda *arguments: jax.tree.map(lambda x: x * jnp.nan, function(*arguments))
 
-    for name in ("forward_part", "backward_part"):
+    for name in ("forward", "backward"):
         monkeypatch.setattr(fused.xla, name, spoilt(getattr(fused.xla, name)))
 
 

@@ -11,6 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.errors import RingRLError
 from ringrl.ops import decode_attention
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 from ringrl.ops.reference import dense_attention
 from ringrl.parallel import make_mesh
 
@@ -59,8 +62,11 @@ def make_labels(queries: int) -> dict[str, jax.Array]:
 def by_dense(query, key, value, *, query_positions, key_positions, query_segments, key_segments, window):
     # Without the barrier XLA on a CPU folds the transposition into a product that it cannot do in bfloat16.
     key, value = jax.lax.optimization_barrier((jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)))
-    labels = (query_positions, key_positions, query_segments, key_segments)
-    return dense_attention(query, key, value, *labels, causal=True, window=window)
+    queries = QueryBlock(query, Labels(query_positions, query_segments))
+    keys = KeyBlock(key, value, Labels(key_positions, key_segments))
+    options = LocalOptions(True, window, 0.0, query.shape[1], key.shape[1])
+    dropout = DropoutKeys(jnp.zeros(2, jnp.uint32), jnp.arange(len(query)), jnp.arange(query.shape[2]))
+    return dense_attention(options, queries, keys, dropout)
 
 
 def run(attend, arrays, **options):

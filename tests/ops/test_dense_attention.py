@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 
-from ringrl.ops.dropout import dropout_multiplier, dropout_seed
+from ringrl.ops.dropout import DropoutKeys, dropout_multiplier, dropout_seed
 
 
 def dropout_by_position(case):
     """(B, H, S, S): what a weight is multiplied by, given the positions of its query and key."""
     chains, tokens, heads = 3, 13, 4
     positions = np.broadcast_to(np.arange(tokens), (chains, tokens))
-    seed = dropout_seed(jax.random.key(7))
-    return np.asarray(dropout_multiplier(seed, case.dropout, np.arange(chains), np.arange(heads), positions, positions))
+    keys = DropoutKeys(dropout_seed(jax.random.key(7)), np.arange(chains), np.arange(heads))
+    return np.asarray(dropout_multiplier(keys, case.dropout, positions, positions))
 
 
 def attention_in_loops(case, labels, keep, query, key, value):

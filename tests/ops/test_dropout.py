@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, attention
-from ringrl.ops.dropout import drop_features, dropout_multiplier, dropout_seed
+from ringrl.ops.dropout import DropoutKeys, drop_features, dropout_multiplier, dropout_seed
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RATE = 0.25
@@ -20,10 +20,8 @@ TOKENS, HEADS, CHAINS = 128, 4, 3
 def multipliers(seed=0, rate=RATE):
     positions = np.broadcast_to(np.arange(TOKENS, dtype=np.int32), (CHAINS, TOKENS))
     draw = jax.jit(functools.partial(dropout_multiplier, rate=rate))
-    key = dropout_seed(jax.random.key(seed))
-    return np.asarray(
-        draw(key, chains=np.arange(CHAINS), heads=np.arange(HEADS), query_positions=positions, key_positions=positions)
-    )
+    keys = DropoutKeys(dropout_seed(jax.random.key(seed)), np.arange(CHAINS), np.arange(HEADS))
+    return np.asarray(draw(keys, query_positions=positions, key_positions=positions))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])

@@ -9,8 +9,9 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.ops import AttentionConfig, Kernel, attention
-from ringrl.ops.kernels import LocalOptions, choose_kernel, computing_device, private
+from ringrl.ops.kernels import choose_kernel, computing_device, private
 from ringrl.ops.notes import forget_notes
+from ringrl.ops.operands import LocalOptions
 
 CPU = types.SimpleNamespace(platform="cpu")
 TPU, OLD_TPU = (types.SimpleNamespace(platform="tpu", device_kind=kind) for kind in ("TPU v4", "TPU v3"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ringrl.ops import Layout, dealing_order
-from ringrl.ops.kernels import Labels, LocalOptions
 from ringrl.ops.kernels.kinds import Kind, first_that_holds, kinds_that_hold
-from ringrl.ops.masks import attention_mask
+from ringrl.ops.masks import Labels, attention_mask
+from ringrl.ops.operands import LocalOptions
 
 OPTIONS = LocalOptions(causal=True, window=None, dropout_rate=0.0, query_block_size=4, key_block_size=4)
 DEVICES, STEPS = 4, 48
@@ -38,8 +38,8 @@ def mask_of(kind: Kind, queries: int, keys: int) -> np.ndarray:
 @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
 def held(options: LocalOptions, query_positions, query_segments, key_positions, key_segments):
     """For many pairs of blocks: whether each kind holds, the first that does, and the mask."""
-    holds = kinds_that_hold(options, Labels(query_positions, query_segments), Labels(key_positions, key_segments))
-    labels = (query_positions, key_positions, query_segments, key_segments)
+    labels = Labels(query_positions, query_segments), Labels(key_positions, key_segments)
+    holds = kinds_that_hold(options, *labels)
     mask = attention_mask(*labels, causal=options.causal, window=options.window)
     return {kind.name: value for kind, value in holds.items()}, first_that_holds(holds), mask
 

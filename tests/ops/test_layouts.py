@@ -6,11 +6,11 @@ import pytest
 
 from ringrl.ops import dealing_order, ring_size, step_order, undealing_order
 from ringrl.ops.config import Layout, Strategy
-from ringrl.ops.masks import block_is_masked
+from ringrl.ops.masks import Labels, block_is_masked
 from ringrl.parallel import make_mesh
 
 LAYOUTS = list(Layout)
-is_masked = jax.jit(jax.vmap(lambda q, k, s: block_is_masked(q, k, s, s, causal=True, window=None)))
+is_masked = jax.jit(jax.vmap(lambda q, k, s: block_is_masked(Labels(q, s), Labels(k, s), causal=True, window=None)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions
-from ringrl.ops.kernels.xla import backward_part, forward_part
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.kernels import Rows, xla
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 
 MILLION, BLOCK, HEAD_SIZE = 2**20, 16, 4
 
@@ -51,10 +53,10 @@ def by_numpy(query, key, value, output_gradient, query_positions, key_positions)
 def both_passes(options: LocalOptions, arrays: list[jax.Array], queries: Labels, keys: Labels) -> Found:
     query, key, value, output_gradient = (array[None, :, None] for array in arrays)
     dropout = DropoutKeys(jnp.zeros(2, jnp.uint32), jnp.arange(1), jnp.arange(1))
-    arguments = (options, query, key, value, queries, keys, dropout)
-    output, logsumexp = forward_part(*arguments)
-    row_sums = (output * output_gradient).sum(axis=-1)
-    gradients = backward_part(*arguments, logsumexp, row_sums, output_gradient)
+    arguments = (options, QueryBlock(query, queries), KeyBlock(key, value, keys), dropout)
+    output, logsumexp = xla.forward(*arguments)
+    rows = Rows(logsumexp, (output * output_gradient).sum(axis=-1), output_gradient, output)
+    gradients = jax.tree.leaves(xla.backward(*arguments, rows))
     return Found(output[0, :, 0], logsumexp.value[0, :, 0], *(array[0, :, 0] for array in gradients))
 
 

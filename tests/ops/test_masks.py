@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ringrl.ops.masks import attention_mask, block_is_masked
+from ringrl.ops.masks import Labels, attention_mask, block_is_masked
 
 # Sizes and window are few, so that few programs are compiled.
 QUERIES, KEYS, CHAINS = 3, 4, 2
@@ -18,38 +18,27 @@ jitted_mask, jitted_block = (
 )
 
 
-def labels(tokens, lowest, highest):
-    return arrays(np.int32, (CHAINS, tokens), elements=st.integers(lowest, highest))
+def labels(tokens):
+    positions, segments = (
+        arrays(np.int32, (CHAINS, tokens), elements=st.integers(*limits)) for limits in ((0, 12), (-1, 2))
+    )
+    return st.builds(Labels, positions, segments)
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    labels(QUERIES, 0, 12),
-    labels(KEYS, 0, 12),
-    labels(QUERIES, -1, 2),
-    labels(KEYS, -1, 2),
-    st.booleans(),
-    st.sampled_from([None, 1, 4]),
-)
-def test_a_skipped_block_has_no_pair(query_positions, key_positions, query_segments, key_segments, causal, window):
-    everything = (query_positions, key_positions, query_segments, key_segments)
-    if jitted_block(*everything, causal=causal, window=window):
-        assert not jitted_mask(*everything, causal=causal, window=window).any()
+@given(labels(QUERIES), labels(KEYS), st.booleans(), st.sampled_from([None, 1, 4]))
+def test_a_skipped_block_has_no_pair(queries, keys, causal, window):
+    if jitted_block(queries, keys, causal=causal, window=window):
+        assert not jitted_mask(queries, keys, causal=causal, window=window).any()
 
 
 def blocks_skipped(size, tokens, segments=None, **options):
     """Which pairs of blocks are skipped, as a picture: one row a block of queries."""
     positions = np.arange(tokens, dtype=np.int32)
     segments = np.zeros(tokens, np.int32) if segments is None else np.int32(segments)
-    starts = range(0, tokens, size)
-    return [
-        "".join(
-            "-" if jitted_block(positions[None, row], positions[None, column], segments[None, row],
-                                segments[None, column], **options) else "x"
-            for column in (np.arange(key, key + size) for key in starts)
-        )
-        for row in (np.arange(query, query + size) for query in starts)
-    ]  # fmt: skip
+    parts = [slice(start, start + size) for start in range(0, tokens, size)]
+    blocks = [Labels(positions[None, part], segments[None, part]) for part in parts]
+    return ["".join("-" if jitted_block(row, column, **options) else "x" for column in blocks) for row in blocks]
 
 
 def test_blocks_skipped_by_causality_window_and_segments():
@@ -69,9 +58,10 @@ def test_a_block_is_kept_when_one_chain_needs_it():
     later = positions + 2
     segments = np.array([[0, 0], [-1, -1]], np.int32)
     masked = functools.partial(jitted_block, causal=True, window=None)
-    assert masked(positions, later, segments, segments)
-    assert not masked(later, positions, segments, segments)
-    assert not masked(later[::-1], positions[::-1], segments[::-1], segments[::-1])
+    early, late = Labels(positions, segments), Labels(later, segments)
+    assert masked(early, late)
+    assert not masked(late, early)
+    assert not masked(*jax.tree.map(lambda label: label[::-1], (late, early)))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +73,6 @@ def test_a_block_is_kept_when_one_chain_needs_it():
     ],
 )
 def test_the_mask_by_hand(causal, window, rows):
-    positions, segments = np.arange(4, dtype=np.int32)[None], np.array([[0, 0, 0, -1]], np.int32)
-    mask = jitted_mask(positions, positions, segments, segments, causal=causal, window=window)
+    tokens = Labels(np.arange(4, dtype=np.int32)[None], np.array([[0, 0, 0, -1]], np.int32))
+    mask = jitted_mask(tokens, tokens, causal=causal, window=window)
     assert ["".join(".x"[int(pair)] for pair in row) for row in mask[0]] == rows

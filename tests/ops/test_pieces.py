@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ringrl.ops.config import Kernel, Layout
-from ringrl.ops.kernels import LocalOptions
 from ringrl.ops.layouts import dealing_order
+from ringrl.ops.operands import LocalOptions
 from ringrl.ops.pieces import piece_count, put_piece, take_piece
 
 OPTIONS = LocalOptions(True, None, 0.0, 4, 4)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, attention, decode_attention
-from ringrl.ops.kernels import fused, pallas
-from ringrl.ops.kernels.interface import Logsumexp
+from ringrl.ops.kernels import Logsumexp, pallas
+from ringrl.ops.kernels.fused import FusedRows
 from ringrl.ops.ring import merge
 from ringrl.parallel import make_mesh
 
@@ -106,14 +106,13 @@ def test_splash_attention_is_given_queries_that_are_not_rounded_again() -> None:
     """A causal part, interpreted: both passes. Row sums are of the exact output: the kernel's own is in bfloat16."""
     arrays = arrays_of(jnp.bfloat16, 32, query_size=8.0)
     truth, others = in_float64(arrays), both_passes(theirs, arrays)
-    kernel = pallas.make_kernel(interpret=True)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(query, key, value, gradient):
-        output, logsumexp = kernel.forward(query, key, value, True)
+        output, logsumexp = pallas.forward(query, key, value, True, interpret=True)
         wide = jnp.asarray(truth[0], jnp.float32)
-        rows = fused.Rows(logsumexp, (wide * gradient.astype(jnp.float32)).sum(axis=-1), gradient, wide)
-        return output, *kernel.backward(query, key, value, rows, True)
+        rows = FusedRows(logsumexp, (wide * gradient.astype(jnp.float32)).sum(axis=-1), gradient, wide)
+        return output, *pallas.backward(query, key, value, rows, True, interpret=True)
 
     for found, true, other in zip(run(*arrays), truth, others, strict=True):
         assert error(np.float64(found), true) < 1.5 * error(other, true)
@@ -125,6 +124,6 @@ def test_parts_of_large_logsumexps_merge_exactly() -> None:
     log_totals = (jnp.log(jnp.float32(3.0)), jnp.log(jnp.float32(5.0)))
     parts = [Logsumexp(highest, jnp.broadcast_to(log_total, (1, 1, 1))) for log_total in log_totals]
     outputs = [jnp.full((1, 1, 1, 1), value, jnp.float32) for value in (1.0, 9.0)]
-    output, logsumexp = merge(outputs[0], parts[0], outputs[1], parts[1])
+    output, logsumexp = merge((outputs[0], parts[0]), (outputs[1], parts[1]))
     np.testing.assert_allclose(output, 6.0, rtol=1e-6)  # (3 * 1 + 5 * 9) / 8
     np.testing.assert_allclose(logsumexp.log_total, np.log(8.0), rtol=1e-6)

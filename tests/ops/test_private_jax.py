@@ -11,8 +11,11 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
-from ringrl.ops.kernels import DropoutKeys, Labels, LocalOptions, Logsumexp, backward_part, cudnn, forward_part, private
-from ringrl.ops.kernels.fused import Rows
+from ringrl.ops.dropout import DropoutKeys
+from ringrl.ops.kernels import KERNELS, Logsumexp, Rows, cudnn, private
+from ringrl.ops.kernels.fused import FusedRows
+from ringrl.ops.masks import Labels
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 
 CHAINS, TOKENS, HEADS, KEY_HEADS, HEAD_SIZE = 1, 512, 4, 2, 64
 
@@ -72,7 +75,7 @@ def test_the_backward_rule_is_given_what_it_takes_apart(monkeypatch: pytest.Monk
     monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91000)
     assert private.missing(Kernel.cudnn) is None
     query, output, output_gradient = (jnp.full((1, 4, 2, 8), value, jnp.bfloat16) for value in (1, 2, 3))
-    rows = Rows(jnp.full((1, 4, 2), 0.3), jnp.zeros((1, 4, 2)), output_gradient, output)
+    rows = FusedRows(jnp.full((1, 4, 2), 0.3), jnp.zeros((1, 4, 2)), output_gradient, output)
     assert cudnn.backward(query, query, query, rows, causal=True) == ("query", "key", "value")
 
     assert list(taken) == names
@@ -97,12 +100,13 @@ def programs(kernel: Kernel, platform: str) -> list[str]:
 
     labels = Labels(integers(CHAINS, TOKENS), integers(CHAINS, TOKENS))
     dropout = DropoutKeys(integers(2, dtype=jnp.uint32), integers(CHAINS), integers(HEADS))
-    arguments = (array(HEADS), array(KEY_HEADS), array(KEY_HEADS), labels, labels, dropout)
+    keys = KeyBlock(array(KEY_HEADS), array(KEY_HEADS), labels)
+    arguments = (QueryBlock(array(HEADS), labels), keys, dropout)
     row = jax.ShapeDtypeStruct((CHAINS, TOKENS, HEADS), jnp.float32)
-    rows = (Logsumexp(row, row), row, array(HEADS), array(HEADS, jnp.float32))
-    calls = ((functools.partial(forward_part, options), arguments),)
-    calls += ((functools.partial(backward_part, options), (*arguments, *rows)),)
-    return [jax.jit(call).trace(*given).lower(lowering_platforms=(platform,)).as_text() for call, given in calls]
+    rows = Rows(Logsumexp(row, row), row, array(HEADS), array(HEADS, jnp.float32))
+    calls = (KERNELS[kernel].forward, arguments), (KERNELS[kernel].backward, (*arguments, rows))
+    traced = [jax.jit(functools.partial(call, options)).trace(*given) for call, given in calls]
+    return [program.lower(lowering_platforms=(platform,)).as_text() for program in traced]
 
 
 def shape(tokens: int, heads: int) -> str:

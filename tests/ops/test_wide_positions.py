@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, attention, decode_attention
-from ringrl.ops.kernels import Labels, LocalOptions
 from ringrl.ops.kernels.kinds import kinds_that_hold
-from ringrl.ops.masks import attention_mask, block_is_masked, moved_back, moved_on
+from ringrl.ops.masks import Labels, attention_mask, block_is_masked, moved_back, moved_on
+from ringrl.ops.operands import LocalOptions
 from ringrl.parallel import make_mesh
 
 QUICK = {"xla_backend_optimization_level": 0}
@@ -38,16 +38,15 @@ def rule(queries: np.ndarray, keys: np.ndarray, causal: bool, window: int | None
 def test_masks_and_what_bounds_prove(causal: bool, window: int | None) -> None:
     """Each pair of positions, then blocks of three: none that is skipped, or said to be of a kind, is otherwise."""
     options = {"causal": causal, "window": window}
-    nothing = np.zeros((1, len(EXTREMES)), np.int32)
-    mask = attention_mask(jnp.asarray(EXTREMES[None]), jnp.asarray(EXTREMES[None]), nothing, nothing, **options)
+    labels = Labels(jnp.asarray(EXTREMES[None]), np.zeros((1, len(EXTREMES)), np.int32))
+    mask = attention_mask(labels, labels, **options)
     np.testing.assert_array_equal(mask[0], rule(EXTREMES, EXTREMES, **options))
 
     generator = np.random.default_rng(0)
     blocks = np.sort(generator.choice(EXTREMES, (2, 500, 1, 4)), axis=-1)
     blocks[1, :100] = blocks[0, :100]
     expected = rule(blocks[0, :, 0], blocks[1, :, 0], **options)
-    segments = np.zeros(blocks[0].shape, np.int32)
-    skipped = block_is_masked(*blocks, segments, segments, **options)
+    skipped = block_is_masked(*(Labels(block, np.zeros_like(block)) for block in blocks), **options)
     assert not expected[np.asarray(skipped)].any()
 
     @jax.vmap

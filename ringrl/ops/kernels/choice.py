@@ -1,4 +1,4 @@
-"""Which kernel computes the local blocks of a call: the one asked for, or the fastest that serves."""
+"""The local kernels, and the choice of one for a call: the one asked for, or the fastest that serves."""
 
 from typing import Protocol
 
@@ -6,16 +6,22 @@ import jax
 
 from ringrl.errors import RingRLError
 from ringrl.ops.config import Kernel
-from ringrl.ops.kernels import private
-from ringrl.ops.kernels.interface import LocalOptions
-from ringrl.ops.kernels.pallas import LANES
+from ringrl.ops.kernels import cudnn, pallas, private, xla
+from ringrl.ops.kernels.fused import FusedKernel
+from ringrl.ops.kernels.interface import LocalKernel
 from ringrl.ops.notes import log_once
+from ringrl.ops.operands import LocalOptions
 
+KERNELS: dict[Kernel, LocalKernel] = {
+    Kernel.xla: xla,
+    Kernel.cudnn: FusedKernel(cudnn),
+    Kernel.pallas: FusedKernel(pallas),
+}
 SPLASH_TOKENS = 2**16  # of a device, up to which `auto` takes splash attention: it looks at every pair of them
 
 
 class Device(Protocol):
-    """What is asked of a device; a GPU has a `compute_capability` too. Those of a topology need not be here."""
+    """A device of JAX, or of a topology that is not here. A GPU has a `compute_capability` too."""
 
     platform: str
     device_kind: str
@@ -65,8 +71,8 @@ def obstacle(kernel: Kernel, options: LocalOptions, device: Device, query: jax.A
             return f"pallas needs a TPU v4 or later and the device is a {device.device_kind}"
         if query.dtype not in ("bfloat16", "float32"):
             return f"pallas computes in bfloat16 or float32, not {query.dtype}"
-        if tokens % (2 * LANES):  # zigzag works on halves
-            return f"pallas needs a multiple of {2 * LANES} tokens on each device, and there are {tokens}"
+        if tokens % (2 * pallas.LANES):  # zigzag works on halves
+            return f"pallas needs a multiple of {2 * pallas.LANES} tokens on each device, and there are {tokens}"
         return private.missing(kernel)
     capability = _capability(device)
     if capability is None:

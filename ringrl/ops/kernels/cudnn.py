@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ringrl.ops.kernels.fused import FusedKernel, Rows
+from ringrl.ops.kernels.fused import FusedRows
 from ringrl.ops.kernels.private import cudnn_parts
 
 
@@ -35,7 +35,7 @@ def backward(
     query: Float[Array, "B S H D"],
     key: Float[Array, "B T K D"],
     value: Float[Array, "B T K D"],
-    rows: Rows,
+    rows: FusedRows,
     causal: bool,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
     """These keys' share of the gradients, where `rows` are over all keys."""
@@ -59,7 +59,7 @@ def backward_arguments(
     query: Float[Array, "B S H D"],
     key: Float[Array, "B T K D"],
     value: Float[Array, "B T K D"],
-    rows: Rows,
+    rows: FusedRows,
     **settings: Any,
 ) -> dict[str, Any]:
     """Arguments for the backward rule of the JAX that is installed.
@@ -93,6 +93,3 @@ def backward_arguments(
         **settings,
     }
     return {name: known[name] for name in names}
-
-
-KERNEL = FusedKernel(forward, backward)

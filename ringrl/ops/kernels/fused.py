@@ -5,147 +5,140 @@ two; the XLA kernel stands in for masks that cannot be made so. A strict triangl
 move up by one place.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ringrl.ops.dropout import DropoutKeys
 from ringrl.ops.kernels import xla
-from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp, no_keys
+from ringrl.ops.kernels.interface import Gradients, Logsumexp, Part, Rows, no_keys
 from ringrl.ops.kernels.kinds import Kind, first_that_holds, kinds_that_hold
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 from ringrl.ops.precision import accumulator_dtype
 
 _UNSEEN = 1e30  # a logsumexp that leaves a row no weight
 
 
-class Rows(NamedTuple):
-    """What the backward pass knows of each query, over all keys of all devices."""
+class FusedRows(NamedTuple):
+    """`Rows`, with the logsumexp as one rounded number, which is how the libraries take it."""
 
-    logsumexp: Float[Array, "B S H"]  # rounded, as the libraries take it
-    row_sums: Float[Array, "B S H"]  # of output x its gradient
+    logsumexp: Float[Array, "B S H"]
+    row_sums: Float[Array, "B S H"]
     output_gradient: Float[Array, "B S H D"]
-    output: Float[Array, "B S H D"]  # for a kernel that takes the row sums itself
+    output: Float[Array, "B S H D"]
 
 
-class FusedKernel(NamedTuple):
+class Library(Protocol):
     """Attention to every key, or (causal) of query i to keys 0 to i; in any dtype, for finite logsumexps."""
 
-    forward: Callable[..., tuple[jax.Array, jax.Array]]  # (query, key, value, causal) -> output, logsumexp
-    backward: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]  # (query, key, value, rows, causal) -> gradients
+    def forward(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, causal: bool
+    ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+        """Output and logsumexp."""
+        ...
+
+    def backward(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, rows: FusedRows, causal: bool
+    ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
+        """These keys' share of the gradients of query, key and value."""
+        ...
 
 
-def forward_part(
-    kernel: FusedKernel,
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B T K D"],
-    value: Float[Array, "B T K D"],
-    queries: Labels,
-    keys: Labels,
-    dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Logsumexp]:
-    """What `xla.forward_part` gives, but for the rounding of the kernel's own output, and for queries of padding.
+@dataclasses.dataclass(frozen=True)
+class FusedKernel:
+    """A local kernel made of a library's attention; its results are rounded as the library rounds them."""
 
-    Those are given some finite row: the ring silences them when it has merged everything.
-    """
-    accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
+    library: Library
 
-    def nothing(like: jax.Array):
-        return jnp.zeros(like.shape, accumulator), no_keys(like.shape[:3], accumulator)
+    def forward(self, options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys) -> Part:
+        """What `xla.forward` gives, but for queries of padding.
 
-    def attend(query, key, value, *, causal=False):
-        output, logsumexp = kernel.forward(query, key, value, causal)
-        logsumexp = logsumexp.astype(accumulator)
-        return output.astype(accumulator), Logsumexp(logsumexp, jnp.zeros_like(logsumexp))
+        Those are given some finite row: the ring silences them when it has merged everything.
+        """
+        query, key, value = queries.query, keys.key, keys.value
+        accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
 
-    def late_queries():
-        parts = nothing(query[:, :middle_query]), attend(query[:, middle_query:], key, value)
-        return jax.tree.map(lambda *part: jnp.concatenate(part, axis=1), *parts)
+        def nothing(like: jax.Array) -> Part:
+            return jnp.zeros(like.shape, accumulator), no_keys(like.shape[:3], accumulator)
 
-    def strict():
-        output, logsumexp = jax.tree.map(_down, attend(_up(query), key, value, causal=True))
-        return output.at[:, 0].set(0.0), logsumexp._replace(highest=logsumexp.highest.at[:, 0].set(-jnp.inf))
+        def attend(query, key, value, *, causal=False) -> Part:
+            output, logsumexp = self.library.forward(query, key, value, causal)
+            logsumexp = logsumexp.astype(accumulator)
+            return output.astype(accumulator), Logsumexp(logsumexp, jnp.zeros_like(logsumexp))
 
-    ways = {
-        Kind.masked: lambda: nothing(query),
-        Kind.early_keys: lambda: attend(query, key[:, :middle_key], value[:, :middle_key]),
-        Kind.late_queries: late_queries,
-        Kind.strict: strict,
-        Kind.causal: lambda: attend(query, key, value, causal=True),
-        Kind.full: lambda: attend(query, key, value),
-        Kind.mixed: lambda: xla.forward_part(options, query, key, value, queries, keys, dropout),
-    }
-    return _switch(ways, options, queries, keys)
+        def late_queries():
+            parts = nothing(query[:, :middle_query]), attend(query[:, middle_query:], key, value)
+            return jax.tree.map(lambda *part: jnp.concatenate(part, axis=1), *parts)
 
+        def strict() -> Part:
+            output, logsumexp = jax.tree.map(_down, attend(_up(query), key, value, causal=True))
+            highest = logsumexp.highest.at[:, 0].set(-jnp.inf)
+            return output.at[:, 0].set(0.0), Logsumexp(highest, logsumexp.log_total)
 
-def backward_part(
-    kernel: FusedKernel,
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B T K D"],
-    value: Float[Array, "B T K D"],
-    queries: Labels,
-    keys: Labels,
-    dropout: DropoutKeys,
-    logsumexp: Logsumexp,
-    row_sums: Float[Array, "B S H"],
-    output_gradient: Float[Array, "B S H D"],
-    output: Float[Array, "B S H D"],
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
-    """What `xla.backward_part` gives, but for the rounding of the kernel's own gradients."""
-    accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
-    # Padding, and a row without a key, attend to nothing anywhere: their logsumexp is -inf.
-    finite = jnp.where(jnp.isfinite(logsumexp.highest), logsumexp.value, _UNSEEN)
-    seen = Rows(finite, row_sums, output_gradient, output)
+        ways = {
+            Kind.masked: lambda: nothing(query),
+            Kind.early_keys: lambda: attend(query, key[:, :middle_key], value[:, :middle_key]),
+            Kind.late_queries: late_queries,
+            Kind.strict: strict,
+            Kind.causal: lambda: attend(query, key, value, causal=True),
+            Kind.full: lambda: attend(query, key, value),
+            Kind.mixed: lambda: xla.forward(options, queries, keys, dropout),
+        }
+        return _switch(ways, options, queries, keys)
 
-    def differentiate(query, key, value, rows, *, causal=False):
-        return tuple(part.astype(accumulator) for part in kernel.backward(query, key, value, rows, causal))
+    def backward(
+        self, options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys, rows: Rows
+    ) -> Gradients:
+        """What `xla.backward` gives."""
+        query, key, value = queries.query, keys.key, keys.value
+        accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
+        # Padding, and a row without a key, attend to nothing anywhere: their logsumexp is -inf.
+        finite = jnp.where(jnp.isfinite(rows.logsumexp.highest), rows.logsumexp.value, _UNSEEN)
+        assert rows.row_sums is not None
+        seen = FusedRows(finite, rows.row_sums, rows.output_gradient, rows.output)
 
-    def zeros(like: jax.Array):
-        return jnp.zeros(like.shape, accumulator)
+        def differentiate(query, key, value, rows, *, causal=False) -> Gradients:
+            parts = self.library.backward(query, key, value, rows, causal)
+            query_part, key_part, value_part = (part.astype(accumulator) for part in parts)
+            return query_part, (key_part, value_part)
 
-    def early_keys():
-        query_part, *parts = differentiate(query, key[:, :middle_key], value[:, :middle_key], seen)
-        return query_part, *(jnp.concatenate([part, zeros(key[:, middle_key:])], axis=1) for part in parts)
+        def zeros(like: jax.Array) -> jax.Array:
+            return jnp.zeros(like.shape, accumulator)
 
-    def late_queries():
-        late = jax.tree.map(lambda row: row[:, middle_query:], seen)
-        query_part, *parts = differentiate(query[:, middle_query:], key, value, late)
-        return jnp.concatenate([zeros(query[:, :middle_query]), query_part], axis=1), *parts
+        def early_keys():
+            query_part, key_parts = differentiate(query, key[:, :middle_key], value[:, :middle_key], seen)
+            rest = zeros(key[:, middle_key:])
+            return query_part, jax.tree.map(lambda part: jnp.concatenate([part, rest], axis=1), key_parts)
 
-    def strict():
-        moved = jax.tree.map(_up, seen)
-        moved = moved._replace(logsumexp=moved.logsumexp.at[:, -1].set(_UNSEEN))
-        query_part, *parts = differentiate(_up(query), key, value, moved, causal=True)
-        return _down(query_part), *parts
+        def late_queries() -> Gradients:
+            late = jax.tree.map(lambda row: row[:, middle_query:], seen)
+            query_part, key_parts = differentiate(query[:, middle_query:], key, value, late)
+            return jnp.concatenate([zeros(query[:, :middle_query]), query_part], axis=1), key_parts
 
-    ways = {
-        Kind.masked: lambda: (zeros(query), zeros(key), zeros(value)),
-        Kind.early_keys: early_keys,
-        Kind.late_queries: late_queries,
-        Kind.strict: strict,
-        Kind.causal: lambda: differentiate(query, key, value, seen, causal=True),
-        Kind.full: lambda: differentiate(query, key, value, seen),
-        Kind.mixed: lambda: xla.backward_part(
-            options,
-            query,
-            key,
-            value,
-            queries,
-            keys,
-            dropout,
-            logsumexp,
-            row_sums,
-            output_gradient,
-        ),
-    }
-    return _switch(ways, options, queries, keys)
+        def strict() -> Gradients:
+            moved = jax.tree.map(_up, seen)
+            moved = moved._replace(logsumexp=moved.logsumexp.at[:, -1].set(_UNSEEN))
+            query_part, key_parts = differentiate(_up(query), key, value, moved, causal=True)
+            return _down(query_part), key_parts
+
+        ways = {
+            Kind.masked: lambda: (zeros(query), (zeros(key), zeros(value))),
+            Kind.early_keys: early_keys,
+            Kind.late_queries: late_queries,
+            Kind.strict: strict,
+            Kind.causal: lambda: differentiate(query, key, value, seen, causal=True),
+            Kind.full: lambda: differentiate(query, key, value, seen),
+            Kind.mixed: lambda: xla.backward(options, queries, keys, dropout, rows),
+        }
+        return _switch(ways, options, queries, keys)
 
 
-def _switch(ways: dict[Kind, Callable], options: LocalOptions, queries: Labels, keys: Labels):
-    holds = kinds_that_hold(options, queries, keys)
+def _switch(ways: dict[Kind, Callable], options: LocalOptions, queries: QueryBlock, keys: KeyBlock):
+    holds = kinds_that_hold(options, queries.labels, keys.labels)
     return jax.lax.switch(first_that_holds(holds), [ways[kind] for kind in holds])
 
 

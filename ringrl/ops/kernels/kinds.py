@@ -1,4 +1,4 @@
-"""Which of a few simple masks the mask of some queries against some keys is, found from their labels as they run.
+"""Kinds of masks of some queries against some keys, told apart by their labels while the program runs.
 
 Fused kernels know "everything" and "the lower triangle". Every layout's full chains, and chains padded at their end,
 make just the kinds below: contiguous `full` and `causal`; striped `causal`, and `strict` for keys of a later device;
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from ringrl.ops.kernels.interface import Labels, LocalOptions
-from ringrl.ops.masks import Bounds, bounds_are_masked, bounds_of, moved_back
+from ringrl.ops.masks import Bounds, Labels, bounds_are_masked, bounds_of, moved_back
+from ringrl.ops.operands import LocalOptions
 
 _LOWEST, _LARGEST = -(2**31), 2**31 - 1
 
@@ -57,15 +57,15 @@ def first_that_holds(holds: dict[Kind, Bool[Array, ""]]) -> Int[Array, ""]:
 def halves(labels: Labels) -> tuple[Labels, Labels]:
     """The first and the second half of tokens."""
     middle = labels.positions.shape[1] // 2
-    return Labels(*(label[:, :middle] for label in labels)), Labels(*(label[:, middle:] for label in labels))
+    return jax.tree.map(lambda x: x[:, :middle], labels), jax.tree.map(lambda x: x[:, middle:], labels)
 
 
 def _is_masked(options: LocalOptions, queries: Labels, keys: Labels) -> jax.Array:
-    return bounds_are_masked(bounds_of(*queries), bounds_of(*keys), causal=options.causal, window=options.window)
+    return bounds_are_masked(bounds_of(queries), bounds_of(keys), causal=options.causal, window=options.window)
 
 
 def _is_full(options: LocalOptions, queries: Labels, keys: Labels) -> jax.Array:
-    rows, columns = bounds_of(*queries), bounds_of(*keys)
+    rows, columns = bounds_of(queries), bounds_of(keys)
     full = (keys.segments >= 0).all(axis=1) & _is_one_segment(rows, columns)
     if options.causal:
         full &= columns.high <= rows.low
@@ -77,7 +77,7 @@ def _is_full(options: LocalOptions, queries: Labels, keys: Labels) -> jax.Array:
 
 def _is_triangle(options: LocalOptions, queries: Labels, keys: Labels, *, diagonal: bool) -> jax.Array:
     """Keys stand in order, and each query between the last key that it may attend to and the first that it may not."""
-    rows, columns = bounds_of(*queries), bounds_of(*keys)
+    rows, columns = bounds_of(queries), bounds_of(keys)
     standing = jnp.where(keys.segments >= 0, keys.positions, _LARGEST)  # padding after everything
     if diagonal:
         last_seen, first_unseen = standing, jnp.pad(standing[:, 1:], ((0, 0), (0, 1)), constant_values=_LARGEST)

@@ -16,37 +16,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ringrl.ops.kernels.fused import FusedKernel, Rows
+from ringrl.ops.kernels.fused import FusedRows
 from ringrl.ops.kernels.private import splash_parts
 
 LANES = 128  # the kernel's smallest block
 
 
-def make_kernel(*, interpret: bool = False) -> FusedKernel:
-    """`interpret` runs it anywhere, slowly."""
-    return FusedKernel(functools.partial(_forward, interpret), functools.partial(_backward, interpret))
-
-
-def _forward(
-    interpret: bool,
+def forward(
     query: Float[Array, "B S H D"],
     key: Float[Array, "B T K D"],
     value: Float[Array, "B T K D"],
     causal: bool,
+    *,
+    interpret: bool = False,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S H"]]:
+    """Output and logsumexp. `interpret` computes them on any device, slowly."""
     splash = _splash(query.shape[1], key.shape[1], query.shape[2], causal, interpret)
     output, (logsumexp,) = jax.vmap(splash)(*map(_heads_first, (*_scaled(query, key), value)))
     return _heads_first(output), jnp.swapaxes(logsumexp, 1, 2)
 
 
-def _backward(
-    interpret: bool,
+def backward(
     query: Float[Array, "B S H D"],
     key: Float[Array, "B T K D"],
     value: Float[Array, "B T K D"],
-    rows: Rows,
+    rows: FusedRows,
     causal: bool,
+    *,
+    interpret: bool = False,
 ) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
+    """These keys' share of the gradients, where `rows` are over all keys."""
     parts, splash = splash_parts(), _splash(query.shape[1], key.shape[1], query.shape[2], causal, interpret)
     sizes = splash.kwargs["block_sizes"]
     common = {
@@ -127,6 +126,3 @@ def _block_size(length: int) -> int:
 def _heads_first(array: jax.Array) -> jax.Array:
     """(B, S, H, D) <-> (B, H, S, D)."""
     return jnp.swapaxes(array, 1, 2)
-
-
-KERNEL = make_kernel()

@@ -11,36 +11,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ringrl.ops.dropout import dropout_multiplier
-from ringrl.ops.kernels.interface import DropoutKeys, Labels, LocalOptions, Logsumexp
-from ringrl.ops.masks import Bounds, attention_mask, bounds_are_masked, bounds_of
-from ringrl.ops.padding import silence_padding
+from ringrl.ops.dropout import DropoutKeys, dropout_multiplier
+from ringrl.ops.kernels.interface import Gradients, Logsumexp, Part, Rows
+from ringrl.ops.masks import Bounds, Labels, attention_mask, bounds_are_masked, bounds_of, silence_padding
+from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 from ringrl.ops.precision import accumulator_dtype, move
 
 
-def forward_part(
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B T K D"],
-    value: Float[Array, "B T K D"],
-    queries: Labels,
-    keys: Labels,
-    dropout: DropoutKeys,
-) -> tuple[Float[Array, "B S H D"], Logsumexp]:
+def forward(options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys) -> Part:
     """Output over these keys alone, unrounded, and its logsumexp: 0 and -inf where a row has nothing to attend to."""
-    accumulator, length, key_heads = accumulator_dtype(query), query.shape[1], key.shape[2]
-    options = _shrink(options, query, key)
-    queries, query_bounds, query = _prepare(options.query_block_size, queries, query)
-    keys, key_bounds, key, value = _prepare(options.key_block_size, keys, key, value)
+    accumulator, length, key_heads = accumulator_dtype(queries.query), queries.query.shape[1], keys.key.shape[2]
+    options = _shrink(options, queries, keys)
+    query_labels, query_bounds, query = _prepare(options.query_block_size, queries.labels, queries.query)
+    key_labels, key_bounds, key, value = _prepare(options.key_block_size, keys.labels, keys.key, keys.value)
 
     def one_query_block(results, index):
-        labels, part = _block(options.query_block_size, index, queries, query)
+        labels, part = _block(options.query_block_size, index, query_labels, query)
         part = _heads_first(part, key_heads)
 
         def one_key_block(carry, other):
             def attend(carry):
                 mixed, highest, total = carry
-                others, *key_and_value = _block(options.key_block_size, other, keys, key, value)
+                others, *key_and_value = _block(options.key_block_size, other, key_labels, key, value)
                 key_block, value_block = (_heads_first(x, key_heads) for x in key_and_value)
                 scores = _scores(options, part, key_block, labels, others)
                 new_highest = jnp.maximum(highest, scores.max(axis=-1))
@@ -72,36 +64,26 @@ def forward_part(
     return output[:, :length], Logsumexp(*(term[:, :length, :, 0] for term in terms))
 
 
-def backward_part(
-    options: LocalOptions,
-    query: Float[Array, "B S H D"],
-    key: Float[Array, "B T K D"],
-    value: Float[Array, "B T K D"],
-    queries: Labels,
-    keys: Labels,
-    dropout: DropoutKeys,
-    logsumexp: Logsumexp,
-    row_sums: Float[Array, "B S H"] | None,
-    output_gradient: Float[Array, "B S H D"],
-) -> tuple[Float[Array, "B S H D"], Float[Array, "B T K D"], Float[Array, "B T K D"]]:
+def backward(options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys, rows: Rows) -> Gradients:
     """These keys' share of the gradients of query, key and value, unrounded.
 
-    `logsumexp` is that of the rows over all keys. `row_sums` are the sums of output x its gradient: they equal
-    those of weights x their gradients, with or without dropout. None where these keys are all that there are, in one
-    block: then the latter are taken, from which the gradient of a weight near 1 cancels exactly.
+    `rows.row_sums`, the sums of output x its gradient, equal those of weights x their gradients, with or without
+    dropout. They are None where these keys are all that there are, in one block: then the latter are taken, from which
+    the gradient of a weight near 1 cancels exactly.
     """
-    accumulator, length, key_heads = accumulator_dtype(query), query.shape[1], key.shape[2]
-    key_length, head_size = key.shape[1], query.shape[-1]
-    options = _shrink(options, query, key)
-    sums = jnp.zeros(query.shape[:3], accumulator) if row_sums is None else row_sums
-    rows = (query, output_gradient, *(x[..., None] for x in (sums, logsumexp.shift, logsumexp.log_total)))
-    queries, query_bounds, *rows = _prepare(options.query_block_size, queries, *rows)
-    keys, key_bounds, key, value = _prepare(options.key_block_size, keys, key, value)
+    accumulator, length = accumulator_dtype(queries.query), queries.query.shape[1]
+    _, key_length, key_heads, head_size = keys.key.shape
+    options = _shrink(options, queries, keys)
+    row_sums = jnp.zeros(queries.query.shape[:3], accumulator) if rows.row_sums is None else rows.row_sums
+    by_row = (row_sums, rows.logsumexp.shift, rows.logsumexp.log_total)
+    arrays = (queries.query, rows.output_gradient, *(x[..., None] for x in by_row))
+    query_labels, query_bounds, *arrays = _prepare(options.query_block_size, queries.labels, *arrays)
+    key_labels, key_bounds, key, value = _prepare(options.key_block_size, keys.labels, keys.key, keys.value)
     scale = jnp.asarray(head_size**-0.5, accumulator)  # of scores, so of every gradient that goes through them
 
     def one_query_block(carry, index):
         query_gradient, *key_gradients = carry
-        labels, *blocks = _block(options.query_block_size, index, queries, *rows)
+        labels, *blocks = _block(options.query_block_size, index, query_labels, *arrays)
         part, gradients, sums, shift, log_total = (_heads_first(x, key_heads) for x in blocks)
         columns, gradient_columns = jnp.swapaxes(part, 2, 3), jnp.swapaxes(gradients, 2, 3)
 
@@ -110,7 +92,7 @@ def backward_part(
 
             def differentiate(carry):
                 query_block, key_block, value_block = carry
-                others, *key_and_value = _block(options.key_block_size, other, keys, key, value)
+                others, *key_and_value = _block(options.key_block_size, other, key_labels, key, value)
                 key_rows, value_rows = (_heads_first(x, key_heads) for x in key_and_value)
                 scores = _scores(options, part, key_rows, labels, others)
                 dropped = weights = jnp.exp(scores - shift - log_total)
@@ -118,12 +100,12 @@ def backward_part(
                 if options.dropout_rate > 0.0:
                     keep = _keep(options, dropout, scores, labels, others)
                     dropped, weight_gradients = weights * keep, weight_gradients * keep
-                means = (weights * weight_gradients).sum(axis=-1, keepdims=True) if row_sums is None else sums
-                score_gradients = (weights * (weight_gradients - means) * scale).astype(query.dtype)
+                means = (weights * weight_gradients).sum(axis=-1, keepdims=True) if rows.row_sums is None else sums
+                score_gradients = (weights * (weight_gradients - means) * scale).astype(part.dtype)
                 return (
                     query_block + _product("bkrt,bktd->bkrd", score_gradients, key_rows),
                     key_block + _product("bkdr,bkrt->bkdt", columns, score_gradients),
-                    value_block + _product("bkdr,bkrt->bkdt", gradient_columns, dropped.astype(query.dtype)),
+                    value_block + _product("bkdr,bkrt->bkdt", gradient_columns, dropped.astype(part.dtype)),
                 )
 
             masked = _is_masked(options, query_bounds, key_bounds, index, other)
@@ -137,19 +119,19 @@ def backward_part(
         return (*_write((query_gradient,), index, found), *key_gradients), None
 
     shape = (len(_numbers(key_bounds)), key.shape[0], key_heads, head_size, options.key_block_size)
-    start = jnp.zeros(rows[0].shape, accumulator), jnp.zeros(shape, accumulator), jnp.zeros(shape, accumulator)
+    start = jnp.zeros(arrays[0].shape, accumulator), jnp.zeros(shape, accumulator), jnp.zeros(shape, accumulator)
     (query_gradient, *key_gradients), _ = jax.lax.scan(one_query_block, start, _numbers(query_bounds))
     key_gradient, value_gradient = (
         jnp.einsum("nbkdt->bntkd", x).reshape(key.shape)[:, :key_length] for x in key_gradients
     )
-    return query_gradient[:, :length], key_gradient, value_gradient
+    return query_gradient[:, :length], (key_gradient, value_gradient)
 
 
-def _shrink(options: LocalOptions, query: jax.Array, key: jax.Array) -> LocalOptions:
+def _shrink(options: LocalOptions, queries: QueryBlock, keys: KeyBlock) -> LocalOptions:
     """No block longer than what there is."""
     return options._replace(
-        query_block_size=min(options.query_block_size, query.shape[1]),
-        key_block_size=min(options.key_block_size, key.shape[1]),
+        query_block_size=min(options.query_block_size, queries.query.shape[1]),
+        key_block_size=min(options.key_block_size, keys.key.shape[1]),
     )
 
 
@@ -163,8 +145,8 @@ def _prepare(size: int, labels: Labels, *arrays: jax.Array) -> tuple:
         return jnp.pad(array, ((0, 0), (0, extra), *((0, 0),) * (array.ndim - 2)), constant_values=filling)
 
     labels = Labels(lengthen(labels.positions), lengthen(labels.segments, -1))
-    by_block = (jnp.moveaxis(x.reshape(x.shape[0], -1, size), 1, 0) for x in labels)
-    return labels, bounds_of(*by_block), *map(lengthen, arrays)
+    by_block = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, size), 1, 0), labels)
+    return labels, bounds_of(by_block), *map(lengthen, arrays)
 
 
 def _numbers(bounds: Bounds) -> jax.Array:
@@ -175,7 +157,7 @@ def _block(size: int, index: jax.Array, labels: Labels, *arrays: jax.Array) -> t
     def part(array: jax.Array) -> jax.Array:
         return move(lambda at, x: jax.lax.dynamic_slice_in_dim(x, at * size, size, axis=1), index, array)
 
-    labels = Labels(*map(part, labels))
+    labels = jax.tree.map(part, labels)
     return labels, *(silence_padding(part(array), labels.segments) for array in arrays)
 
 
@@ -207,17 +189,13 @@ def _scores(options: LocalOptions, query: jax.Array, key: jax.Array, queries: La
     """Masked scores (B, K, R, C), in at least float32: scaled there, for a query in 16 bits would be rounded again."""
     scores = _product("bkrd,bktd->bkrt", query, key)
     scores = scores * jnp.asarray(query.shape[-1] ** -0.5, scores.dtype)
-    allowed = attention_mask(
-        queries.positions, keys.positions, queries.segments, keys.segments, causal=options.causal, window=options.window
-    )
+    allowed = attention_mask(queries, keys, causal=options.causal, window=options.window)
     grouped = scores.reshape(*scores.shape[:2], -1, *allowed.shape[1:])
     return jnp.where(allowed[:, None, None], grouped, -jnp.inf).reshape(scores.shape)
 
 
 def _keep(options: LocalOptions, dropout: DropoutKeys, scores: jax.Array, queries: Labels, keys: Labels) -> jax.Array:
-    keep = dropout_multiplier(
-        dropout.seed, options.dropout_rate, dropout.chains, dropout.heads, queries.positions, keys.positions
-    )
+    keep = dropout_multiplier(dropout, options.dropout_rate, queries.positions, keys.positions)
     return keep.reshape(scores.shape).astype(scores.dtype)
 
 

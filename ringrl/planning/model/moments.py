@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from ringrl.nn.config import Feedforward
 from ringrl.ops.config import Strategy
-from ringrl.ops.kernels import LocalOptions, choose_kernel
+from ringrl.ops.kernels import choose_kernel
+from ringrl.ops.operands import LocalOptions
 from ringrl.ops.pieces import piece_count
 from ringrl.planning.cluster.targets import read_topology
 from ringrl.planning.cluster.topology import GPUS

@@ -15,7 +15,7 @@ from ringrl.agents.action_heads import make_head
 from ringrl.agents.layout import token_layout
 from ringrl.nn.config import Feedforward, Remat
 from ringrl.ops.config import AttentionConfig, Kernel, Layout, Strategy
-from ringrl.ops.kernels import LocalOptions
+from ringrl.ops.operands import LocalOptions
 from ringrl.ops.pieces import piece_count
 from ringrl.planning.plan import Plan
 

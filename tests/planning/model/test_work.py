@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from ringrl.agents import make_agent
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, dealing_order
 from ringrl.ops.config import Kernel, Layout
-from ringrl.ops.kernels import Labels, LocalOptions
-from ringrl.ops.masks import attention_mask
+from ringrl.ops.masks import Labels, attention_mask
+from ringrl.ops.operands import LocalOptions
 from ringrl.ops.pieces import piece_count, take_piece
 from ringrl.parallel import make_mesh
 from ringrl.parallel.mesh import MeshConfig
@@ -43,10 +44,10 @@ def by_masks(config: AttentionConfig, tokens: int, per_step: int, ring: int, hea
     found = np.zeros((ring, pieces, ring), int)
     for source, piece in itertools.product(range(ring), range(pieces)):
         held = Labels(jnp.asarray(positions[:, source]), jnp.asarray(segments[:, source]))
-        keys = [np.asarray(label) for label in take_piece(held, pieces, jnp.asarray(piece))]
+        keys = jax.tree.map(np.asarray, take_piece(held, pieces, jnp.asarray(piece)))
         for device in range(ring):
-            labels = positions[:, device], keys[0], segments[:, device], keys[1]
-            mask = attention_mask(*labels, causal=True, window=None)
+            queries = Labels(positions[:, device], segments[:, device])
+            mask = attention_mask(queries, keys, causal=True, window=None)
             found[device, piece, (device - source) % ring] = blocks_that_see(mask[0], config)
     return found
 
