@@ -94,9 +94,8 @@ def ring_forward(ring: Ring, options: LocalOptions, operands: Operands, dropout:
     accumulator = accumulator_dtype(query)
     nothing = jnp.zeros(query.shape, accumulator), no_keys(query.shape[:3], accumulator)
     (output, logsumexp), _ = jax.lax.scan(trip, nothing, jnp.arange(pieces))
-    attends = (operands.labels.segments >= 0)[
-        :, :, None
-    ]  # padding does to nothing, whatever a fused kernel makes of it
+    # Padding attends to nothing, whatever a fused kernel makes of it.
+    attends = (operands.labels.segments >= 0)[:, :, None]
     highest = jnp.where(attends, logsumexp.highest, -jnp.inf)
     return jnp.where(attends[..., None], output, 0.0), Logsumexp(highest, logsumexp.log_total)
 
