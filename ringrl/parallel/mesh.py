@@ -14,21 +14,21 @@ from ringrl.parallel.neighbours import neighbourly
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:
-    """A mesh of axes data, fsdp, ring, head over this run's devices; the first ones where it needs fewer.
+    """A mesh of axes data, fsdp, ring, head over this run's devices, or over the first ones if it needs fewer.
 
     Args:
-        data: replicas of the parameters, each with a part of the batch.
-        fsdp: parts of the batch and of the parameters.
-        ring: parts of every sequence, whose keys and values go round.
-        head: parts of every sequence that exchange tokens for heads.
+        data: replicas of the parameters, each with a shard of the batch.
+        fsdp: shards of the batch and of the parameters.
+        ring: shards of every sequence, whose keys and values are passed around the ring.
+        head: shards of every sequence that exchange tokens for heads.
 
-    Each is a number of devices; -1, once, takes those that are left.
+    Each is a number of devices; -1, at most once, takes the remaining devices.
 
     Returns:
-        The mesh, neighbors on the ring next to each other in a TPU's network.
+        The mesh, in which neighbors on the ring are adjacent in a TPU's network.
 
     Raises:
-        RingRLError: there are too few devices, or -1 does not come out even; sizes that work are named.
+        RingRLError: there are too few devices, or -1 does not divide; the error names sizes that work.
     """
     config = MeshConfig(data, fsdp, ring, head)
     sizes = [getattr(config, axis) for axis in AXES]
@@ -51,9 +51,9 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
 
 
 def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
-    """The devices as a mesh of AXES, neighbors next to each other where their network has axes of its own.
+    """Arrange the devices as a mesh of AXES, with neighbors adjacent in the network where it is a torus.
 
-    JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them. Along its part of the torus the ring
+    JAX gives an axis whole axes of a TPU's torus, or parts of them where none fit. Along its part of the torus the ring
     then goes from neighbor to neighbor.
     """
     kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
@@ -65,5 +65,5 @@ def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mes
 
 
 def _nearest(available: int, named: int) -> int:
-    """The divisor of `available` next to `named`."""
+    """The divisor of `available` closest to `named`."""
     return min((n for n in range(1, available + 1) if available % n == 0), key=lambda n: abs(n - named))
