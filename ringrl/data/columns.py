@@ -1,4 +1,4 @@
-"""One column of a store: a `.npy` file written in one pass with a hash, and read through a memory map."""
+"""Columns of a store: `.npy` files that are written in one pass with a hash, and read through a memory map."""
 
 import bisect
 import errno
@@ -19,16 +19,16 @@ REMEDY = "Move the folder away, and import it again (a Minari set's comes back b
 
 
 class Unreadable(RingRLError):
-    """The system does not let a file be read: nothing is known of what is in it."""
+    """A file cannot be read because of the system, so its contents are unknown."""
 
 
 def unreadable(path: Path, error: OSError) -> Unreadable:
-    """The one line that a user sees when reading `path` fails."""
+    """The one-line error for a failed read of `path`."""
     return Unreadable(f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk.")
 
 
 def disk_error(path: Path, error: OSError) -> RingRLError:
-    """The one line that a user sees when writing `path` fails."""
+    """The one-line error for a failed write of `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RingRLError(f"{path}: the disk is full. Free some space, or point RINGRL_DATA at another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -39,7 +39,7 @@ def disk_error(path: Path, error: OSError) -> RingRLError:
 
 
 def content_hash() -> Any:
-    """The hash of a column's bytes before any is seen; `described_digest` ends it."""
+    """The hash of a column's bytes before any are added; `described_digest` finishes it."""
     return hashlib.blake2b(digest_size=16)
 
 
@@ -51,14 +51,14 @@ def described_digest(content: Any, dtype: np.dtype, row_shape: tuple[int, ...]) 
 
 
 def raw_bytes(values: np.ndarray) -> memoryview:
-    """The memory of an array in C order, byte by byte: not a copy where the array is contiguous."""
+    """The memory of an array in C order as bytes, without a copy if the array is contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 class ColumnWriter:
-    """Appends rows of a fixed shape and dtype to a `.npy` file whose length need not be known beforehand.
+    """Appends rows of a fixed shape and dtype to a `.npy` file of initially unknown length.
 
-    The header is written twice: numpy pads it so that its size does not depend on the number of rows.
+    The header is written twice; numpy pads it so that its size does not depend on the number of rows.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
@@ -69,7 +69,7 @@ class ColumnWriter:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Bytes per row."""
         return self.dtype.itemsize * math.prod(self.row_shape)
 
     def _write_header(self) -> int:
@@ -91,7 +91,7 @@ class ColumnWriter:
         self.rows += len(rows)
 
     def close(self) -> None:
-        """Fix the header and close the file; nothing happens the second time."""
+        """Write the final header and close the file; no effect the second time."""
         if not self._file.closed:
             assert self._write_header() == self._header_size
             self._file.close()
@@ -108,13 +108,13 @@ class ColumnWriter:
 
 
 class MappedColumn:
-    """A `.npy` file seen as a read-only array; `release` gives its resident pages back to the system.
+    """A `.npy` file mapped as a read-only array; `release` returns its resident pages to the system.
 
-    Raises `RingRLError` when the file is missing, is not the column expected, or is shorter than it says, and
-    `Unreadable` where the system does not let it be read.
+    Raises `RingRLError` if the file is missing, is not the expected column, or is shorter than its header states, and
+    `Unreadable` if the system cannot read it.
     """
 
-    keeper: Any = None  # what is to live as long as the file is read, such as a temporary folder
+    keeper: Any = None  # kept alive while the file is mapped, such as a temporary folder
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         try:
@@ -152,15 +152,15 @@ class MappedColumn:
         return self.array.nbytes
 
     def release(self) -> None:
-        """Drop the resident pages (they stay in the page cache and come back when touched)."""
+        """Drop the resident pages (they stay in the page cache and are mapped again when touched)."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class JoinedColumn:
-    """Mapped columns end to end, read as one array: by an index, a slice, an array of indices, or `take`.
+    """Mapped columns concatenated and read as one array: by an index, a slice, an array of indices, or `take`.
 
-    A slice within one of them is a view, whatever crosses from one to the next a copy.
+    A slice within one column is a view; a slice across columns is a copy.
     """
 
     def __init__(self, parts: list[MappedColumn]) -> None:
@@ -172,12 +172,12 @@ class JoinedColumn:
 
     @property
     def dtype(self) -> np.dtype:
-        """As of each part."""
+        """The dtype of each part."""
         return self.parts[0].array.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of one array."""
+        """The shape of the concatenation."""
         return (len(self), *self.parts[0].array.shape[1:])
 
     @property
@@ -199,7 +199,7 @@ class JoinedColumn:
         return self.take(rows)
 
     def take(self, rows: Any, axis: int = 0) -> np.ndarray:
-        """The rows with these indices, of any shape; along axis 0 alone."""
+        """The rows with these indices, of any shape; along axis 0 only."""
         if axis != 0:
             raise ValueError(f"axis={axis}: a joined column is read along axis 0")
         rows = np.asarray(rows)

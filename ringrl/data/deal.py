@@ -1,4 +1,4 @@
-"""Whole batches laid out in memory as the devices of a ring are to hold them: the reference of slices."""
+"""Reordering of whole batches into the memory layout of a ring: the reference implementation for tests."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ from jaxtyping import Int
 
 from ringrl.types import Chain
 
-PADDING = {"segment_ids": -1}  # belongs to no segment; all else is 0
+PADDING = {"segment_ids": -1}  # belongs to no segment; all other fields are padded with 0
 
 
 def deal_chain(chain: Chain, order: Int[np.ndarray, " padded"]) -> Chain:
-    """Every array (B, P, ...) with the step `order[p]` at place p; padding where there is no such step.
+    """Reorder every array (B, P, ...) so that position p holds step `order[p]`; padding if there is no such step.
 
-    It holds the whole batch twice. Training never calls it, since `ChainSampler.batch` builds a dealt slice from the
-    store: this is the reference for that in tests.
+    It needs memory for two copies of the batch. Training never calls it, because `ChainSampler.batch` builds a shard in
+    its layout directly from the store; tests compare that with this reference.
     """
 
     def dealt(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A store of episodes that are at hand in memory."""
+"""Episode stores built from episodes in memory."""
 
 import shutil
 import tempfile
@@ -17,9 +17,9 @@ from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
-SOURCE = "from_episodes"  # as errors call it
+SOURCE = "from_episodes"  # the name in errors
 NEEDED = ("observations", "actions", "rewards")
-ENDS = {"terminated": "terminations", "truncated": "truncations"}  # by Minari's names too
+ENDS = {"terminated": "terminations", "truncated": "truncations"}  # Minari's names are accepted too
 FIELDS = (*NEEDED, *ENDS, *ENDS.values(), "task_id", "policy")
 
 
@@ -43,7 +43,7 @@ def store_episodes(
 
 
 class _TemporaryFolder:
-    """A folder that is removed when nothing refers to this object any more, at the latest when Python ends."""
+    """A folder that is removed when this object is no longer referenced, at the latest when Python exits."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="ringrl-"))
@@ -100,7 +100,9 @@ def _read(index: int, episode: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _inferred(name: str, actions: np.ndarray) -> ActionSpec:
-    """Real vectors whose bounds are what is seen; choices cannot be counted by looking at some of them."""
+    """An action spec of real vectors bounded by the data; the number of discrete actions cannot be inferred
+    from data.
+    """
     if actions.ndim == 1 and actions.dtype.kind in "biu":
         raise RingRLError(
             f"{name}: actions are whole numbers, one a step: say how many there are to choose from, such as "
@@ -140,7 +142,7 @@ def _append(
 
 
 def _ended(name: str, fields: Mapping[str, Any], field: str, steps: int) -> bool:
-    """Whether the last step is the end of that kind; raises RingRLError where an earlier one is."""
+    """Whether the last step ends the episode in this way; raises RingRLError if an earlier one does."""
     found = [key for key in (field, ENDS[field]) if key in fields]
     if not found:
         return False

@@ -1,4 +1,4 @@
-"""The episode store: flat memory-mapped columns of steps, and what is known of each episode."""
+"""The episode store: flat memory-mapped columns of steps, and metadata of each episode."""
 
 import dataclasses
 import hashlib
@@ -28,17 +28,17 @@ EPISODE_DTYPES = {
 }
 EPISODE_COLUMNS = tuple(EPISODE_DTYPES)
 Column = np.ndarray | JoinedColumn
-RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
+RESIDENT_BYTES = 96 << 20  # limit for a reader of steps before it releases pages
 
 
 def step_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Indices start, start + 1, ... start + length - 1 of each episode in turn, end to end: (sum of lengths,) int64."""
+    """Concatenated indices start, start + 1, ... start + length - 1 of each episode: (sum of lengths,) int64."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
 def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape of a row of each step column."""
+    """Dtype and row shape of each step column."""
     discrete = action.kind is ActionKind.discrete
     number = np.dtype(np.float32)
     return {
@@ -50,8 +50,8 @@ def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[n
 
 
 def sum_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sum of an episode's rewards from each step on, added up from its end in float64: (sum of lengths,)."""
-    # All episodes of one length at once: the same additions in the same order as one by one.
+    """The return-to-go at each step, accumulated from the episode's end in float64: (sum of lengths,)."""
+    # All episodes of the same length at once: the same additions in the same order as one by one.
     if (lengths == lengths[0]).all():
         return np.cumsum(rewards.reshape(len(lengths), -1)[:, ::-1], axis=1, dtype=np.float64)[:, ::-1].reshape(-1)
     starts, sums = np.cumsum(lengths) - lengths, np.empty(len(rewards), np.float64)
@@ -67,13 +67,13 @@ class EpisodeStore:
     """Episodes in flat columns of T steps, read through memory maps; a view keeps some of the E episodes.
 
     An episode of L steps has L observations: the one after its last action is not kept. `returns_to_go` is the sum of
-    an episode's rewards from a step on. `starts` and `lengths` locate the episodes in the step columns.
+    the episode's rewards from each step on. `starts` and `lengths` locate the episodes in the step columns.
     """
 
-    path: Path  # its folder; of a joined store, the folders with " + " between them
-    metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
+    path: Path  # its folder; of a joined store, the folders joined by " + "
+    metadata: dict[str, Any]  # origin, environment, reference scores
     spec: DataSpec  # sizes, bounds of actions, and the longest episode
-    fingerprint: str  # of the contents, and of the episodes chosen when this is a view
+    fingerprint: str  # hash of the contents, and of the selected episodes of a view
     observations: Column  # (T, O) float32
     actions: Column  # (T, A) float32, or (T,) int32 when discrete
     rewards: Column  # (T,) float32
@@ -83,8 +83,8 @@ class EpisodeStore:
     returns: np.ndarray  # (E,) float64
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
-    terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
+    terminated: np.ndarray  # ended by the environment, not by a time limit
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # step columns by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
@@ -92,13 +92,13 @@ class EpisodeStore:
         """Open a store.
 
         Args:
-            path: its folder.
+            path: the store's folder.
 
         Returns:
             All of its episodes, read through memory maps.
 
         Raises:
-            RingRLError: it is missing, damaged, or of another version.
+            RingRLError: the store is missing, damaged, or of another version.
         """
         path = Path(path)
         metadata = read_metadata(path)
@@ -106,7 +106,7 @@ class EpisodeStore:
         columns = {name: MappedColumn(path / f"{name}.npy", *column) for name, column in shapes.items()}
         fingerprint = metadata["fingerprint"]
         arrays = {name: columns[name].array for name in STEP_COLUMNS}
-        # Episode columns are small and used all the time: copies in memory.
+        # Episode columns are small and used often: copied to memory.
         arrays |= {name: np.array(columns[name].array) for name in EPISODE_COLUMNS}
         _check_episodes(path, arrays)
         return cls(
@@ -129,20 +129,20 @@ class EpisodeStore:
         overwrite: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> "EpisodeStore":
-        """A store of episodes at hand, each checked as `EpisodeStoreWriter` does.
+        """Create a store from episodes in memory, each checked as `EpisodeStoreWriter` does.
 
-        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or
-        (T + 1, O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated`
-        (one bool, or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain
-        never mixes tasks) and `policy` (who acted).
+        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or (T + 1,
+        O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated` (one bool,
+        or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain never
+        mixes tasks) and `policy` (the policy that acted).
 
         Args:
-            episodes: read once, one at a time.
-            action_space: the environment's Box or Discrete; by default vectors (T, A) whose bounds are what is seen.
+            episodes: the episodes, read once, one at a time.
+            action_space: the environment's Box or Discrete space; by default vectors (T, A) bounded by the data.
             path: the folder of the store, which is then also a set for `ringrl train data=store data.name=PATH`. By
-                default it lies among the system's temporary files, and goes when nothing uses the store any more.
-            overwrite: replace a store that is at `path`.
-            metadata: plain JSON about all of them: `environment` (the gymnasium id that evaluations act in) and
+                default it is temporary, and removed when the store is no longer used.
+            overwrite: replace an existing store at `path`.
+            metadata: plain JSON about all episodes: `environment` (the gymnasium id for evaluations) and
                 `environment_spec` (`env.spec.to_json()`, for its arguments, time limit and wrappers), `ref_min_score`
                 and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
 
@@ -153,25 +153,25 @@ class EpisodeStore:
             RingRLError: an episode has a wrong shape, a value that is not finite, or an action out of bounds (its
                 number, field and step are named); there is no episode; `path` is taken or cannot be written.
         """
-        from ringrl.data.episodes import store_episodes  # which needs this class
+        from ringrl.data.episodes import store_episodes  # which imports this class
 
         return store_episodes(episodes, action_space=action_space, path=path, overwrite=overwrite, metadata=metadata)
 
     @property
     def num_episodes(self) -> int:
-        """E."""
+        """Number of episodes E."""
         return len(self.lengths)
 
     @property
     def num_steps(self) -> int:
-        """Steps of the episodes in view."""
+        """Number of steps of the episodes in view."""
         return int(self.lengths.sum())
 
     @property
     def offsets(self) -> np.ndarray:
         """(E + 1,) int64: episode e is steps offsets[e]:offsets[e + 1].
 
-        Raises ValueError for a view whose episodes are not contiguous: use `starts` and `lengths` there.
+        Raises ValueError for a view whose episodes are not contiguous: use `starts` and `lengths` instead.
         """
         offsets = np.append(self.starts, self.starts[-1] + self.lengths[-1])
         if np.any(offsets[:-1] + self.lengths != offsets[1:]):
@@ -203,13 +203,13 @@ class EpisodeStore:
         """A view of the best episodes of each task by return: at least one, ties to the earlier.
 
         Args:
-            fraction: of the episodes, in (0, 1].
+            fraction: fraction of the episodes to keep, in (0, 1].
 
         Returns:
             The view.
 
         Raises:
-            RingRLError: an impossible fraction.
+            RingRLError: the fraction is out of range.
         """
         if not 0.0 < fraction <= 1.0:
             raise RingRLError(f"top_fraction={fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
@@ -223,13 +223,13 @@ class EpisodeStore:
         return self.select(np.sort(np.concatenate(kept)))
 
     def iterate_steps(self, chunk_steps: int = 1 << 16) -> Iterator[np.ndarray]:
-        """Indices of the steps in view, whole episodes at a time, about `chunk_steps` to a chunk."""
+        """Indices of the steps in view, whole episodes at a time, in chunks of about `chunk_steps`."""
         chunk = np.cumsum(self.lengths) // chunk_steps
         for part in np.split(np.arange(self.num_episodes), np.flatnonzero(np.diff(chunk)) + 1):
             yield step_indices(self.starts[part], self.lengths[part])
 
     def release(self) -> None:
-        """Give the resident pages of the step columns back to the system."""
+        """Return the resident pages of the step columns to the system."""
         for name in STEP_COLUMNS:
             self.columns[name].release()
 
@@ -240,10 +240,10 @@ class EpisodeStore:
 
 
 def default_target_return(store: EpisodeStore) -> float:
-    """The return to ask of a policy when none is given.
+    """The target return of a policy when none is given.
 
     Args:
-        store: the data that it was trained on.
+        store: the data that the policy was trained on.
 
     Returns:
         The mean over tasks of the best return in the data, in the environment's units.
@@ -252,10 +252,10 @@ def default_target_return(store: EpisodeStore) -> float:
 
 
 def spec_to_json(spec: DataSpec) -> dict[str, Any]:
-    """Plain numbers, strings and lists."""
+    """The spec as plain numbers, strings and lists."""
     values = dataclasses.asdict(spec)
     values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
-    if not spec.action.start:  # as it was before there was a start: fingerprints are made of this
+    if not spec.action.start:  # omitted for compatibility: fingerprints are computed from this
         del values["action"]["start"]
     return values
 
@@ -274,9 +274,9 @@ def spec_from_json(values: dict[str, Any]) -> DataSpec:
 def described_columns(
     path: Path, metadata: dict[str, Any]
 ) -> tuple[DataSpec, dict[str, tuple[np.dtype, tuple[int, ...]]]]:
-    """What metadata.json says of the data, and the dtype and shape that each column's file then has.
+    """The description of the data in metadata.json, and the expected dtype and shape of each column's file.
 
-    Raises `RingRLError` where a key is missing or the columns are not those of the store's version.
+    Raises `RingRLError` if a key is missing or the columns are not those of the store's version.
     """
     try:
         spec = spec_from_json(metadata["spec"])
@@ -306,7 +306,7 @@ def content_fingerprint(digests: dict[str, str], spec: DataSpec, policies: list[
 
 
 def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raise `RingRLError` unless every episode lies within the step columns, so that none is read beside them."""
+    """Raise `RingRLError` unless every episode lies within the step columns, so that no read is out of range."""
     starts, lengths, steps = arrays["starts"], arrays["lengths"], len(arrays["rewards"])
     wrong = (lengths < 1) | (starts < 0) | (starts > steps - lengths)
     if not len(lengths) or wrong.any():
@@ -315,7 +315,7 @@ def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
+    """Read metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
     file = path / "metadata.json"
     if not path.is_dir():
         raise RingRLError(f"{path}: there is no such folder; give the folder of an EpisodeStore.")

@@ -1,8 +1,8 @@
-"""Single episodes out of a Minari set's files, with no more read of them than a store keeps.
+"""Reading of single episodes from a Minari set's files, limited to what a store keeps.
 
-Minari's own storage classes also decode every info, and open several objects for each: over ten times the time on sets
-of short episodes, and in Minari 0.5.4 a ValueError for an arrow set whose infos have a scalar array. Sets of images
-are still left to them.
+Minari's own storage classes also decode every info, and open several objects for each: over ten times slower on sets of
+short episodes, and in Minari 0.5.4 a ValueError for an arrow set whose infos have a scalar array. Sets of images are
+still read by them.
 """
 
 import contextlib
@@ -22,28 +22,28 @@ _TOLD = ("task_id", "policy")
 
 
 class MinariEpisode(NamedTuple):
-    """One episode of T steps as its files hold it."""
+    """One episode of T steps as stored in its files."""
 
     observations: Any  # arrays (T, ...) or (T + 1, ...), nested as the observation space
     actions: np.ndarray  # (T, ...)
     rewards: np.ndarray  # (T,)
     terminated: bool
-    told: dict[str, Any]  # task_id and policy, where the set tells them, as it does: see `sources.labels`
+    told: dict[str, Any]  # task_id and policy, if the set has them: see `sources.labels`
 
 
 class MinariFiles(Protocol):
-    """An open set. `read` raises whatever the libraries below raise, Contradiction and ValueError."""
+    """An open set. `read` raises the errors of the underlying libraries, Contradiction and ValueError."""
 
-    count: int  # episodes in the files
+    count: int  # number of episodes in the files
 
     def read(self, index: int) -> MinariEpisode:
-        """The episode of that number."""
+        """Read the episode of that number."""
         ...
 
 
 @contextlib.contextmanager
 def open_minari_files(folder: Path, storage: Any) -> Iterator[MinariFiles]:
-    """The episodes of a `minari.dataset.MinariStorage` in `folder`, one by one; raises as `MinariFiles.read` does."""
+    """Open the episodes of a `minari.dataset.MinariStorage` in `folder`; raises as `MinariFiles.read` does."""
     if storage.FORMAT not in ("hdf5", "arrow", "parquet") or _has_images(storage):
         yield _ByMinari(storage)
     elif storage.FORMAT == "hdf5":
@@ -65,7 +65,7 @@ class _Hdf5:
 
     def read(self, index: int) -> MinariEpisode:
         """See `MinariFiles`."""
-        # By identifiers, not by h5py's File and Group, which take several times as long to make.
+        # By identifiers, not by h5py's File and Group objects, whose creation takes several times as long.
         try:
             group = self._h5.h5g.open(self._file.id, f"episode_{index}".encode())
         except KeyError as error:
@@ -91,7 +91,7 @@ class _Hdf5:
             dataset = self._h5.h5d.open(group, path.encode())
         except KeyError as error:
             raise Contradiction(f"there is no {path}") from error
-        if dataset.dtype.kind not in "biuf":  # never strings or objects
+        if dataset.dtype.kind not in "biuf":  # no strings or objects
             raise ValueError(f"{path} hold {dataset.dtype} values, not numbers")
         values = np.empty(dataset.shape, dataset.dtype)
         if values.size:
@@ -126,7 +126,7 @@ class _Arrow:
             if name not in table.column_names:
                 raise Contradiction(f"there is no column {name!r}")
         columns = {name: _whole(table.column(name)) for name in _COLUMNS}
-        # The last row, with no action behind it, is padded, unless there are as many observations as actions.
+        # The last row, which has no action, is padded, unless there are as many observations as actions.
         steps = int(metadata.get("total_steps", table.num_rows - 1))
         if table.num_rows not in (steps, steps + 1):
             raise Contradiction(f"{table.num_rows} rows for {steps} steps")
@@ -195,7 +195,7 @@ def _has_images(storage: Any) -> bool:
 
 
 def _nested(column: Any, space: spaces.Space, name: str) -> Any:
-    """An arrow array as arrays nested as `space`."""
+    """Convert an arrow array to arrays nested like `space`."""
     if isinstance(space, spaces.Dict):
         return {key: _nested(_field(column, key, name), part, f"{name}/{key}") for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -227,7 +227,7 @@ def _numbers(array: Any, name: str) -> np.ndarray:
 
 
 def _whole(column: Any) -> Any:
-    """One array of a table's column, which may be in several pieces."""
+    """One array of a table's column, which may consist of several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -238,5 +238,5 @@ def _told_of(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_row(values: Any) -> Any:
-    """Of an info's values, one a step, the first; None where they are no such thing."""
+    """The first of an info's per-step values; None if they are not per step."""
     return values[0] if isinstance(values, np.ndarray | list | tuple) and np.ndim(values) and len(values) else None

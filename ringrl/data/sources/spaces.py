@@ -1,4 +1,4 @@
-"""Gymnasium spaces as flat vectors, whole episodes at a time.
+"""Flattening of Gymnasium spaces to vectors, whole episodes at a time.
 
 The order is depth first, with the keys of every dictionary sorted by name, whatever order they were written in:
 achieved_goal, desired_goal, observation for a maze. `ringrl_envs.flatten_observation` has the same order.
@@ -16,11 +16,11 @@ from ringrl.types import ActionKind, ActionSpec
 
 
 class Contradiction(ValueError):
-    """The parts of a data set contradict each other: evidence that it is damaged, where other faults are none."""
+    """The parts of a data set contradict each other, which indicates damage, unlike other errors."""
 
 
 def observation_size(space: spaces.Space, name: str) -> int:
-    """Size of a flattened observation; raises `RingRLError` naming the set `name` for a space that has none."""
+    """Size of a flattened observation; raises `RingRLError` naming the set `name` for an unsupported space."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
         return sum(observation_size(part, name) for part in parts)
@@ -32,15 +32,17 @@ def observation_size(space: spaces.Space, name: str) -> int:
 
 
 def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
-    """Observations of one episode, stacked by leaf as Minari gives them, as (T, O) float32; ValueError as `leaves`."""
+    """Flatten observations of one episode, stacked by leaf as Minari gives them, to (T, O) float32; raises as
+    `leaves`.
+    """
     return np.concatenate(leaves(space, values), axis=1)
 
 
 def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]:
-    """The parts of such observations in order, each (T, size) float32.
+    """The leaves of nested observations in order, each (T, size) float32.
 
-    Raises Contradiction, naming the part, for one that is missing or of another shape than its space, and ValueError
-    for one that is not of numbers.
+    Raises Contradiction, naming the leaf, if one is missing or its shape differs from its space, and ValueError if one
+    is not numeric.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         found = [
@@ -65,7 +67,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
         choices = (values - space.start).reshape(len(values), math.prod(shape))
         sizes = np.asarray(space.nvec).ravel()
         return [_one_hot(choices[:, i], int(size)) for i, size in enumerate(sizes)]
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store refuses
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store rejects
         return [values.reshape(len(values), math.prod(shape)).astype(np.float32)]
 
 
@@ -85,7 +87,7 @@ def _part(values: Any, key: Any, name: str) -> Any:
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:
     """Kind, size and bounds of an action space; raises `RingRLError` for any but Box and Discrete.
 
-    Discrete actions are numbered from 0 by `actions_of`; those of a Box of whole numbers are numbers like any other.
+    Discrete actions are numbered from 0 by `actions_of`; those of an integer Box are treated as real numbers.
     """
     if isinstance(space, spaces.Discrete):
         return ActionSpec(ActionKind.discrete, int(space.n), start=int(space.start))
@@ -96,7 +98,7 @@ def action_spec(space: spaces.Space, name: str) -> ActionSpec:
 
 
 def actions_of(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
-    """Actions as a store has them, of recorded ones: discrete ones numbered from 0."""
+    """Convert recorded actions to those of a store: discrete ones are numbered from 0."""
     if not spec.start:
         return values
     return (values.astype(np.int64) if values.dtype.kind in "biu" else values) - spec.start
