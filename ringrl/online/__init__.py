@@ -1,4 +1,4 @@
-"""Compact online learners that make data: soft actor-critic on an environment's reward, or on curiosity alone."""
+"""Compact online learners that generate data: soft actor-critic on an environment's reward, or on curiosity alone."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A saved actor as a behavior that collects data."""
+"""A saved actor as a behavior policy that collects data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class ActorBehavior:
-    """Acts with one actor, in the manner of `ringrl_envs.Behaviour`.
+    """Acts with one actor; implements `ringrl_envs.Behaviour`.
 
-    `noise` scales the deviation that was learned: 1 samples as in learning, 0 takes the mode. Raises RingRLError for a
-    file that is no actor, or an environment of other sizes or bounds.
+    `noise` scales the learned deviation: 1 samples as in learning, 0 takes the mode. Raises RingRLError for a file that
+    is not an actor, or an environment of different sizes or bounds.
     """
 
     def __init__(self, actor: Actor | str | Path, vector_env: "VectorEnv", noise: float = 1.0) -> None:
@@ -44,14 +44,14 @@ class ActorBehavior:
         self._noise, self._count = noise, vector_env.num_envs
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Nothing to remember."""
+        """No effect: the actor has no memory."""
 
     def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Actions (B, A) float32 in the environment's bounds, for raw observations (B, O)."""
         return self.actor.spaces.to_environment(self.actor.act(observations, rng, self._noise))
 
     def labels(self) -> list[str]:
-        """The actor's label with any noise but 1 added, such as "sac(step=12000, noise=0.5)", B times."""
+        """The actor's label B times, with any noise other than 1 added, such as "sac(step=12000, noise=0.5)"."""
         label = self.actor.label
         if self._noise != 1.0:
             label = f"{label.removesuffix(')')}{', ' if label.endswith(')') else '('}noise={self._noise:g})"
@@ -59,5 +59,7 @@ class ActorBehavior:
 
 
 def _family(environment: str) -> str:
-    """What versions of an environment, and its variants of maze or task, have in common: Hopper of Hopper-v4."""
+    """The common part of the names of an environment's versions and its variants of maze or task: Hopper of
+    Hopper-v4.
+    """
     return environment.rpartition(":")[2].partition("-v")[0].partition("_")[0]
