@@ -1,4 +1,4 @@
-"""How the agent of a run acts in an evaluation."""
+"""Settings of acting in the evaluation of a run."""
 
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
@@ -12,7 +12,7 @@ FEWEST_TRIALS = 8
 def acting_config(
     evaluation: EvaluationConfig, command: TrainCommand, spec: DataSpec, chain_steps: int, target_return: float
 ) -> ActingConfig:
-    """How the agent of `command` acts in an evaluation: as much history as it learned with, unless told otherwise."""
+    """How the agent of `command` acts in an evaluation: with as long a history as in training, unless set otherwise."""
     learnt = {
         Context.chain: chain_steps,
         Context.trial: command.chain.window_steps or spec.max_episode_steps,
@@ -35,8 +35,8 @@ def acting_config(
 
 
 def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
-    """How many trials an evaluation runs: as many as a chain had trajectories, at least 8, unless told otherwise.
+    """Number of trials of an evaluation: the number of trajectories in a chain, at least 8, unless set otherwise.
 
-    An agent of one trajectory gets as many trials as the others, or their best-of-n would not compare.
+    An agent trained on single trajectories gets as many trials as the others, so that its best-of-n is comparable.
     """
     return evaluation.trials or max(command.chain.trajectories, FEWEST_TRIALS)
