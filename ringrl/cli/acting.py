@@ -1,4 +1,4 @@
-"""The trials of an agent in its environment, and their numbers by name."""
+"""Evaluation of an agent in its environment, and its scores by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ SEED_STRIDE = 100_003  # between the seeds of repeated evaluations
 
 
 def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
-    """The returns that count as 0 and 100: those of the split's tasks where the data set tells them, else its own."""
+    """The returns that count as 0 and 100: those of the split's tasks if the data set has them, else its own."""
     scores = metadata.get("reference_scores") or {}
     low = scores.get(f"{split}/random", metadata.get("ref_min_score"))
     high = scores.get(f"{split}/expert", metadata.get("ref_max_score"))
@@ -34,7 +34,7 @@ def evaluate_policy(
     on_progress: Callable[[int, int], None] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Rollout:
-    """Every repeat of an evaluation, joined; of a policy on a mesh, every process of it calls this.
+    """Run and join all repeats of an evaluation; with a policy on a mesh, a collective of its processes.
 
     `check` is called before every step, and may raise to end it.
     """
@@ -64,11 +64,11 @@ def evaluate_policy(
 
 
 def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
-    """Numbers of an evaluation by name, as TensorBoard and checkpoints have them.
+    """Scores of an evaluation by name, as in TensorBoard and checkpoints.
 
-    First, last, mean and best return; `score`, the mean over all trials, which decides the best checkpoint; with a
-    reference the four normalized (`normalized_last`); where the environment tells of success, its share of all trials,
-    of the first and of the last.
+    First, last, mean and best return; `score`, the mean over all trials, which determines the best checkpoint; with a
+    reference the four normalized (`normalized_last`); if the environment reports success, its rate over all trials, the
+    first and the last.
     """
     scores = score(found, bootstrap_samples=0)
     values = {name: getattr(scores, name).value for name in SUMMARIES}
@@ -82,7 +82,7 @@ def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, f
 
 
 def scores_line(found: Rollout, scores: Mapping[str, float]) -> str:
-    """The main numbers of an evaluation, and how many trials are behind them, in a line."""
+    """Format the main scores of an evaluation, and its number of trials, in a line."""
     environments, trials = found.trial_returns.shape
     numbers = ", ".join(f"{name} {scores[name]:.4g}" for name in SUMMARIES)
     success = f", success {scores['success']:.0%}" if "success" in scores else ""

@@ -1,4 +1,4 @@
-"""`ringrl collect`: a data set from an environment and a mix of behavior policies, or from a learner at work there."""
+"""`ringrl collect`: a data set from an environment and a mix of behavior policies, or from a learner in it."""
 
 import dataclasses
 import json
@@ -31,13 +31,13 @@ from ringrl.online.spaces import spaces_of
 
 DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed")
 OF_A_LEARNER = ("steps", "sac")
-EPISODES_AT_ONCE = 256  # of a set that is written as it is collected
+EPISODES_AT_ONCE = 256  # for a set that is written while it is collected
 REWARD_OF = {BehaviorKind.sac: RewardKind.environment, BehaviorKind.rnd: RewardKind.rnd}
-SNAPSHOTS = 10  # actors that a learner leaves
+SNAPSHOTS = 10  # actors that a learner saves
 
 
 def run(command: CollectCommand, folder: Path) -> None:
-    """Collect every episode, write the set whole or not at all, and say how to use it."""
+    """Collect every episode, write the set atomically, and print how to use it."""
     command = with_reward(command)
     console, target = output(), target_of(command)
     if target.exists() and not command.overwrite:
@@ -104,7 +104,7 @@ def run(command: CollectCommand, folder: Path) -> None:
 def act(
     command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
-    """Episodes of a mix of behaviors; all at once, or some at a time where they are written as they come."""
+    """Episodes of a mix of behaviors; all at once, or some at a time if they are written while collected."""
     del folder
     behaviors = behaviors_of(command, environments)
     total = command.episodes_per_task * len(tasks)
@@ -127,14 +127,14 @@ def act(
 
 
 def _seed_of(seed: int, first: int) -> int:
-    """Of the episodes from `first` on: another for every pair, so that no two sets share any."""
+    """The seed of the episodes from `first` on: unique for every pair, so that no two sets share episodes."""
     return int(np.random.SeedSequence([seed, first]).generate_state(1)[0]) if first else seed
 
 
 def learn(
     command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
-    """Every episode of a learner's own experience; its actors go into the run folder, stage by stage."""
+    """Episodes of a learner's own experience; its actors are saved in the run folder, stage by stage."""
     actors = folder / "actors"
     for stale in actors.glob(ACTOR_FILES):  # of another command in the same folder
         stale.unlink()
@@ -165,14 +165,14 @@ def learn(
 
 
 def with_reward(command: CollectCommand) -> CollectCommand:
-    """The command with the reward that its learner, if it has one, goes by."""
+    """The command with the reward that its learner, if any, maximizes."""
     if command.learner is None:
         return command
     return dataclasses.replace(command, sac=dataclasses.replace(command.sac, reward=REWARD_OF[command.learner]))
 
 
 def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
-    """What a Minari set says of itself."""
+    """The metadata of a Minari set."""
     own = references.get("training", {})
     named = {
         f"{split}/{name}": value
@@ -191,7 +191,7 @@ def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, f
 
 
 def usage(command: CollectCommand) -> str:
-    """How to go on, in a line or two."""
+    """Instructions for using the set, in a line or two."""
     if command.format is StorageFormat.exorl:
         domain, collector = command.dataset.split("/")
         return (
@@ -207,20 +207,20 @@ def usage(command: CollectCommand) -> str:
 
 
 def check_collectable(command: CollectCommand, environments: VectorEnv) -> None:
-    """Raise RingRLError, before the first step, for an environment whose data `ringrl train` would refuse."""
+    """Raise RingRLError, before the first step, for an environment whose data `ringrl train` would reject."""
     check_vector_env(environments, None)
     if command.learner is not None:
         spaces_of(environments)
 
 
 def longest_of(command: CollectCommand, environments: VectorEnv) -> int | None:
-    """The most steps of an episode, where the environment itself names no limit."""
+    """The maximum number of steps of an episode, if the environment itself has no limit."""
     return None if ringrl_envs.max_episode_steps(environments) is not None else command.longest_episode
 
 
 def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, dict[str, float | None]]:
-    """Returns of the random policy and of the controller at its best, per split; empty when not asked for."""
-    if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no room for them
+    """Returns of the random policy and of the controller at its best, per split; empty unless requested."""
+    if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no place for them
         return {}
     with environment_faults(command.env), progress_bar("reference scores"):
         return ringrl_envs.reference_scores(
@@ -233,9 +233,10 @@ def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, 
 
 
 def check_same_command(command: CollectCommand, target: Path) -> str:
-    """The storage of the set at `target`, which holds the same whatever it is: sets of earlier versions are arrow's.
+    """The storage format of the set at `target`, whose contents do not depend on it: sets of earlier versions
+    are arrow's.
 
-    Raises RingRLError unless that set was collected by a command that gives the same contents.
+    Raises RingRLError unless that set was collected by a command with the same contents.
     """
     try:
         recorded: Mapping[str, Any] = json.loads((target / RECORD_FILE).read_text())
@@ -253,7 +254,7 @@ def check_same_command(command: CollectCommand, target: Path) -> str:
 
 
 def _first_difference(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
-    """Dotted key and values of the first leaf that differs; an empty key where none does."""
+    """Dotted key and values of the first leaf that differs; an empty key if none does."""
     if theirs == ours:
         return "", None, None
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):

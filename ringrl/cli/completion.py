@@ -27,10 +27,11 @@ _SCRIPTS = {
 
 
 def completion(words: Sequence[str], commands: Iterable[str], environment: Mapping[str, str] = os.environ) -> str:
-    """What `ringrl -sc ACTION=SHELL` prints: a script for the shell, or the completions of COMP_LINE, one a line.
+    """The output of `ringrl -sc ACTION=SHELL`: a script for the shell, or the completions of COMP_LINE, one per
+    line.
 
     Raises:
-        RingRLError: another action or shell.
+        RingRLError: the action or shell is unknown.
     """
     asked = next((word for word in words if "=" in word), "")
     action, _, shell = asked.partition("=")
@@ -42,7 +43,7 @@ def completion(words: Sequence[str], commands: Iterable[str], environment: Mappi
 
 
 def candidates(line: str, commands: Iterable[str]) -> list[str]:
-    """What the last word of a command line, up to the cursor, may become."""
+    """Possible completions of the last word of a command line, up to the cursor."""
     words = line.split(" ")
     before, word = [text for text in words[1:-1] if text], words[-1]
     commands = list(commands)

@@ -1,4 +1,4 @@
-"""`ringrl eval checkpoint=RUN`: n trials of a trained agent, as its run was evaluated unless told otherwise."""
+"""`ringrl eval checkpoint=RUN`: n trials of a trained agent, with the evaluation settings of its run by default."""
 
 from pathlib import Path
 

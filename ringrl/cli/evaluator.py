@@ -1,4 +1,4 @@
-"""The evaluations of a training run: the agent acts as it is, and its trials are scored, shown and kept."""
+"""Evaluation during a training run: the current agent acts, and its trials are scored, shown and stored."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from ringrl.types import Parameters
 
 
 class Evaluator:
-    """Acts with parameters as they are at a step; every process of a run calls it at the same steps.
+    """Evaluates the parameters at a step; every process of a run calls it at the same steps.
 
     On an acting mesh all processes act together. Otherwise process 0 acts on one device and the others wait for it.
 
     Args:
-        session: what acts, where and how.
-        interrupt: who hears the signals that end an evaluation early.
-        logger: gets a figure of each evaluation; None in processes other than 0.
+        session: the run's agent, environment and settings of acting.
+        interrupt: handler of the signals that end an evaluation early.
+        logger: receives a figure of each evaluation; None in processes other than 0.
 
     Attributes:
-        found: the trials of each evaluation, by the step that it was at.
+        found: the trials of each evaluation, by step.
     """
 
     def __init__(self, session: Session, interrupt: Interrupt, logger: TensorBoardLogger | None) -> None:
@@ -44,10 +44,10 @@ class Evaluator:
         self.found: dict[int, Rollout] = {}
 
     def __call__(self, parameters: Parameters, step: int) -> Mapping[str, float]:
-        """The scores of an evaluation, by name; none in a process that only waits.
+        """The scores of an evaluation, by name; empty in a process that only waits.
 
         Raises:
-            Interrupted: a signal came meanwhile.
+            Interrupted: a signal arrived during the evaluation.
             RingRLError: the environment failed.
         """
         if self._together:
@@ -78,7 +78,7 @@ class Evaluator:
 
 
 def returns_range(data: DataConfig, acted_on: EpisodeStore) -> tuple[float, float]:
-    """The lowest and highest return in the data, the same for agents that keep another part of the best of it."""
+    """The lowest and highest return in the data, independent of the fraction of best episodes that an agent keeps."""
     whole = dataclasses.replace(data, top_fraction=1.0)
     returns = acted_on.returns if whole == data else open_dataset(whole).returns
     return float(returns.min()), float(returns.max())

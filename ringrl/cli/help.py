@@ -1,4 +1,4 @@
-"""`ringrl COMMAND --help`: the command's groups and every key of it, in a line each."""
+"""`ringrl COMMAND --help`: the command's groups and every key of it, one per line."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ FLAGS = (
     ("--debug", "tracebacks instead of one-line errors"),
     ("--hydra-help", "the flags of Hydra, which reads all this"),
 )
-LEFT = 36  # columns of the keys
+LEFT = 36  # width of the column of keys
 NARROW, WIDE = 80, 140
 
 
@@ -27,13 +27,13 @@ def help_text(command: str, summary: str, folders: Sequence[Path], chosen: Seque
     """The help of a command as text.
 
     Args:
-        command: its name.
-        summary: what it does, in a line.
-        folders: of YAML files, RingRL's own first.
-        chosen: sections of keys to show; all without any.
+        command: name of the command.
+        summary: a line about the command.
+        folders: folders of YAML files, RingRL's own first.
+        chosen: sections of keys to show; if empty, all.
 
     Raises:
-        RingRLError: a section that the command does not have.
+        RingRLError: the command has no such section.
     """
     width = max(NARROW, min(WIDE, shutil.get_terminal_size((120, 24)).columns))
     sections = sections_of(COMMANDS[command])

@@ -1,4 +1,6 @@
-"""Reads the command line's overrides before Hydra does, so that a slip gets one line with the nearest valid name."""
+"""Checks the command line's overrides before Hydra does, so that a typo is reported in one line with the
+nearest valid name.
+"""
 
 import dataclasses
 import re
@@ -30,7 +32,7 @@ class Vocabulary:
     keys: tuple[str, ...]
     lists: tuple[str, ...]  # the keys whose values are lists
     groups: dict[str, tuple[str, ...]]
-    others: dict[str, str]  # groups of other commands, with one of those
+    others: dict[str, str]  # groups of other commands, with one command that has the group
     own: Path | None = None  # the user's folder of YAML files
 
     @property
@@ -49,17 +51,17 @@ def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
     return Vocabulary(command, tuple(key_paths(cls)), tuple(list_paths(cls)), groups, others, own[0] if own else None)
 
 
-FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are one path each
-FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are the user's own
+FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are single paths
+FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are arbitrary
 WHOLE = ("experiment", "cluster", "collection", "behavior")  # groups whose files set keys of any section
 
 
 def normalise(command: str, arguments: Sequence[str]) -> list[str]:
-    """What users type, as Hydra wants it.
+    """Convert user input to Hydra's syntax.
 
-    A key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
+    A key under a mapping with arbitrary keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
     attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology. Folders may
-    have any name: those that Hydra would read otherwise are quoted for it.
+    have any name: those that Hydra would misread are quoted.
     """
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
@@ -70,18 +72,18 @@ def normalise(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """A text as a value that Hydra and OmegaConf read as just this text, whatever is in it."""
+    """Quote a text so that Hydra and OmegaConf read it literally."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
     return "'" + escaped.replace("${", r"\${") + "'"
 
 
 def _double_quoted(text: str) -> str:
-    """The same, in the quotes that a shell's own leave readable."""
+    """The same in double quotes, which stay readable inside a shell's single quotes."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text) + '"'
 
 
 def _quoted_folder(text: str) -> str:
-    """`key=FOLDER` with the folder quoted where that is needed; quotes and interpolations of the user's own stay."""
+    """`key=FOLDER` with the folder quoted if needed; the user's own quotes and interpolations stay."""
     key, _, value = text.partition("=")
     if key.lstrip("+") not in FOLDER_KEYS or re.fullmatch(r"[\w./~@%+-]*", value, re.ASCII) or "${" in value:
         return text
@@ -92,19 +94,19 @@ def _quoted_folder(text: str) -> str:
 
 
 def _target(text: str) -> list[str]:
-    """`target=TOPOLOGY`, where a topology has a colon and a name has none."""
+    """Expand `target=TOPOLOGY`; a topology contains a colon and a name does not."""
     key, _, topology = text.partition("=")
-    quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several are a sweep
+    quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several form a sweep
     return ["target=custom", f"target.topology={quoted}"] if key == "target" and ":" in topology else [text]
 
 
 def check_overrides(texts: Sequence[str], known: Vocabulary, sweeping: bool = False) -> list[Override]:
-    """The parsed overrides, as Hydra is to read them.
+    """Parse and check the overrides for Hydra.
 
-    A `+` before what exists already is dropped: it is the habit of other programs, and can mean nothing else.
+    A `+` before an existing key is dropped: it is common with other programs, and has no other meaning.
 
     Raises:
-        RingRLError: the first key, group choice or form of a value that does not exist.
+        RingRLError: a key, group choice or form of a value is invalid; the first one is reported.
     """
     overrides = []
     for text in texts:
@@ -121,7 +123,7 @@ def check_overrides(texts: Sequence[str], known: Vocabulary, sweeping: bool = Fa
 
 
 def _check_form(override: Override, known: Vocabulary, texts: Sequence[str]) -> None:
-    """Refuse values whose form is another than the key's."""
+    """Reject a value whose form (list, mapping or single value) does not match its key."""
     key, value = override.key_or_group, _unquoted(None if override.is_delete() else override.value())
     if key in known.lists and isinstance(value, str | int | float) and not str(value).startswith("${"):
         raise RingRLError(f"{key}={value}: a list is needed: '{key}=[{value}]'.")
@@ -166,7 +168,7 @@ def _several_values(override: Override, known: Vocabulary) -> RingRLError:
 
 
 def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
-    """The run folder that `resume=RUN` names, checked; None without it, and for resume=auto."""
+    """The checked run folder of `resume=RUN`; None without it, and for resume=auto."""
     overrides = list(overrides)
     values = [_unquoted(override.value()) for override in overrides if override.key_or_group == "resume"]
     if not values or values[-1] is None:
@@ -185,7 +187,7 @@ def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
 
 
 def changes(texts: Iterable[str]) -> dict[str, Any]:
-    """The values that the overrides of `ringrl train resume=RUN key=value` change in the run's configuration."""
+    """The values in the run's configuration that the overrides of `ringrl train resume=RUN key=value` change."""
     overrides = OverridesParser.create().parse_overrides(list(texts))
     changed = {}
     for override in overrides:
@@ -222,7 +224,7 @@ def _check(override: Override, known: Vocabulary) -> None:
 
 
 def _no_choice(group: str, choice: str, known: Vocabulary) -> RingRLError:
-    """The error for a choice that does not exist, with the nearest that do; for a Minari set, with its id."""
+    """The error for a choice that does not exist, with the nearest existing ones; for a Minari set, with its id."""
     identity = find_known_name(choice) if group == "data" else None
     if identity is not None:
         return RingRLError(f"{group}={choice}: a Minari set is chosen by its id: data.name={identity}.")
@@ -246,7 +248,9 @@ def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
 
 
 def _check_package(group: str, choice: str, known: Vocabulary) -> None:
-    """Refuse a user's file that would set keys of the whole configuration, and does not say so in its first line."""
+    """Reject a user's file that would set keys of the whole configuration without a package directive in its
+    first line.
+    """
     file = None if known.own is None else known.own / group / f"{choice}.yaml"
     if group not in WHOLE or file is None or not file.is_file():
         return

@@ -1,4 +1,4 @@
-"""`ringrl report`: runs over seeds and agents in one table with intervals and one figure."""
+"""`ringrl report`: one table with intervals and one figure of runs over seeds and agents."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run folder: summary.json, trials.csv, trials.png, and a video on request."""
+"""Results of an evaluation in its run folder: summary.json, trials.csv, trials.png, and a video on request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def training_curves(
     losses: Mapping[int, float], evaluations: Mapping[int, Mapping[str, float]], title: str
 ) -> "Figure":
-    """Loss by step, and where there are several evaluations the returns of their first and last trials, on one axis."""
+    """Plot loss by step, and with several evaluations the returns of their first and last trials, on one axis."""
     history: dict[str, Any] = {"loss": tuple(zip(*sorted(losses.items()), strict=True)) if losses else ((), ())}
     if len(evaluations) > 1:
         scores = dict(sorted(evaluations.items()))
@@ -34,7 +34,7 @@ def training_curves(
 
 
 def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> None:
-    """Write the three files, the summary last, so that a folder with one is whole; print the table."""
+    """Write the three files, the summary last, so that a folder with a summary is complete; print the table."""
     write_trials(found, folder / "trials.csv")
     save_png(runs_figure([summary]), folder / "trials.png")
     write_summary(summary, folder)
@@ -45,7 +45,7 @@ def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> N
 def write_video(
     policy: ActingPolicy, env: Environment, evaluation: EvaluationConfig, trials: int, folder: Path
 ) -> Video:
-    """Every trial in one environment as video.mp4; raises RingRLError where nothing can be rendered."""
+    """Write every trial in one environment as video.mp4; raises RingRLError if nothing can be rendered."""
     with environment_faults(env):
         return record_video(
             lambda: ringrl_envs.make(env.spec, render_mode="rgb_array"),

@@ -1,6 +1,6 @@
-"""`ringrl train`: an agent on a data set, evaluated as it learns; `resume=RUN` continues a run in its folder.
+"""`ringrl train`: train an agent on a data set and evaluate it; `resume=RUN` continues a run in its folder.
 
-Of several processes each runs all of this and trains its part; process 0 alone writes, and speaks.
+With several processes each runs this module and trains on its shards; only process 0 writes and prints.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ CHARTS = {  # in TensorBoard's tab of custom scalars
 
 
 def run(command: TrainCommand, folder: Path) -> None:
-    """Train, evaluate and write everything into `folder`, which no other command may write into meanwhile."""
+    """Train, evaluate and write everything into `folder`, which no other command may write to in the meantime."""
     join_processes(command.distributed)
     if command.mesh.explain:
         return explain_mesh(command)
@@ -79,7 +79,7 @@ def run(command: TrainCommand, folder: Path) -> None:
 
 @contextlib.contextmanager
 def interruptions_told(folder: Path) -> Iterator[None]:
-    """A context in which Ctrl-C, while nothing was to be saved or for the second time, says where the run stands."""
+    """Context that reports the state of the run on a Ctrl-C that comes second, or while there is nothing to save."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -92,7 +92,7 @@ def interruptions_told(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def records(session: Session) -> Iterator[tuple[TensorBoardLogger | None, RunHistory | None]]:
-    """TensorBoard's events and the history of losses, both open; none in processes other than 0."""
+    """Context of TensorBoard's events and the history of losses, both open; None in processes other than 0."""
     if not is_main_process():
         yield None, None
         return
@@ -114,7 +114,7 @@ def write_outcome(
     logger: TensorBoardLogger | None,
     history: RunHistory | None,
 ) -> None:
-    """The results of a finished run: its last evaluation, curves, and a video on request; every process calls it."""
+    """Write the results of a finished run: its last evaluation, curves, and a video on request; a collective."""
     command, folder = session.command, session.folder
     whole = gathered(result.state.params) if command.evaluation.video else None
     if logger is None or history is None:

@@ -1,4 +1,4 @@
-"""Hears, while trials are acted, that the run is to stop."""
+"""Interruption of an evaluation on a signal."""
 
 from ringrl.errors import Interrupted
 from ringrl.training.agreement import Lookout
@@ -6,11 +6,11 @@ from ringrl.training.interrupt import Interrupt
 
 
 class Watch:
-    """Called before each step of acting; raises `Interrupted` after a signal.
+    """Callable for each step of acting that raises `Interrupted` after a signal.
 
     Args:
-        interrupt: Who hears the signals.
-        together: Every process acts, and all of them stop at the same step: they ask each other about once a second.
+        interrupt: Handler of the signals.
+        together: Whether every process acts; all of them then stop at the same step, synchronizing about once a second.
     """
 
     def __init__(self, interrupt: Interrupt, together: bool) -> None:
