@@ -1,4 +1,4 @@
-"""The largest temporaries of a compiled program, in RingRL's words."""
+"""The largest temporaries of a compiled program, described in RingRL's terms."""
 
 import collections
 
@@ -11,16 +11,17 @@ LARGEST = 12
 
 
 def largest_buffers(module: Module) -> tuple[Buffer, ...]:
-    """Temporaries that lie in a device's memory at the fullest moment, alike ones joined, the most bytes first.
+    """Temporaries in a device's memory at its peak, equal ones merged, ordered by decreasing bytes.
 
-    `bytes` are those of one of `count` alike. Found from the program's text (`ringrl.planning.hlo.liveness`), since the
-    compilers for TPUs and GPUs hand out no list of their own: their sum is near the reported temporaries, not equal.
+    `bytes` is the size of one of `count` equal ones. They are found from the program's text
+    (`ringrl.planning.hlo.liveness`), because the compilers for TPUs and GPUs provide no list: their sum is close to the
+    reported temporaries, not equal.
     """
     return described(fullest(module))
 
 
 def described(arrays: list[Live]) -> tuple[Buffer, ...]:
-    """The largest of these, alike ones joined."""
+    """Describe the largest of these, equal ones merged."""
     widest = max((_features(one) for one in arrays if holds(one.place, one.shape) == KEPT), default=0)
     inputs = sum(_features(one) == widest and holds(one.place, one.shape) == KEPT for one in arrays)
     joined: dict[tuple[str, str], list[Live]] = collections.defaultdict(list)
@@ -34,6 +35,6 @@ def described(arrays: list[Live]) -> tuple[Buffer, ...]:
 
 
 def _features(one: Live) -> int:
-    """The last size of [layers, chains, tokens, features], 0 for what has other axes."""
+    """The last size of [layers, chains, tokens, features], 0 for other axes."""
     sizes = one.shape.partition("[")[2].rstrip("]").split(",")
     return int(sizes[-1]) if len(sizes) == 4 else 0
