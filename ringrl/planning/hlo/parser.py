@@ -67,7 +67,7 @@ class ArrayType:
             return 0
         sizes = list(self.shape)
         if self.tile and sizes:
-            sizes = [sizes[dimension] for dimension in self.order]  # the fastest first, as the tile has it last
+            sizes = [sizes[dimension] for dimension in self.order]  # minor first, as the tile has it last
             for place, size in enumerate(reversed(self.tile)):
                 if place < len(sizes):
                     sizes[place] += -sizes[place] % size
