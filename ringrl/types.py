@@ -95,13 +95,13 @@ class Normalization:
         with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit too
             raw = np.asarray(raw, np.float32)
             shown = ((raw - self.observation_mean) / self.observation_std).astype(np.float32)
-        return limited(shown, self.observation_limit)
+        return clip_to_limit(shown, self.observation_limit)
 
     def rewards(self, raw: np.ndarray) -> np.ndarray:
         """Scale rewards of any shape, in float32."""
         with np.errstate(over="ignore"):
             shown = np.asarray(np.asarray(raw, np.float32) / np.float32(self.reward_scale))
-        return limited(shown, self.reward_limit)
+        return clip_to_limit(shown, self.reward_limit)
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
         """Scale the environment's actions (..., A) to [-1, 1]."""
@@ -148,7 +148,7 @@ class Normalization:
         )
 
 
-def limited(shown: np.ndarray, limit: float | None) -> np.ndarray:
+def clip_to_limit(shown: np.ndarray, limit: float | None) -> np.ndarray:
     """Clip `shown` to -limit..limit, in place; unchanged without a limit."""
     return shown if limit is None else np.clip(shown, -limit, limit, out=shown)
 

@@ -29,7 +29,7 @@ import ringrl
 from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.flags import parse_flags
 from ringrl.cli.help import help_text
-from ringrl.cli.overrides import Vocabulary, check_overrides, normalise, vocabulary
+from ringrl.cli.overrides import Vocabulary, check_overrides, normalize_overrides, vocabulary
 from ringrl.config import COMMANDS
 
 COMPILES_FOR_LONG = ("library", "own_agent", "own_attention")  # pages whose code is run with the tests of scale
@@ -119,7 +119,7 @@ def read_command(line: CommandLine) -> tuple[str, list[str]]:
     """The command and its overrides as Hydra would read them; fails where `ringrl` would refuse one."""
     command, *words = line.words
     known = vocabulary_of(command)
-    words = normalise(command, words)
+    words = normalize_overrides(command, words)
     words = [word for word in words if not (PLACEHOLDER.search(word) and word.partition("=")[0] in known.groups)]
     options = parse_flags(command, words, known.names)
     if options.help:

@@ -21,7 +21,7 @@ from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.model.memory import Prediction, predicted
 from ringrl.planning.plan import Plan
@@ -77,7 +77,7 @@ class Point:
         )
         axis = {"ring": "ring", "hybrid": "ring", "ulysses": "head"}.get(self.strategy, "fsdp")
         return Plan(
-            target=settle(Target(topology=self.topology)),
+            target=fill_specification(Target(topology=self.topology)),
             tokens=self.tokens,
             agent=AgentConfig(tokens_per_step=self.tokens_per_step, loss_block_size=LOSS_BLOCK if self.blocks else 0),
             model=model,

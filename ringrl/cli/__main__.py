@@ -20,7 +20,7 @@ SUMMARIES = {
     "bench": "measure attention on this machine, beside others: ringrl bench attention",
 }
 SEVERAL_PROCESSES = ("train", "eval")  # the commands that support several processes
-_NOBODY_S_FOLDER = (  # of several processes only the first writes
+_WITHOUT_FOLDER = (  # of several processes only the first writes
     "hydra.job_logging.root.handlers=[]",
     "hydra.job_logging.root.level=WARNING",
     "~hydra.job_logging.handlers.file",
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"ringrl {ringrl.__version__}")
         return 0
-    from ringrl.cli.preemption import EndsWhenPreempted
+    from ringrl.cli.preemption import ExitOnPreemption
 
-    with EndsWhenPreempted():
+    with ExitOnPreemption():
         return _guarded(words)
 
 
@@ -93,12 +93,12 @@ def _hydra(command: str, words: list[str]) -> None:
     from ringrl.cli.flags import PRINTING, parse_flags
     from ringrl.cli.help import help_text
     from ringrl.cli.hydra_program import call_hydra
-    from ringrl.cli.job import module_of, run_job
-    from ringrl.cli.overrides import check_overrides, normalise, quoted, resume_folder, vocabulary
+    from ringrl.cli.job import find_module, run_job
+    from ringrl.cli.overrides import check_overrides, normalize_overrides, quote_value, resume_folder, vocabulary
     from ringrl.parallel.ranks import follows
 
     conf = conf_folder()
-    words = normalise(command, words)
+    words = normalize_overrides(command, words)
     options = parse_flags(command, words, lambda: vocabulary(command, [conf]).names)
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     if options.help:
@@ -114,9 +114,9 @@ def _hydra(command: str, words: list[str]) -> None:
     folder = resume_folder(overrides, sweeping=options.multirun)
     follower = command in SEVERAL_PROCESSES and follows(words)
     if follower:
-        words = [*words, *_NOBODY_S_FOLDER]
+        words = [*words, *_WITHOUT_FOLDER]
     elif folder is not None:
-        words = [*words, f"hydra.run.dir={quoted(folder)}"]
+        words = [*words, f"hydra.run.dir={quote_value(folder)}"]
     # Hydra would write its record to a folder before it is known whether the command may write there.
     keeps_record = not follower and not any(override.key_or_group == "hydra.output_subdir" for override in overrides)
     if keeps_record:
@@ -132,7 +132,7 @@ def _hydra(command: str, words: list[str]) -> None:
             failed.append(error)
 
     if not any(getattr(options, flag) for flag in PRINTING):
-        importlib.import_module(module_of(command))  # a broken installation fails before the folder is created
+        importlib.import_module(find_module(command))  # a broken installation fails before the folder is created
     call_hydra(command, words, conf, job)
     if failed:
         raise failed[0]

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ringrl.cli.environments import Environment, dealt_tasks, vector_environment
+from ringrl.cli.environments import Environment, assign_tasks, vector_environment
 from ringrl.config import EnvConfig
 from ringrl.evaluation.config import EvaluationConfig, Split
-from ringrl.evaluation.lockstep import in_lockstep
+from ringrl.evaluation.lockstep import synchronize_environments
 from ringrl.evaluation.policy import HistoryPolicy
 from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
@@ -14,7 +14,7 @@ from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
 SEED_STRIDE = 100_003  # between the seeds of repeated evaluations
 
 
-def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
+def find_reference(metadata: Mapping[str, Any], split: Split) -> Reference | None:
     """The returns that count as 0 and 100: those of the split's tasks if the data set has them, else its own."""
     scores = metadata.get("reference_scores") or {}
     low = scores.get(f"{split}/random", metadata.get("ref_min_score"))
@@ -38,11 +38,11 @@ def evaluate_policy(
 
     `check` is called before every step, and may raise to end it.
     """
-    tasks = dealt_tasks(env, evaluation.split, evaluation.environments)
+    tasks = assign_tasks(env, evaluation.split, evaluation.environments)
     rows, total = evaluation.environments * trials, evaluation.repeats * evaluation.environments * trials
     parts = []
     with vector_environment(env, evaluation.environments) as environments:
-        acted_in = environments if policy.agent.mesh is None else in_lockstep(environments)
+        acted_in = environments if policy.agent.mesh is None else synchronize_environments(environments)
         for repeat in range(evaluation.repeats):
 
             def advance(done: int, _: int, before: int = repeat * rows) -> None:
@@ -63,7 +63,7 @@ def evaluate_policy(
     return join_rollouts(parts)
 
 
-def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
+def collect_scores(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
     """Scores of an evaluation by name, as in TensorBoard and checkpoints.
 
     First, last, mean and best return; `score`, the mean over all trials, which determines the best checkpoint; with a

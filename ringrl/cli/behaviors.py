@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from ringrl.config import BehaviorKind, CollectCommand
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in
+from ringrl.evaluation.actions import convert_actions
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
 from ringrl.evaluation.rollout import check_vector_env
@@ -22,7 +22,7 @@ ACTOR_FILES = "actor_*.npz"
 Weighted = tuple[str, float, ringrl_envs.Behaviour]
 
 
-def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
+def make_behaviors(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
     """(name, weight, behavior) of each policy in the mix."""
     found: list[Weighted] = []
     for name, behavior in command.behavior.items():
@@ -88,7 +88,7 @@ class CheckpointBehavior:
 
     def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Actions of the environment, (B, ...), for raw observations (B, O)."""
-        return actions_in(self._space, self._policy.act(observations, self._owned), self._owned)
+        return convert_actions(self._space, self._policy.act(observations, self._owned), self._owned)
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, mask: np.ndarray) -> None:
         """Record the outcome of its own actions, where `mask` is True."""

@@ -130,7 +130,7 @@ class ExorlSink:
                 f"env.id=ringrl/dmc_{domain}_..., whose task its id says; env.id={command.env.id} is not."
             )
         del environments
-        self.target, self._overwrite = target_of(command), command.overwrite
+        self.target, self._overwrite = find_target(command), command.overwrite
         try:
             remove_leftovers(self.target)
             self._building = BuildFolder(self.target)
@@ -163,7 +163,7 @@ def make_sink(command: CollectCommand, environments: Any) -> Sink:
     return (ExorlSink if command.format is StorageFormat.exorl else MinariSink)(command, environments)
 
 
-def target_of(command: CollectCommand) -> Path:
+def find_target(command: CollectCommand) -> Path:
     """The set's folder; raises RingRLError for a name that is invalid in its format."""
     if command.format is not StorageFormat.exorl:
         check_minari_id(command.dataset)

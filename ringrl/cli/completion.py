@@ -59,17 +59,17 @@ def candidates(line: str, commands: Iterable[str]) -> list[str]:
 
 def _possible(command: str) -> list[str]:
     from ringrl.cli.compose import conf_folder
-    from ringrl.cli.groups import choices_in, groups_of
-    from ringrl.cli.keys import sections_of
+    from ringrl.cli.groups import choices_in, find_groups
+    from ringrl.cli.keys import list_sections
     from ringrl.config import COMMANDS
     from ringrl.data.known_sets import known_names
 
     folders: list[Path] = [conf_folder()]
     choices = choices_in(folders)
-    found = [f"{group}={choice}" for group in groups_of(command, folders[0]) for choice in choices.get(group, ())]
-    if "data" in groups_of(command, folders[0]):
+    found = [f"{group}={choice}" for group in find_groups(command, folders[0]) for choice in choices.get(group, ())]
+    if "data" in find_groups(command, folders[0]):
         found += [f"data.name={name}" for name in known_names()]
-    for section in sections_of(COMMANDS[command]):
+    for section in list_sections(COMMANDS[command]):
         for key in section.keys:
             kinds = key.kind.split("|") if "|" in key.kind and not key.kind.startswith("[") else [""]
             found += [

@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
-from ringrl.cli.groups import files_in, groups_of
+from ringrl.cli.groups import files_in, find_groups
 from ringrl.cli.run_names import register_resolvers
 from ringrl.config import COMMANDS
 from ringrl.config.schema import as_plain, build, schema
@@ -37,7 +37,7 @@ def register(commands: Iterable[str] = tuple(COMMANDS), own: Iterable[Path] = ()
     store, theirs, rows = ConfigStore.instance(), files_in(own), tables()
     for command in commands:
         store.store(name=f"{command}_schema", node=schema(COMMANDS[command]))
-    for group in {group for command in commands for group in groups_of(command, conf_folder()) if group in rows}:
+    for group in {group for command in commands for group in find_groups(command, conf_folder()) if group in rows}:
         store.repo[group] = {}  # Hydra would merge a file with the row of the same name
         for choice, values in rows[group].items():
             if choice not in theirs.get(group, ()):

@@ -10,19 +10,19 @@ from rich.console import Console
 
 from ringrl.cli.console import table_width
 from ringrl.cli.resuming import RecordedChange, accepted_changes, plain_changes, rate_change
-from ringrl.cli.run_folder import goes_on
+from ringrl.cli.run_folder import resumes_run
 from ringrl.config import ResumeChanges, TrainCommand
 from ringrl.evaluation.report import runs_table
-from ringrl.evaluation.summary import FILE_NAME, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, list_runs, load_summary
 from ringrl.parallel.multiprocess import agree_on_text, in_process_0, is_main_process
 
 
-def goes_on_in_all(command: TrainCommand, folder: Path) -> bool:
-    """The result of `goes_on` in process 0."""
-    return agree_on_text("yes" if in_process_0("resume", lambda: goes_on(command, folder)) else "no") == "yes"
+def agree_on_resuming(command: TrainCommand, folder: Path) -> bool:
+    """The result of `resumes_run` in process 0."""
+    return agree_on_text("yes" if in_process_0("resume", lambda: resumes_run(command, folder)) else "no") == "yes"
 
 
-def changes_in_all(
+def agree_on_changes(
     command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path, which: str
 ) -> list[RecordedChange]:
     """The result of `accepted_changes` in process 0, and no changes elsewhere; an error is raised in all processes."""
@@ -52,7 +52,7 @@ def is_finished(
 def show_finished(folder: Path, console: Console) -> None:
     """Print the results of a run that has nothing left to do."""
     if is_main_process():
-        console.print(runs_table(runs_of(load_summary(folder)), width=table_width(console)), end="")
+        console.print(runs_table(list_runs(load_summary(folder)), width=table_width(console)), end="")
     console.print(f"finished already; run folder: {folder}")
 
 
@@ -65,11 +65,11 @@ def show_changes(
         console.print(line)
 
 
-def as_told(command: TrainCommand) -> TrainCommand:
+def drop_launch_settings(command: TrainCommand) -> TrainCommand:
     """The command as a run folder stores it, without settings of how this process was started."""
     return dataclasses.replace(command, resume=None, overwrite=False, resume_changes=ResumeChanges.refuse)
 
 
-def command_to_go_on(folder: Path) -> str:
+def format_resume_command(folder: Path) -> str:
     """The shell command that resumes a run."""
     return f"ringrl train {shlex.quote(f'resume={folder}')}"

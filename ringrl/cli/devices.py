@@ -22,7 +22,7 @@ from ringrl.types import Parameters
 _logger = logging.getLogger(__name__)
 
 
-def mesh_of(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
+def make_run_mesh(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
     """The mesh of a run; None for one device. Raises RingRLError as `make_mesh` does, and if a process would be
     idle.
     """
@@ -41,7 +41,7 @@ def full_mesh(config: MeshConfig) -> jax.sharding.Mesh:
     return mesh
 
 
-def gathered(parameters: Parameters) -> Parameters:
+def gather_parameters(parameters: Parameters) -> Parameters:
     """Gather whole parameters on this process's first device; a collective."""
     if jax.process_count() > 1:
         parameters = multihost_utils.process_allgather(parameters, tiled=True)

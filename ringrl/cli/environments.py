@@ -29,12 +29,12 @@ class Environment:
     spec: EnvSpec
 
     def record(self) -> dict[str, Any]:
-        """The JSON stored in a checkpoint; `environment_of` reads it, as it does a data set's metadata."""
+        """The JSON stored in a checkpoint; `find_environment` reads it, as it does a data set's metadata."""
         record = record_of(self.spec)
         return {"environment": {"id": self.id, "kwargs": record["kwargs"]}, "environment_spec": record}
 
 
-def environment_of(
+def find_environment(
     chosen: EnvConfig, metadata: Mapping[str, Any], warn: Callable[[str], None] = lambda line: None
 ) -> Environment:
     """The environment selected by id, else the one recorded in `metadata` of a data set or a checkpoint.
@@ -51,7 +51,7 @@ def environment_of(
     Raises:
         RingRLError: there is no such environment, or it cannot be made as recorded.
     """
-    recorded = _recorded(metadata)
+    recorded = _read_record(metadata)
     if recorded is None or (chosen.id and bare_id(chosen.id) != bare_id(recorded[0])):
         if not chosen.id:
             raise RingRLError("The data set names no environment: give env.id=ENVIRONMENT_ID, or choose env=NAME.")
@@ -64,7 +64,7 @@ def environment_of(
 
 def is_own_environment(env: Environment, metadata: Mapping[str, Any]) -> bool:
     """Whether `env` is the one in `metadata`, or there is none in them: then their reference scores apply."""
-    recorded = _recorded(metadata)
+    recorded = _read_record(metadata)
     if recorded is None:
         return True
     name, record = recorded
@@ -77,7 +77,7 @@ def is_own_environment(env: Environment, metadata: Mapping[str, Any]) -> bool:
 def environment_metadata(env: EnvConfig) -> dict[str, Any]:
     """The metadata of a data set collected in `env`, as `write_minari_dataset` takes them."""
     with environment_faults(env):
-        made = ringrl_envs.make(_spec_of(env))
+        made = ringrl_envs.make(_find_spec(env))
     spec = made.spec
     made.close()
     if spec is None:
@@ -86,7 +86,7 @@ def environment_metadata(env: EnvConfig) -> dict[str, Any]:
     return {"env_spec": plain, "environment_name": env.id, "environment_unrecorded": lost}
 
 
-def asked_for(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
+def describe_requirements(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
     """Settings that training on a set with this `environment_metadata` requires, as a line; empty if there are none."""
     lost = metadata.get("environment_unrecorded")
     if not lost or ":" in env.id:
@@ -98,7 +98,7 @@ def asked_for(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
 def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) -> Iterator[gymnasium.vector.VectorEnv]:
     """Context of `count` copies of an environment, closed at the end; its errors are raised as RingRLError."""
     with environment_faults(env):
-        environments = ringrl_envs.make_vector(_spec_of(env), count, **kwargs)
+        environments = ringrl_envs.make_vector(_find_spec(env), count, **kwargs)
     try:
         yield environments
     except EnvironmentFault as error:
@@ -110,10 +110,10 @@ def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) 
 def task_ids(env: Environment | EnvConfig, split: Split) -> list[int]:
     """The tasks of a split, `[0]` for an environment without tasks."""
     with environment_faults(env):
-        return ringrl_envs.task_ids(_spec_of(env), split.value)
+        return ringrl_envs.task_ids(_find_spec(env), split.value)
 
 
-def dealt_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
+def assign_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
     """Assign `count` environments to the tasks of a split in turn; raises RingRLError if the split is empty."""
     tasks = task_ids(env, split)
     if not tasks:
@@ -135,11 +135,11 @@ def _named(env: EnvConfig) -> Environment:
         return Environment(env.id, with_arguments(find_spec(env.id), env.kwargs))
 
 
-def _spec_of(env: Environment | EnvConfig) -> EnvSpec:
+def _find_spec(env: Environment | EnvConfig) -> EnvSpec:
     return (env if isinstance(env, Environment) else _named(env)).spec
 
 
-def _recorded(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def _read_record(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """The name and the record in metadata; None if they have no environment."""
     told = metadata.get("environment")
     if not told:

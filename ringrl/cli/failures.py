@@ -28,7 +28,7 @@ _Found = dict[Path, int]  # error files, with their modification times
 _sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, with error files of earlier sweeps
 
 
-class RememberSweep(Callback):
+class RecordSweepFolder(Callback):
     """Hydra callback that records where a sweep writes, because jobs may run in other processes or on other
     machines.
     """

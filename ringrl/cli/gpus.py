@@ -44,7 +44,12 @@ class LimitJobs(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it, before the launcher is made."""
         launcher = config.hydra.launcher
-        if launcher["_target_"] != JOBLIB or "mesh" not in config or _spread(config.mesh) or not uses_gpus(os.environ):
+        if (
+            launcher["_target_"] != JOBLIB
+            or "mesh" not in config
+            or _list_axes(config.mesh)
+            or not uses_gpus(os.environ)
+        ):
             return
         gpus = visible_gpus(os.environ, installed_gpus())
         jobs = 1 if launcher.n_jobs is None else launcher.n_jobs
@@ -65,7 +70,7 @@ def claim_gpu(launcher: str, mesh: Mapping[str, Any] | None, say: Callable[[str]
     """
     if launcher != JOBLIB or mesh is None:
         return None
-    if sizes := _spread(mesh):
+    if sizes := _list_axes(mesh):
         if _claimed:
             raise RingRLError(
                 f"{sizes} in a process of a sweep that was given the one GPU {_claimed[0]}: sweep over larger meshes "
@@ -149,7 +154,7 @@ def wait_for_lock(gpus: Mapping[str, str], folder: Path, say: Callable[[str], No
     waiting = False
     while True:
         for name, lock in gpus.items():
-            if _take(folder / re.sub(r"[^\w-]", "_", lock)):
+            if _try_lock(folder / re.sub(r"[^\w-]", "_", lock)):
                 return name
         if not waiting:
             say(f"waiting for a GPU: all are taken by other jobs of sweeps ({', '.join(gpus)}; locks in {folder})")
@@ -157,12 +162,12 @@ def wait_for_lock(gpus: Mapping[str, str], folder: Path, say: Callable[[str], No
         time.sleep(_POLL_SECONDS)
 
 
-def _spread(mesh: Mapping[str, Any]) -> str:
+def _list_axes(mesh: Mapping[str, Any]) -> str:
     """The axes of a mesh of more than one device, in command-line syntax; empty for one device."""
     return " ".join(f"mesh.{axis}={mesh[axis]}" for axis in AXES if mesh[axis] != 1)
 
 
-def _take(path: Path) -> bool:
+def _try_lock(path: Path) -> bool:
     """Lock the file unless another process holds it. The descriptor stays open: the kernel frees the lock on exit."""
     try:
         # Another user's file in a shared folder must not be opened for writing or with O_CREAT.

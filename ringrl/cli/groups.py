@@ -13,7 +13,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if
 
 
 @functools.cache
-def groups_of(command: str, conf: Path) -> tuple[str, ...]:
+def find_groups(command: str, conf: Path) -> tuple[str, ...]:
     """The groups in a command's own file in `conf`, in its order."""
     entries = yaml.load((conf / f"{command}.yaml").read_text(), _LOADER)["defaults"]
     return tuple(str(key) for entry in entries if isinstance(entry, dict) for key in entry)
@@ -38,7 +38,7 @@ def files_in(folders: Iterable[Path]) -> dict[str, set[str]]:
     return groups
 
 
-def listed(choices: Iterable[str]) -> str:
+def format_choices(choices: Iterable[str]) -> str:
     """Choices in a line: `dark_room, exorl/... (5)`, with the number of choices in a folder in parentheses."""
     alone, folders = [], {}
     for choice in choices:

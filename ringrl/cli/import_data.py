@@ -15,7 +15,7 @@ from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar, return_in_words
 from ringrl.cli.data import report_violations, returns_figure
 from ringrl.cli.environments import environment_faults
-from ringrl.cli.typed import typed
+from ringrl.cli.typed import format_override
 from ringrl.config import EnvConfig, ImportCommand, ImportSource, Rewards
 from ringrl.data import EpisodeStore, check_store, data_root, store_statistics
 from ringrl.data.sources.d4rl import build_from_d4rl, task_of_file
@@ -62,8 +62,8 @@ def run(command: ImportCommand, folder: Path) -> None:
     console.print(
         f"{command.name}: {store.num_episodes} episodes, {store.num_steps} steps, {store.step_bytes / 1e6:.1f} MB, "
         f"mean return {return_in_words(float(store.returns.mean()))}, in {seconds:.1f} s\n"
-        f"  train on it:  ringrl train data=store {typed('data.name', command.name)}\n"
-        f"  look at it:   ringrl data data=store {typed('data.name', command.name)}\n"
+        f"  train on it:  ringrl train data=store {format_override('data.name', command.name)}\n"
+        f"  look at it:   ringrl data data=store {format_override('data.name', command.name)}\n"
         f"  run folder:   {folder}"
     )
 

@@ -22,7 +22,7 @@ from ringrl.cli.console import output
 from ringrl.cli.failures import REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
-from ringrl.cli.run_folder import held_folder
+from ringrl.cli.run_folder import hold_folder
 from ringrl.config import COMMANDS
 from ringrl.data import data_root
 from ringrl.errors import ERROR_FILE, Preempted
@@ -54,10 +54,10 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
             (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
-        run = importlib.import_module(module_of(command)).run
+        run = importlib.import_module(find_module(command)).run
         if command in COMPILING:
             use_compilation_cache(data_root())
-        with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else held_folder(folder, command):
+        with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else hold_folder(folder, command):
             if keeps_record and not (folder / RECORD).exists():
                 _write_record(config, folder / RECORD)
             run(built, folder)
@@ -97,7 +97,7 @@ def _log_failure(error: BaseException) -> None:
     _logger.error("%s", line, exc_info=error if of_the_program else None)
 
 
-def module_of(command: str) -> str:
+def find_module(command: str) -> str:
     """The module whose `run` is the command; `import` is a Python keyword."""
     return "ringrl.cli.import_data" if command == "import" else f"ringrl.cli.{command}"
 

@@ -35,7 +35,7 @@ class Section:
     keys: tuple[Key, ...]
 
 
-def sections_of(command: type, path: str = "", text: str = "") -> list[Section]:
+def list_sections(command: type, path: str = "", text: str = "") -> list[Section]:
     """The command's own keys first, then those of each section below it.
 
     Args:
@@ -49,11 +49,11 @@ def sections_of(command: type, path: str = "", text: str = "") -> list[Section]:
         here = f"{path}.{field.name}" if path else field.name
         hint = _without_none(hints[field.name])
         if dataclasses.is_dataclass(hint):
-            below += sections_of(hint, here, texts[field.name])  # type: ignore[arg-type]
+            below += list_sections(hint, here, texts[field.name])  # type: ignore[arg-type]
             continue
         item = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
         if dataclasses.is_dataclass(item):
-            below += sections_of(item, f"{here}.NAME", texts[field.name])  # type: ignore[arg-type]
+            below += list_sections(item, f"{here}.NAME", texts[field.name])  # type: ignore[arg-type]
             continue
         default = _default(field)
         if item is not None:

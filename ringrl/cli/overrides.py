@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import OverrideParseException
 
-from ringrl.cli.groups import choices_in, groups_of, listed
+from ringrl.cli.groups import choices_in, find_groups, format_choices
 from ringrl.config import COMMANDS
 from ringrl.config.schema import key_paths, list_paths, matches, nearest
 from ringrl.data.known_sets import find_known_name
@@ -44,8 +44,8 @@ class Vocabulary:
 def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
     """What `command` accepts, with the groups found in `folders` of YAML files, RingRL's own first."""
     conf, *own = folders
-    named = groups_of(command, conf)
-    others = {group: other for other in COMMANDS for group in groups_of(other, conf) if group not in named}
+    named = find_groups(command, conf)
+    others = {group: other for other in COMMANDS for group in find_groups(other, conf) if group not in named}
     groups = {name: found for name, found in choices_in(folders).items() if name.split("/")[0] not in others}
     cls = COMMANDS[command]
     return Vocabulary(command, tuple(key_paths(cls)), tuple(list_paths(cls)), groups, others, own[0] if own else None)
@@ -53,10 +53,15 @@ def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
 
 FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are single paths
 FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are arbitrary
-WHOLE = ("experiment", "cluster", "collection", "behavior")  # groups whose files set keys of any section
+GROUPS_ACROSS_SECTIONS = (
+    "experiment",
+    "cluster",
+    "collection",
+    "behavior",
+)  # groups whose files set keys of any section
 
 
-def normalise(command: str, arguments: Sequence[str]) -> list[str]:
+def normalize_overrides(command: str, arguments: Sequence[str]) -> list[str]:
     """Convert user input to Hydra's syntax.
 
     A key under a mapping with arbitrary keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
@@ -66,23 +71,23 @@ def normalise(command: str, arguments: Sequence[str]) -> list[str]:
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
     texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in arguments]
-    texts = [word for text in texts for word in _target(text)]
-    texts = [_quoted_folder(text) for text in texts]
+    texts = [word for text in texts for word in _expand_target(text)]
+    texts = [_quote_folder(text) for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
 
 
-def quoted(text: str) -> str:
+def quote_value(text: str) -> str:
     """Quote a text so that Hydra and OmegaConf read it literally."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
     return "'" + escaped.replace("${", r"\${") + "'"
 
 
-def _double_quoted(text: str) -> str:
+def _double_quote(text: str) -> str:
     """The same in double quotes, which stay readable inside a shell's single quotes."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text) + '"'
 
 
-def _quoted_folder(text: str) -> str:
+def _quote_folder(text: str) -> str:
     """`key=FOLDER` with the folder quoted if needed; the user's own quotes and interpolations stay."""
     key, _, value = text.partition("=")
     if key.lstrip("+") not in FOLDER_KEYS or re.fullmatch(r"[\w./~@%+-]*", value, re.ASCII) or "${" in value:
@@ -90,10 +95,10 @@ def _quoted_folder(text: str) -> str:
     if key == "checkpoint" and "," in value and not Path(value).exists():  # a sweep
         return text
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return text if is_quoted else f"{key}={quoted(value)}"
+    return text if is_quoted else f"{key}={quote_value(value)}"
 
 
-def _target(text: str) -> list[str]:
+def _expand_target(text: str) -> list[str]:
     """Expand `target=TOPOLOGY`; a topology contains a colon and a name does not."""
     key, _, topology = text.partition("=")
     quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several form a sweep
@@ -143,7 +148,7 @@ def _parse(text: str, known: Vocabulary) -> Override:
     key, equals, value = text.partition("=")
     if not equals:
         if key in known.groups:
-            raise RingRLError(f"Cannot read {text!r}: write {key}=CHOICE, one of {listed(known.groups[key])}.")
+            raise RingRLError(f"Cannot read {text!r}: write {key}=CHOICE, one of {format_choices(known.groups[key])}.")
         alike = nearest(key, known.names)[0]
         raise RingRLError(
             f"Cannot read {text!r}: write key=value (the key most like it is {alike}); a value with spaces is quoted "
@@ -152,7 +157,7 @@ def _parse(text: str, known: Vocabulary) -> Override:
     if not key or key != key.strip() or not value.strip():
         raise RingRLError(f"Cannot read {text!r}: write key=value without spaces around the equals sign.")
     is_list = key in known.lists and value[:1] == "["
-    items = [_double_quoted(item) for item in (value.strip("[]").split(",") if is_list else [value])]
+    items = [_double_quote(item) for item in (value.strip("[]").split(",") if is_list else [value])]
     remedy = shlex.quote(f"{key}=[{','.join(items)}]" if is_list else f"{key}={items[0]}")
     raise RingRLError(
         f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets, quotes or equals signs twice, for "
@@ -213,23 +218,23 @@ def _check(override: Override, known: Vocabulary) -> None:
         for choice in map(_unquoted, choices):
             if choice in ("", None) and not override.is_delete():
                 raise RingRLError(
-                    f"{name}={'null' if choice is None else ''} needs a choice: {listed(known.groups[name])}."
+                    f"{name}={'null' if choice is None else ''} needs a choice: {format_choices(known.groups[name])}."
                 )
             if choice is not None and choice not in known.groups[name]:
-                raise _no_choice(name, choice, known)
+                raise _make_choice_error(name, choice, known)
             if choice is not None:
                 _check_package(name, choice, known)
     elif name not in known.groups and not matches(name, known.keys):
         raise RingRLError(f"Unknown key {name!r}: did you mean {nearest(name, known.names)[0]!r}?")
 
 
-def _no_choice(group: str, choice: str, known: Vocabulary) -> RingRLError:
+def _make_choice_error(group: str, choice: str, known: Vocabulary) -> RingRLError:
     """The error for a choice that does not exist, with the nearest existing ones; for a Minari set, with its id."""
     identity = find_known_name(choice) if group == "data" else None
     if identity is not None:
         return RingRLError(f"{group}={choice}: a Minari set is chosen by its id: data.name={identity}.")
     alike = nearest(choice, known.groups[group])
-    return RingRLError(f"{group}={choice}: did you mean {alike[0]!r}? Choices: {listed(alike)}.")
+    return RingRLError(f"{group}={choice}: did you mean {alike[0]!r}? Choices: {format_choices(alike)}.")
 
 
 def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
@@ -252,7 +257,7 @@ def _check_package(group: str, choice: str, known: Vocabulary) -> None:
     first line.
     """
     file = None if known.own is None else known.own / group / f"{choice}.yaml"
-    if group not in WHOLE or file is None or not file.is_file():
+    if group not in GROUPS_ACROSS_SECTIONS or file is None or not file.is_file():
         return
     if not re.search(r"^#\s*@package\s+_global_\s*$", file.read_text(), re.MULTILINE):
         raise RingRLError(

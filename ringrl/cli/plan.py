@@ -29,7 +29,7 @@ from ringrl.ops.sharded import AXES_OF
 from ringrl.ops.ulysses import check_heads
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.meshes import whole_cluster
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan, has_compiler
 from ringrl.planning.model.memory import largest_context, predicted
 from ringrl.planning.plan import MAX_TOKENS, TRAJECTORY_STEPS, Plan, Report
@@ -51,7 +51,7 @@ class Outcome:
 def run(command: PlanCommand, folder: Path) -> None:
     """Plan, print, and write plan.json and plan.png into `folder`."""
     console = output()
-    plan, notes = plan_of(command)
+    plan, notes = make_plan(command)
     title = f"{model_name() or f'{plan.model.layers} layers of {plan.model.width}'} on {plan.target.name}"
     if not command.compile or not has_compiler(plan.target):
         if command.search in (Search.blocks, Search.strategy):
@@ -133,12 +133,12 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
     return Outcome(plan, shown, figure)
 
 
-def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
+def make_plan(command: PlanCommand) -> tuple[Plan, list[str]]:
     """The plan that a command describes, and lines about what was rounded or chosen.
 
     Raises RingRLError for an unknown target, a mesh that does not match it, and heads that do not divide.
     """
-    target, mesh, training, notes = settle(target_of(command)), command.mesh, command.training, []
+    target, mesh, training, notes = fill_specification(find_target(command)), command.mesh, command.training, []
     if all(size == 1 for size in mesh.sizes.values()) and target.devices > 1:
         mesh = whole_cluster(command.attention.strategy, command.model.width, target.devices)
     plan = Plan(
@@ -188,7 +188,7 @@ def model_name() -> str:
     return "" if changed else str(hydra.runtime.choices.get("model", ""))
 
 
-def target_of(command: PlanCommand) -> Target:
+def find_target(command: PlanCommand) -> Target:
     """The target, without its name if single keys of it were changed."""
     keys = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
     changed = any(key.startswith("target.") for key in keys) and "target.name" not in keys

@@ -7,9 +7,9 @@ from rich.text import Text
 
 from ringrl.ops.config import Strategy
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
-from ringrl.planning.report.figures import GIB, context_name, kinds, wanted, wanted_gib
+from ringrl.planning.report.figures import GIB, context_name, find_required_bytes, format_required_gib, kinds
 from ringrl.planning.report.paper import paper_context
-from ringrl.planning.search import Candidate, Found
+from ringrl.planning.search import Candidate, SearchResult
 
 BY_FORMULA = "by the formula"
 
@@ -28,13 +28,13 @@ def verdict(plan: Plan, report: Report, refused: Report | None = None) -> str:
     else:
         judged = "within" if report.accepted else "over"
         said = f"The compiler ({compiler} for {topology}) reports {size} a device at {tokens}, {judged} the limit"
-        more = None if refused is None else wanted(refused)
+        more = None if refused is None else find_required_bytes(refused)
         if report.accepted and refused is not None and more is not None:
             said += f", and {more / GIB:.2f} GiB at {context_name(refused.tokens)}, over it"
     return f"{said}; the schedule puts {schedule} across compute." if schedule else f"{said}."
 
 
-def found_verdict(plan: Plan, found: Found) -> str:
+def found_verdict(plan: Plan, found: SearchResult) -> str:
     """The same for a search, whatever its end."""
     if found.largest is not None:
         said = verdict(plan.of(found.largest.tokens), found.largest, found.refused)
@@ -117,14 +117,14 @@ def transfers_table(report: Report) -> Table:
     return table
 
 
-def search_table(plan: Plan, found: Found) -> Table:
+def search_table(plan: Plan, found: SearchResult) -> Table:
     """A table with a row per requested context, the shortest first."""
     table = _table(left=(), right=("tokens", "trajectories", "GiB", "of the limit"))
     table.add_column("compiler", justify="left")
     for report in sorted(found.reports, key=lambda report: report.tokens):
-        total = wanted(report)
+        total = find_required_bytes(report)
         trajectories = f"{plan.of(report.tokens).trajectories:,.5g}"
-        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        sizes = format_required_gib(report), "" if total is None else _share(total, report.limit)
         table.add_row(context_name(report.tokens), trajectories, *sizes, outcome(report))
     return table
 
@@ -137,8 +137,8 @@ def candidates_table(what: str, candidates: Sequence[Candidate]) -> Table:
         if (report := candidate.report) is None:
             table.add_row(candidate.name, "", "", "", Text(f"not asked: {candidate.reason}"))
             continue
-        total = wanted(report)
-        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        total = find_required_bytes(report)
+        sizes = format_required_gib(report), "" if total is None else _share(total, report.limit)
         table.add_row(candidate.name, *sizes, hops(report) or "—", outcome(report))
     return table
 
@@ -161,7 +161,7 @@ def _table(left: Sequence[str], right: Sequence[str]) -> Table:
 
 def _of(report: Report) -> str:
     limit = f" of {report.limit / GIB:.2f}" if report.limit else ""
-    return f"{wanted_gib(report)}{limit} GiB"
+    return f"{format_required_gib(report)}{limit} GiB"
 
 
 def _share(size: float, limit: float) -> str:

@@ -16,7 +16,7 @@ from ringrl.training.interrupt import PREEMPTION
 REQUEUE = 75  # EX_TEMPFAIL: try again
 
 
-class EndsWhenPreempted:
+class ExitOnPreemption:
     """Context in which SIGTERM, SIGUSR1 and SIGUSR2 end the process immediately with exit code 75.
 
     Existing handlers are kept, and handlers set within the context take precedence. Outside the main thread, where
@@ -28,7 +28,7 @@ class EndsWhenPreempted:
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
 
-    def __enter__(self) -> "EndsWhenPreempted":
+    def __enter__(self) -> "ExitOnPreemption":
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe()

@@ -6,7 +6,7 @@ import numpy as np
 import ringrl_envs
 from ringrl_envs.sync_vector import EnvironmentFault
 
-from ringrl.cli.environments import Environment, dealt_tasks, environment_faults, vector_environment
+from ringrl.cli.environments import Environment, assign_tasks, environment_faults, vector_environment
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.rollout import check_vector_env
@@ -20,7 +20,7 @@ def check_acting(env: Environment, spec: DataSpec, evaluation: EvaluationConfig)
     Raises:
         RingRLError: the environment does not match the data, or cannot be made, reset or stepped.
     """
-    tasks = dealt_tasks(env, evaluation.split, 1)
+    tasks = assign_tasks(env, evaluation.split, 1)
     with vector_environment(env, 1) as environments:
         check_vector_env(environments, spec)
         environments.action_space.seed(evaluation.seed)
@@ -44,7 +44,7 @@ def check_filming(env: Environment, evaluation: EvaluationConfig, folder: Path) 
     Raises:
         RingRLError: a frame cannot be rendered, encoded or written to `folder`; the error includes the remedy.
     """
-    task = int(dealt_tasks(env, evaluation.split, 1)[0])
+    task = int(assign_tasks(env, evaluation.split, 1)[0])
     with environment_faults(env):
         check_video(
             lambda: ringrl_envs.make(env.spec, render_mode="rgb_array"),

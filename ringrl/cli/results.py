@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ringrl_envs
 
 from ringrl.cli.console import output, table_width
-from ringrl.cli.environments import Environment, dealt_tasks, environment_faults
+from ringrl.cli.environments import Environment, assign_tasks, environment_faults
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.figures import plot_training_curves, save_png
 from ringrl.evaluation.report import runs_figure, runs_table
@@ -53,5 +53,5 @@ def write_video(
             trials=trials,
             seed=evaluation.seed,
             path=folder / "video.mp4",
-            task_id=int(dealt_tasks(env, evaluation.split, 1)[0]),
+            task_id=int(assign_tasks(env, evaluation.split, 1)[0]),
         )

@@ -27,7 +27,7 @@ _FILES = (
 
 
 @contextlib.contextmanager
-def held_folder(folder: Path, command: str) -> Iterator[None]:
+def hold_folder(folder: Path, command: str) -> Iterator[None]:
     """Context that holds a run folder for a command; a collective.
 
     Raises RingRLError, in all processes, if another command is using the folder, or if it has results of another
@@ -49,19 +49,19 @@ def held_folder(folder: Path, command: str) -> Iterator[None]:
 
 def other_command(folder: Path, command: str) -> str | None:
     """Another command that has left results in a folder, if any."""
-    if has_run(folder):
+    if contains_run(folder):
         return None if command == "train" else "train"
     last = last_command(folder) if any((folder / name).exists() for name in RESULTS) else None
     return last if last != command else None
 
 
-def has_run(folder: Path) -> bool:
+def contains_run(folder: Path) -> bool:
     """Whether a folder contains a training run worth keeping: a checkpoint, or results."""
     has_results = (folder / CONFIG_FILE).exists() and (folder / FILE_NAME).exists()
     return has_results or bool(CheckpointFolder(folder / CHECKPOINTS).steps())
 
 
-def goes_on(command: TrainCommand, folder: Path) -> bool:
+def resumes_run(command: TrainCommand, folder: Path) -> bool:
     """Whether `ringrl train` resumes the run in a folder, rather than beginning one there.
 
     Raises RingRLError if it would replace another run without `overwrite`.
@@ -69,7 +69,7 @@ def goes_on(command: TrainCommand, folder: Path) -> bool:
     resume = AUTO if command.resume is None and was_queued_again(os.environ) else command.resume
     if resume is not None and (resume != AUTO or CheckpointFolder(folder / CHECKPOINTS).steps()):
         return True
-    if not command.overwrite and (has_run(folder) or (folder / FILE_NAME).exists()):
+    if not command.overwrite and (contains_run(folder) or (folder / FILE_NAME).exists()):
         raise RingRLError(
             f"{folder} has a run already: give resume=auto to go on with it, overwrite=true to put this one in its "
             "place, or another folder (hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER of a sweep)."

@@ -82,10 +82,10 @@ def describe_owner(owner: dict[str, Any]) -> str:
 def this_process() -> dict[str, Any]:
     """Identity of this process: unique among the machine's processes, other machines, and earlier boots."""
     process = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "process": process, "started": _start_time(process)}
+    return {"host": socket.gethostname(), "boot": _read_boot_id(), "process": process, "started": _start_time(process)}
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     """The boot id of the machine; empty if the system does not have one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -124,7 +124,7 @@ def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Calla
         # The kernel that ran the owner would show its lock: the process itself is checked only without such locks.
         process = owner.get("process")
         return locked is None and isinstance(process, int) and _start_time(process) == owner.get("started")
-    before, waited = _touched(path), _seconds_since_touch(path)
+    before, waited = _read_modification_time(path), _seconds_since_touch(path)
     if waited < DEAD_SECONDS:
         say(
             f"{path.parent} was last used by {describe_owner(owner)}: waiting up to {DEAD_SECONDS:.0f} s to see "
@@ -133,12 +133,12 @@ def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Calla
     until = time.monotonic() + DEAD_SECONDS - waited
     while time.monotonic() < until:
         time.sleep(min(1.0, DEAD_SECONDS / 10))
-        if _touched(path) != before:
+        if _read_modification_time(path) != before:
             return True
     return False
 
 
-def _touched(path: Path) -> int:
+def _read_modification_time(path: Path) -> int:
     """Modification time of the file, reopened because a network file system may cache attributes."""
     with path.open("rb") as file:
         return os.fstat(file.fileno()).st_mtime_ns
@@ -149,7 +149,7 @@ def _seconds_since_touch(path: Path) -> float:
     try:
         with tempfile.TemporaryFile(dir=path.parent) as now:
             os.utime(now.fileno())
-            return max((os.fstat(now.fileno()).st_mtime_ns - _touched(path)) / 1e9, 0.0)
+            return max((os.fstat(now.fileno()).st_mtime_ns - _read_modification_time(path)) / 1e9, 0.0)
     except OSError:
         return 0.0
 

@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from ringrl.cli.overrides import quoted
+from ringrl.cli.overrides import quote_value
 
 LONGEST = 100  # characters of a name
 _HASH = 6
 _NEVER_VARIED = ("resume", "debug")
 
 
-class NameByWhatVaries(Callback):
+class RunNaming(Callback):
     """Hydra callback that passes to a sweep's jobs its folder, and the overrides that are the same in all of them.
 
     There is one folder even if its name varies (`name=a,b`), because it holds the sweep's table and failures.
@@ -30,7 +30,7 @@ class NameByWhatVaries(Callback):
         """Called once per sweep, in the process that launches it; jobs are composed with its additions."""
         same = constant_keys(config.hydra.overrides.task)
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]")
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(config.hydra.sweep.dir)}")
 
 
 def register_resolvers() -> None:

@@ -9,20 +9,20 @@ from typing import Any
 import jax
 
 from ringrl.agents import SequenceAgent
-from ringrl.cli.acting import reference_of
+from ringrl.cli.acting import find_reference
 from ringrl.cli.compilation import kept_programs
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.continuing import (
-    as_told,
-    changes_in_all,
-    goes_on_in_all,
+    agree_on_changes,
+    agree_on_resuming,
+    drop_launch_settings,
     is_finished,
     show_changes,
     show_finished,
 )
-from ringrl.cli.devices import mesh_of, print_explanation, show_compiler_flags
-from ringrl.cli.environments import Environment, environment_of, is_own_environment
+from ringrl.cli.devices import make_run_mesh, print_explanation, show_compiler_flags
+from ringrl.cli.environments import Environment, find_environment, is_own_environment
 from ringrl.cli.overrides import CONFIG_FILE
 from ringrl.cli.preflight import check_acting, check_filming
 from ringrl.cli.resuming import RecordedChange, plain_changes, write_changes
@@ -43,8 +43,8 @@ from ringrl.evaluation.scores import Reference
 from ringrl.evaluation.summary import build_summary
 from ringrl.files import write_atomically
 from ringrl.parallel.multiprocess import DistributedConfig, agree_on_text, first_process_first, is_main_process
-from ringrl.runs.acting import acting_config, trials_of
-from ringrl.runs.agent import agent_of
+from ringrl.runs.acting import acting_config, count_trials
+from ringrl.runs.agent import make_run_agent
 from ringrl.runs.record import REFERENCES, run_record
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.programs import Programs
@@ -102,7 +102,7 @@ class Session:
             rollout=found,
             reference=self.reference,
             train=train,
-            config=as_plain(as_told(command)),
+            config=as_plain(drop_launch_settings(command)),
             data_fingerprint=self.sampler.store.fingerprint,
             label=command.label or None,
             bootstrap_samples=command.evaluation.bootstrap_samples,
@@ -121,18 +121,18 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
     """
     console, main = output(), is_main_process()
     checkpointer = Checkpointer(folder / CHECKPOINTS, command.training.keep_last, warn=console.print)
-    resuming = goes_on_in_all(command, folder)
+    resuming = agree_on_resuming(command, folder)
     sampler = _read_data(command, checkpointer if resuming else None)
     store = sampler.store
-    mesh = mesh_of(command.mesh, command.attention)
-    agent = agent_of(command, sampler.spec, mesh)
+    mesh = make_run_mesh(command.mesh, command.attention)
+    agent = make_run_agent(command, sampler.spec, mesh)
     if mesh is not None:
         show_compiler_flags(mesh, output(logged=False))  # which writes to the log itself
 
     # Contexts shorter than a chain are not sharded: that would have no benefit.
     acting_mesh = mesh if command.evaluation.sharded and command.chain.context is Context.chain else None
     acted_on = in_environment(store, command.env.id)
-    env = environment_of(command.env, acted_on.metadata, warn=console.print)
+    env = find_environment(command.env, acted_on.metadata, warn=console.print)
     if main or acting_mesh is not None:
         check_acting(env, store.spec, command.evaluation)  # fails before training, not after
     if main and command.evaluation.video:
@@ -141,16 +141,16 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
     acting = acting_config(command.evaluation, command, store.spec, sampler.steps, target_return)
     own = is_own_environment(env, acted_on.metadata)
     references = {name: acted_on.metadata.get(name) for name in REFERENCES} if own else {}
-    metadata = run_record(as_plain(as_told(command)), sampler, env.record(), target_return, references)
+    metadata = run_record(as_plain(drop_launch_settings(command)), sampler, env.record(), target_return, references)
 
     definition = command.agent, command.model, command.attention, command.chain, command.training, command.mesh
     programs = kept_programs((*definition, sampler.spec))
     state = create_state(agent, command.training, command.seed, programs=programs)
     resumed, changes = None, []
     if resuming:
-        changes = changes_in_all(command, metadata, checkpointer.load_metadata("last"), folder, "newest")
+        changes = agree_on_changes(command, metadata, checkpointer.load_metadata("last"), folder, "newest")
         state, resumed = checkpointer.restore("last", like=state)  # falls back to the one before if it is damaged
-        changes = changes_in_all(command, metadata, resumed, folder, "restored")
+        changes = agree_on_changes(command, metadata, resumed, folder, "restored")
         if is_finished(command, resumed, changes, folder):
             return show_finished(folder, console)
         show_changes(command, resumed, changes, console)
@@ -159,7 +159,7 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
         if not resuming:
             remove_run(folder)
         write_changes(changes, folder)
-        write_atomically(folder / CONFIG_FILE, as_yaml(as_told(command)))
+        write_atomically(folder / CONFIG_FILE, as_yaml(drop_launch_settings(command)))
     return Session(
         command=command,
         folder=folder,
@@ -169,8 +169,8 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
         acting_mesh=acting_mesh,
         env=env,
         acting=acting,
-        trials=trials_of(command.evaluation, command),
-        reference=reference_of(references, command.evaluation.split),
+        trials=count_trials(command.evaluation, command),
+        reference=find_reference(references, command.evaluation.split),
         state=state,
         checkpointer=checkpointer,
         metadata=metadata,
@@ -183,7 +183,7 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
 def explain_mesh(command: TrainCommand) -> None:
     """`mesh.explain=true`: print the sharding of the training state on the mesh; nothing is trained or written."""
     sampler = _read_data(command, None)
-    agent = agent_of(command, sampler.spec, mesh_of(command.mesh, command.attention))
+    agent = make_run_agent(command, sampler.spec, make_run_mesh(command.mesh, command.attention))
     print_explanation(agent, command.training)
 
 

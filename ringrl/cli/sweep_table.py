@@ -6,7 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-OF_AGENTS = ("train", "eval")  # commands whose jobs write the summary of an evaluation
+AGENT_COMMANDS = ("train", "eval")  # commands whose jobs write the summary of an evaluation
 
 
 class SweepTable(Callback):
@@ -16,7 +16,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launched it, whichever processes ran the jobs."""
-        if config.hydra.job.name in OF_AGENTS:
+        if config.hydra.job.name in AGENT_COMMANDS:
             report_sweep(Path(config.hydra.sweep.dir))
 
 

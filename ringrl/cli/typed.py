@@ -7,7 +7,7 @@ from typing import Any
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")  # Hydra reads these without quotes
 
 
-def typed(key: str, value: Any) -> str:
+def format_override(key: str, value: Any) -> str:
     """Format `key=value` as one word of a shell that Hydra reads back as that value, quoted for both if needed."""
     text = str(value)
     if not _PLAIN.fullmatch(text):

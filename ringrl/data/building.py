@@ -56,7 +56,7 @@ class BuildFolder:
 def remove_leftovers(path: Path) -> None:
     """Remove what killed builders of `path` have left, and restore a folder that one of them was about to replace."""
     for folder in _leftovers(path, ""):
-        with contextlib.suppress(OSError), _locked(folder) as dead:
+        with contextlib.suppress(OSError), _lock_leftover(folder) as dead:
             if dead:
                 aside = folder.with_name(folder.name + _ASIDE)
                 if aside.exists() and not path.exists():
@@ -91,7 +91,7 @@ def _new_folder(path: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def _lock_leftover(folder: Path) -> Iterator[bool]:
     """Try to lock a folder whose builder has died: True on success, False if it is running or that is unknown."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)

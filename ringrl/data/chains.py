@@ -66,7 +66,7 @@ class ChainSampler:
             self.steps = min(config.window_steps, int(store.lengths.max()))
         else:
             self.steps = max(
-                int(np.sort(store.lengths[self._episodes_of(task)])[-config.trajectories :].sum())
+                int(np.sort(store.lengths[self._select_episodes(task)])[-config.trajectories :].sum())
                 for task in range(len(tasks))
             )
         self._cumulative_lengths = np.cumsum(store.lengths)
@@ -170,7 +170,7 @@ class ChainSampler:
             supervised=supervised.ravel(),
         )
 
-    def _episodes_of(self, task: int) -> np.ndarray:
+    def _select_episodes(self, task: int) -> np.ndarray:
         first = self._task_starts[task]
         return self._by_task[first : first + self._task_counts[task]]
 

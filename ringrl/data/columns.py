@@ -18,13 +18,15 @@ _FORMAT = np.lib.format
 REMEDY = "Move the folder away, and import it again (a Minari set's comes back by itself)."
 
 
-class Unreadable(RingRLError):
+class UnreadableFileError(RingRLError):
     """A file cannot be read because of the system, so its contents are unknown."""
 
 
-def unreadable(path: Path, error: OSError) -> Unreadable:
+def unreadable(path: Path, error: OSError) -> UnreadableFileError:
     """The one-line error for a failed read of `path`."""
-    return Unreadable(f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk.")
+    return UnreadableFileError(
+        f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk."
+    )
 
 
 def disk_error(path: Path, error: OSError) -> RingRLError:
@@ -111,7 +113,7 @@ class MappedColumn:
     """A `.npy` file mapped as a read-only array; `release` returns its resident pages to the system.
 
     Raises `RingRLError` if the file is missing, is not the expected column, or is shorter than its header states, and
-    `Unreadable` if the system cannot read it.
+    `UnreadableFileError` if the system cannot read it.
     """
 
     keeper: Any = None  # kept alive while the file is mapped, such as a temporary folder
@@ -214,7 +216,7 @@ class JoinedColumn:
             first, last = int(flat.min()), int(flat.max())
         if first < 0 or last >= len(self):
             raise IndexError(f"rows {first}..{last} of a joined column of {len(self)}")
-        low, high = self._part_of(first), self._part_of(last)
+        low, high = self._find_part(first), self._find_part(last)
         if low == high:
             taken = self.parts[low].array.take(flat - self._starts[low], axis=0)
         else:
@@ -231,13 +233,13 @@ class JoinedColumn:
             raise ValueError("a joined column is several arrays: it becomes one by copying")
         return self[:].astype(dtype or self.dtype, copy=bool(copy))
 
-    def _part_of(self, row: int) -> int:
+    def _find_part(self, row: int) -> int:
         return bisect.bisect_right(self._starts, row) - 1
 
     def _between(self, start: int, stop: int) -> np.ndarray:
         if start == stop:
             return self.parts[0].array[:0]
-        low, high = self._part_of(start), self._part_of(stop - 1)
+        low, high = self._find_part(start), self._find_part(stop - 1)
         pieces = [
             self.parts[part].array[max(0, start - self._starts[part]) : stop - self._starts[part]]
             for part in range(low, high + 1)

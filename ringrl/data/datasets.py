@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.data.columns import Unreadable
+from ringrl.data.columns import UnreadableFileError
 from ringrl.data.config import DataConfig, Source
 from ringrl.data.joined import join_stores
 from ringrl.data.sources.minari import Progress, build_from_minari, minari_key
@@ -97,7 +97,7 @@ def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | Non
     if path.exists():
         try:
             return EpisodeStore.open(path)
-        except Unreadable:
+        except UnreadableFileError:
             raise
         except RingRLError:
             damaged = True  # the new store replaces it when complete

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from ringrl.data.columns import MappedColumn
-from ringrl.data.sources.spaces import action_spec, actions_of
+from ringrl.data.sources.spaces import action_spec, renumber_actions
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
@@ -65,7 +65,7 @@ def _written(
     size = np.shape(fields["observations"])[1:]
     if len(size) != 1:
         raise RingRLError(f"{name}: observations have shape {np.shape(fields['observations'])}, expected (steps, O).")
-    spec = _inferred(name, fields["actions"]) if action_space is None else action_spec(action_space, SOURCE)
+    spec = _infer_spec(name, fields["actions"]) if action_space is None else action_spec(action_space, SOURCE)
     with EpisodeStoreWriter(
         path, size[0], spec, source=SOURCE, metadata=dict(metadata or {}), overwrite=overwrite
     ) as writer:
@@ -99,7 +99,7 @@ def _read(index: int, episode: Any) -> tuple[str, dict[str, Any]]:
     return name, fields
 
 
-def _inferred(name: str, actions: np.ndarray) -> ActionSpec:
+def _infer_spec(name: str, actions: np.ndarray) -> ActionSpec:
     """An action spec of real vectors bounded by the data; the number of discrete actions cannot be inferred
     from data.
     """
@@ -130,10 +130,10 @@ def _append(
     task_id = fields.get("task_id", 0)
     if not isinstance(task_id, int | np.integer) or isinstance(task_id, bool):
         raise RingRLError(f"{name}: task_id={task_id!r}: number the tasks from 0.")
-    ended = {field: _ended(name, fields, field, fields["rewards"].size) for field in ENDS}
+    ended = {field: _is_ended(name, fields, field, fields["rewards"].size) for field in ENDS}
     writer.append(
         fields["observations"],
-        actions_of(spec, actions),
+        renumber_actions(spec, actions),
         fields["rewards"],
         terminated=ended["terminated"],
         task_id=int(task_id),
@@ -141,7 +141,7 @@ def _append(
     )
 
 
-def _ended(name: str, fields: Mapping[str, Any], field: str, steps: int) -> bool:
+def _is_ended(name: str, fields: Mapping[str, Any], field: str, steps: int) -> bool:
     """Whether the last step ends the episode in this way; raises RingRLError if an earlier one does."""
     found = [key for key in (field, ENDS[field]) if key in fields]
     if not found:

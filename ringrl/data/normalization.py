@@ -42,7 +42,7 @@ def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) 
     Returns:
         The scales, which the loader and the acting policy share.
     """
-    measured = _Measured(store)
+    measured = _Accumulator(store)
     for first, last in _chunks(store):
         measured.add(np.arange(first, last))
         store.release()
@@ -69,7 +69,7 @@ def _chunks(store: EpisodeStore, chunk_steps: int = 1 << 16) -> list[tuple[int, 
     return list(itertools.pairwise(cuts))
 
 
-class _Measured:
+class _Accumulator:
     """Accumulated statistics from which the scales are computed."""
 
     def __init__(self, store: EpisodeStore) -> None:

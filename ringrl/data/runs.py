@@ -7,7 +7,7 @@ The result is bit-identical to `ringrl.data.fill.StepFiller`, at nearly the spee
 import numpy as np
 
 from ringrl.data.fill import Arrays, StepFiller, Trajectories, empty_arrays
-from ringrl.types import Chain, Context, limited
+from ringrl.types import Chain, Context, clip_to_limit
 
 WORTHWHILE_STEPS = 200  # mean run length from which copying runs is faster than gathering steps
 TILE_NUMBERS = 1 << 15  # observation values scaled at a time: with their scales they stay in a core's cache
@@ -33,7 +33,7 @@ class RunFiller:
     def chains(self, trajectories: Trajectories, places: np.ndarray) -> Chain | None:
         """Same as `StepFiller.chains`; None if runs are too short for this to be faster."""
         mean_length = (trajectories.ends - trajectories.starts).mean()
-        spans = spans_of(places, most=1 + len(places) / WORTHWHILE_STEPS - len(places) / mean_length)
+        spans = find_spans(places, most=1 + len(places) / WORTHWHILE_STEPS - len(places) / mean_length)
         if spans is None:
             return None
         arrays = empty_arrays(self._store, len(trajectories.chain_ends), len(places))
@@ -129,7 +129,7 @@ class RunFiller:
         with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
             np.subtract(store.observations[rows], self._mean[:size], out=observations)
             np.divide(observations, self._std[:size], out=observations)
-        limited(observations, scale.observation_limit)
+        clip_to_limit(observations, scale.observation_limit)
         chain["actions"][to] = scale.actions(store.actions[rows])
         chain["rewards"][to] = scale.rewards(store.rewards[rows])
         return_to_go = np.add(store.returns_to_go[rows], above_own)
@@ -138,7 +138,7 @@ class RunFiller:
         self._filler.pages.touch_run(size)
 
 
-def spans_of(places: np.ndarray, most: float) -> list[Span] | None:
+def find_spans(places: np.ndarray, most: float) -> list[Span] | None:
     """The spans of `places` over which steps are consecutive, in order; None if there are more than `most`."""
     if not len(places):
         return []

@@ -72,7 +72,9 @@ def _policies(store: EpisodeStore) -> list[dict[str, Any]]:
 
 def _steps(store: EpisodeStore, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
     discrete = store.spec.action.kind is ActionKind.discrete
-    measured = {"observations": _Ranges(), "rewards": _Ranges()} | ({} if discrete else {"actions": _Ranges()})
+    measured = {"observations": _ColumnRanges(), "rewards": _ColumnRanges()} | (
+        {} if discrete else {"actions": _ColumnRanges()}
+    )
     counts, rewarded, done = np.zeros(store.spec.action.size, np.int64), 0, 0
     for indices in store.iterate_steps():
         # A slice reads in place; a list of steps would be gathered.
@@ -95,7 +97,7 @@ def _steps(store: EpisodeStore, progress: Callable[[int, int], None] | None) -> 
     }
 
 
-class _Ranges:
+class _ColumnRanges:
     """Minimum, maximum, mean and deviation of each column, over rows that arrive in chunks."""
 
     def __init__(self) -> None:

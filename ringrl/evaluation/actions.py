@@ -7,7 +7,7 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
-def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
+def convert_actions(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Convert an agent's actions (B, A) or (B,) to a Box or Discrete space: its shape, dtype and bounds.
 
     Discrete actions begin at the space's start; for an integer Box they are rounded. Inactive rows get 0.

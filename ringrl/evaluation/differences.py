@@ -10,16 +10,16 @@ from ringrl.evaluation.scores import (
     Estimate,
     Reference,
     Sample,
-    checked,
+    check_sample,
     draw_seeds,
     draw_tasks,
     estimate,
+    find_shared_tasks,
     interquartile_mean,
+    make_units,
     redrawn_means,
     row_values,
     row_weights,
-    tasks_of,
-    units_of,
 )
 
 
@@ -59,7 +59,10 @@ def difference(
         seed: Seed of the resampling.
     """
     random = np.random.default_rng(seed)
-    pair = ({key: checked(part) for key, part in ours.items()}, {key: checked(part) for key, part in theirs.items()})
+    pair = (
+        {key: check_sample(part) for key, part in ours.items()},
+        {key: check_sample(part) for key, part in theirs.items()},
+    )
     pair, tasks = _with_shared_tasks(pair)
     pair, seeds = _with_shared_seeds(pair)
     groups = [list(group.values()) for group in pair]
@@ -67,18 +70,18 @@ def difference(
     seed_draws = [draw_seeds(random, len(parts), bootstrap_samples) for parts in groups]
     if seeds:
         seed_draws[1] = seed_draws[0]
-    task_draws = [_draws_of(random, parts, bootstrap_samples) for parts in groups]
+    task_draws = [_draw_weights(random, parts, bootstrap_samples) for parts in groups]
     if tasks:
         task_draws[1] = task_draws[0]
     centres, redrawn, units = [], [], []
     for parts, of_seeds, of_tasks in zip(groups, seed_draws, task_draws, strict=True):
         values = np.concatenate([row_values(part.returns, part.returns.shape[1])[:, -4:] for part in parts])
-        weights = row_weights(random, parts, of_seeds, tasks_of(parts), of_tasks)
+        weights = row_weights(random, parts, of_seeds, find_shared_tasks(parts), of_tasks)
         middle = values[:, SUMMARIES.index("mean")]
         centre, means = redrawn_means(values, weights)
         centres.append(np.append(centre, interquartile_mean(middle)))
         redrawn.append(np.column_stack([means, interquartile_mean(middle, weights)]))
-        units.append(units_of(parts).behind(middle))
+        units.append(make_units(parts).behind(middle))
     names = (*SUMMARIES, "iqm")
     found = [
         estimate(float(centres[0][i] - centres[1][i]), redrawn[0][:, i] - redrawn[1][:, i], min(units))
@@ -94,7 +97,7 @@ def _with_shared_tasks(pair: Pair) -> tuple[Pair, int]:
     """Restrict both groups to their shared tasks, and return the number of these; unchanged, with 0, if fewer
     than two.
     """
-    ours, theirs = (tasks_of(list(group.values())) for group in pair)
+    ours, theirs = (find_shared_tasks(list(group.values())) for group in pair)
     shared = np.intersect1d(ours, theirs)
     if len(shared) < 2:
         return pair, 0
@@ -119,6 +122,6 @@ def _with_shared_seeds(pair: Pair) -> tuple[Pair, int]:
     return ({seed: pair[0][seed] for seed in shared}, {seed: pair[1][seed] for seed in shared}), len(shared)
 
 
-def _draws_of(random: np.random.Generator, parts: Sequence[Sample], samples: int) -> np.ndarray | None:
-    tasks = tasks_of(parts)
+def _draw_weights(random: np.random.Generator, parts: Sequence[Sample], samples: int) -> np.ndarray | None:
+    tasks = find_shared_tasks(parts)
     return draw_tasks(random, len(tasks), samples) if len(tasks) > 1 else None

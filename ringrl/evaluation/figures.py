@@ -205,12 +205,12 @@ def _label_ends(
 ) -> None:
     """Label every curve and reference at its right end, moved apart if closer than a line of text."""
     ends = [next((value for value in reversed(list(curve.mean)) if np.isfinite(value)), np.nan) for curve in curves]
-    texts = [(_wrapped(curve.label), styles[curve.label][0], "bold") for curve in curves]
-    texts += [(_wrapped(name), FAINT, "normal") for name in references]
+    texts = [(_wrap(curve.label), styles[curve.label][0], "bold") for curve in curves]
+    texts += [(_wrap(name), FAINT, "normal") for name in references]
     low, high = axes.get_ylim()
     heights = [(end - low) / (high - low) if np.isfinite(end) else 0.0 for end in [*ends, *references.values()]]
     lines = [1 + text.count("\n") for text, _, _ in texts]
-    for (text, color, weight), place in zip(texts, _spread(heights, gap=0.062, sizes=lines), strict=True):
+    for (text, color, weight), place in zip(texts, _separate(heights, gap=0.062, sizes=lines), strict=True):
         axes.annotate(
             text,
             xy=(1.0, place),
@@ -262,12 +262,12 @@ def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
         )
 
 
-def _wrapped(label: str) -> str:
+def _wrap(label: str) -> str:
     """Wrap a label into lines short enough to fit beside a panel."""
     return "\n".join(textwrap.wrap(label, LABEL_WIDTH)) or label
 
 
-def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
+def _separate(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
     """The nearest heights in the same order that are at least `gap` apart: overlapping neighbors are pooled."""
     sizes = [1] * len(heights) if sizes is None else sizes
     order = np.argsort(heights, kind="stable")

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in, check_action_space
+from ringrl.evaluation.actions import check_action_space, convert_actions
 from ringrl.evaluation.policy import HistoryPolicy
 
 
@@ -74,7 +74,7 @@ class Policy:
         chosen = np.asarray(self.vector.act(rows, active))
         if not np.isfinite(chosen[active]).all():
             raise RingRLError("Policy.act: the action is not finite: the agent has diverged.")
-        chosen, self._active = actions_in(self.action_space, chosen, active), active
+        chosen, self._active = convert_actions(self.action_space, chosen, active), active
         return chosen[0] if single else chosen
 
     def observe(self, reward: Any, finished: Any) -> None:

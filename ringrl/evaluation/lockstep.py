@@ -12,7 +12,7 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import SUCCESS_KEYS, read_success
 
 
-def in_lockstep(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+def synchronize_environments(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
     """Wrap environments so that they return process 0's results, if there are several processes."""
     return environments if jax.process_count() == 1 else Lockstep(environments)
 

@@ -17,7 +17,7 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation import figures, tables
 from ringrl.evaluation.differences import difference
 from ringrl.evaluation.scores import Reference, Sample, Scores, score
-from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, list_runs, load_summary
 from ringrl.files import write_atomically
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def find_runs(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     for path in paths:
         for file in _summary_files(path):
             if is_evaluation(file):
-                runs.update((json.dumps(run, sort_keys=True), run) for run in runs_of(load_summary(file)))
+                runs.update((json.dumps(run, sort_keys=True), run) for run in list_runs(load_summary(file)))
     if not runs:
         places = ", ".join(str(path) for path in paths) or "no path"
         raise RingRLError(
@@ -198,7 +198,7 @@ def plot_groups(
         if reference is not None:
             shown = (0, 100) if returns is not None or highest > 40 else (0,)
             names = {
-                score: reference.name_of(score).replace("(return ", "(return\N{NO-BREAK SPACE}") for score in shown
+                score: reference.describe(score).replace("(return ", "(return\N{NO-BREAK SPACE}") for score in shown
             }
             references[group.environment] = {f"{score}: {name}": float(score) for score, name in names.items()}
         if returns is not None:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in, check_action_space, check_supported
+from ringrl.evaluation.actions import check_action_space, check_supported, convert_actions
 from ringrl.types import DataSpec
 
 SUCCESS_KEYS = ("success", "is_success")  # names of the success flag in an environment's `info`
@@ -204,7 +204,7 @@ def _legal_actions(
     """
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
-    return actions_in(vector_env.single_action_space, actions, active)
+    return convert_actions(vector_env.single_action_space, actions, active)
 
 
 def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ERROR_FILE, RingRLError
-from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, list_runs, load_summary
 
 STARTED = ("config.yaml", "checkpoints", ERROR_FILE)  # a started run has at least one of these
 NOT_RUNS = ("checkpoints", ".hydra")  # folders within a run
@@ -18,7 +18,7 @@ NAMED_AT_MOST = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Unfinished:
+class UnfinishedRun:
     """A run without results: still running, stopped, or failed."""
 
     folder: Path
@@ -26,22 +26,22 @@ class Unfinished:
 
 
 @dataclasses.dataclass(frozen=True)
-class Latest:
+class LatestRuns:
     """The latest runs of one experiment."""
 
     runs: list[dict[str, Any]]
     older: int  # finished runs omitted because a later one has the same agent, seed and label
-    unfinished: list[Unfinished]  # the newest first
+    unfinished: list[UnfinishedRun]  # the newest first
 
 
-def latest_runs(folder: Path) -> Latest:
+def latest_runs(folder: Path) -> LatestRuns:
     """The latest finished runs of each environment, agent, seed and label in a folder of launches.
 
     A launch is a single run or a sweep; runs of one sweep that differ in other settings all count. A run whose summary
     cannot be read counts as unfinished. Raises RingRLError if no run is finished.
     """
     newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
-    unfinished: list[tuple[str, Unfinished]] = []
+    unfinished: list[tuple[str, UnfinishedRun]] = []
     count = 0
     for launch in sorted(path for path in folder.glob("*") if path.is_dir()):
         moment = _moment(launch)
@@ -58,10 +58,10 @@ def latest_runs(folder: Path) -> Latest:
     found = [one for _, one in sorted(unfinished, key=lambda pair: pair[0], reverse=True)]
     if not kept:
         raise RingRLError(f"No finished run in {folder}{f'; {unfinished_line(found, folder)}' if found else '.'}")
-    return Latest(kept, count - len(kept), found)
+    return LatestRuns(kept, count - len(kept), found)
 
 
-def unfinished_runs(paths: Sequence[Path | str]) -> list[Unfinished]:
+def unfinished_runs(paths: Sequence[Path | str]) -> list[UnfinishedRun]:
     """The runs under these folders that have started but have no readable summary, by their names."""
     found = []
     for folder in (folder for path in paths for folder in _folders(Path(path))):
@@ -70,13 +70,13 @@ def unfinished_runs(paths: Sequence[Path | str]) -> list[Unfinished]:
                 if is_evaluation(folder / FILE_NAME):
                     load_summary(folder)
             except RingRLError as error:
-                found.append(Unfinished(folder, str(error)))
+                found.append(UnfinishedRun(folder, str(error)))
         elif any((folder / name).exists() for name in STARTED):
-            found.append(Unfinished(folder, _reason(folder)))
+            found.append(UnfinishedRun(folder, _reason(folder)))
     return found
 
 
-def unfinished_line(found: Sequence[Unfinished], folder: Path | None = None) -> str:
+def unfinished_line(found: Sequence[UnfinishedRun], folder: Path | None = None) -> str:
     """The number and names of unfinished runs in one line; names are relative to `folder`."""
     names = []
     for one in found[:NAMED_AT_MOST]:
@@ -95,7 +95,7 @@ def _runs_under(folder: Path) -> Iterator[dict[str, Any]]:
         try:
             if not file.exists() or not is_evaluation(file):
                 continue
-            runs = runs_of(load_summary(file))
+            runs = list_runs(load_summary(file))
         except RingRLError:
             continue
         for run in runs:

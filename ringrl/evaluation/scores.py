@@ -64,9 +64,9 @@ class Reference:
     @property
     def in_words(self) -> str:
         """Describe what 0 and 100 stand for, with their returns."""
-        return f"0 is {self.name_of(0)}, 100 is {self.name_of(100)}"
+        return f"0 is {self.describe(0)}, 100 is {self.describe(100)}"
 
-    def name_of(self, score: int) -> str:
+    def describe(self, score: int) -> str:
         """The policy that scores 0, or 100, with its return."""
         name, value = (self.maximum_is, self.maximum) if score else (self.minimum_is, self.minimum)
         return f"{name} (return {value:.4g})" if name else f"return {value:.4g}"
@@ -135,18 +135,18 @@ def score(
         RingRLError: no trial ran to its end, a return is infinite, or task ids and returns differ in number.
     """
     parts = list(samples) if isinstance(samples, Sequence) else [samples]
-    parts = [checked(_sample_of(part)) for part in parts]
+    parts = [check_sample(_make_sample(part)) for part in parts]
     trials = max(part.returns.shape[1] for part in parts)
     values = np.concatenate([row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
     weights = _bootstrap_weights(parts, bootstrap_samples, seed)
-    units = units_of(parts)
+    units = make_units(parts)
     estimates = _estimates(values, weights, units)
     means = values[:, trials + SUMMARIES.index("mean")]
     middle = estimate(interquartile_mean(means)[0], interquartile_mean(means, weights), units.behind(means))
     return Scores(tuple(estimates[:trials]), *estimates[trials:], iqm=middle)
 
 
-def _sample_of(part: "Rollout | Sample") -> Sample:
+def _make_sample(part: "Rollout | Sample") -> Sample:
     return part if isinstance(part, Sample) else Sample(part.trial_returns, part.task_ids)
 
 
@@ -165,16 +165,16 @@ class Units:
         return count if count > 1 or len(np.unique(self.seed[ran])) > 1 else 0
 
 
-def units_of(parts: Sequence[Sample]) -> Units:
+def make_units(parts: Sequence[Sample]) -> Units:
     """The units of all rows of several seeds."""
     seeds = np.repeat(np.arange(len(parts)), [len(part.returns) for part in parts])
-    tasks = tasks_of(parts)
+    tasks = find_shared_tasks(parts)
     if len(tasks) > 1:
         return Units(np.concatenate([np.asarray(part.task_ids) for part in parts]), seeds, True)
     return Units(np.arange(len(seeds)), seeds, False)
 
 
-def tasks_of(parts: Sequence[Sample]) -> np.ndarray:
+def find_shared_tasks(parts: Sequence[Sample]) -> np.ndarray:
     """The tasks, if all samples name theirs; none otherwise."""
     named = [part.task_ids for part in parts if part.task_ids is not None]
     return np.unique(np.concatenate(named)) if len(named) == len(parts) else np.empty(0)
@@ -208,7 +208,7 @@ def interquartile_mean(values: np.ndarray, weights: np.ndarray | None = None) ->
     return np.where(total[:, 0] > 0, means, NAN)
 
 
-def checked(part: Sample) -> Sample:
+def check_sample(part: Sample) -> Sample:
     """The rows of a sample in which a trial ran; raises RingRLError if it cannot be scored."""
     returns = np.asarray(part.returns, np.float64)
     if returns.ndim != 2 or not returns.size:
@@ -242,7 +242,7 @@ def row_values(returns: np.ndarray, trials: int) -> np.ndarray:
 def _bootstrap_weights(parts: Sequence[Sample], samples: int, seed: int) -> np.ndarray:
     """How often each row is drawn, (samples, rows)."""
     random = np.random.default_rng(seed)
-    seed_draws, tasks = draw_seeds(random, len(parts), samples), tasks_of(parts)
+    seed_draws, tasks = draw_seeds(random, len(parts), samples), find_shared_tasks(parts)
     task_draws = draw_tasks(random, len(tasks), samples) if len(tasks) > 1 else None
     return row_weights(random, parts, seed_draws, tasks, task_draws)
 

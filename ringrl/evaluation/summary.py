@@ -130,7 +130,7 @@ def is_evaluation(file: Path) -> bool:
     return not isinstance(values, dict) or "trial_returns" in values or bool(values.get("runs"))
 
 
-def runs_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_runs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The summaries of the individual runs in a summary: those under `runs`, or itself."""
     return list(summary["runs"]) if "runs" in summary else [dict(summary)]
 

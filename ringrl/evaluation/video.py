@@ -54,7 +54,7 @@ def record_video(
     """
     recorder = FrameRecorder(trials=trials, size=size, max_frames=max_frames)
     with _no_complaints_from_destructors():
-        environment = _made(make_environment)
+        environment = _make_environment(make_environment)
         try:
             fps = int(np.clip(environment.metadata.get("render_fps") or 30, 4, 60))
             rollout(OneEnvironment(environment), policy, trials=trials, task_ids=[task_id], seed=seed, frames=recorder)
@@ -72,11 +72,11 @@ def check_video(
 ) -> None:
     """Raise, as `record_video` would after all trials, if one frame cannot be rendered, encoded or written."""
     with _no_complaints_from_destructors():
-        environment = _made(make_environment)
+        environment = _make_environment(make_environment)
         try:
             alone = OneEnvironment(environment)
             alone.reset(seed=seed, options={"task_id": np.array([task_id])})
-            frame = _resized(_rendered(alone), size)
+            frame = _resize(_rendered(alone), size)
         finally:
             with contextlib.suppress(Exception):
                 environment.close()
@@ -102,7 +102,7 @@ class FrameRecorder:
         self._seen += 1
         if (self._seen - 1) % self._stride:
             return
-        frame = _resized(_rendered(vector_env), self.size)
+        frame = _resize(_rendered(vector_env), self.size)
         self.frames.append(_with_banner(frame, f"trial {trial + 1}/{self.trials}", f"step {step}", trial_return))
         if len(self.frames) > self.max_frames:
             self.frames = self.frames[::2]
@@ -164,7 +164,7 @@ def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
         ) from error
 
 
-def _made(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+def _make_environment(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
     """Make the environment, or raise one line: the causing exception is dropped because it keeps half-built
     renderers alive.
     """
@@ -196,7 +196,7 @@ def _rendered(vector_env: Any) -> np.ndarray:
     return frame[..., :3].astype(np.uint8)
 
 
-def _resized(frame: np.ndarray, size: int) -> np.ndarray:
+def _resize(frame: np.ndarray, size: int) -> np.ndarray:
     """Resize to longer side `size`, both sides even (required by H.264); small pictures keep their sharp edges."""
     scale = size / max(frame.shape[:2])
     height, width = (max(2, 2 * round(side * scale / 2)) for side in frame.shape[:2])

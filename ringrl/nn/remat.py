@@ -11,7 +11,7 @@ from ringrl.ops.ring import SAVED_OUTPUT
 LAYER_INPUT = "layer_input"  # the checkpoint name by which `offload` finds it
 
 
-def rematerialised(layer: Callable[..., Any], remat: Remat, *, gathers: bool) -> Callable[..., Any]:
+def rematerialize(layer: Callable[..., Any], remat: Remat, *, gathers: bool) -> Callable[..., Any]:
     """Wrap `layer`, the body of a scan, so that its backward pass keeps its input and what `remat` selects.
 
     `gathers`: the layer gathers sharded parameters; if these were kept, every device would hold those of all layers.

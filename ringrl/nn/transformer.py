@@ -13,7 +13,7 @@ from ringrl.nn.block import Block
 from ringrl.nn.cache import KeyValueCache, write_labels, write_rows
 from ringrl.nn.config import ModelConfig
 from ringrl.nn.norm import RMSNorm
-from ringrl.nn.remat import LAYER_INPUT, rematerialised
+from ringrl.nn.remat import LAYER_INPUT, rematerialize
 from ringrl.nn.rope import Rotation, rope_rotation
 from ringrl.ops import AttentionConfig, attention, decode_attention
 
@@ -74,7 +74,7 @@ class Transformer(nnx.Module):
 
             return nnx.merge(graph, parameters)(x, positions, rotation, attend, block_key), None
 
-        layer = rematerialised(layer, config.remat, gathers=materialize_layer is not None)
+        layer = rematerialize(layer, config.remat, gathers=materialize_layer is not None)
         keys = None if dropout_key is None else jax.random.split(dropout_key, config.layers)
         x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
         return self.norm(x)

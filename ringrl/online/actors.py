@@ -36,7 +36,7 @@ class Actor:
         return np.tanh(mean)
 
 
-def actor_of(state: SacState, spaces: Spaces, label: str) -> Actor:
+def extract_actor(state: SacState, spaces: Spaces, label: str) -> Actor:
     """Copy the actor from a learner's state, which may be donated afterwards.
 
     Raises RingRLError if learning has diverged.

@@ -8,7 +8,7 @@ import numpy as np
 from ringrl.errors import RingRLError
 from ringrl.online.actor_files import load_actor
 from ringrl.online.actors import Actor
-from ringrl.online.spaces import spaces_of
+from ringrl.online.spaces import read_spaces
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -25,7 +25,7 @@ class ActorBehavior:
         self.actor = actor if isinstance(actor, Actor) else load_actor(actor)
         if not 0.0 <= noise < float("inf"):
             raise RingRLError(f"noise={noise} must be at least 0 and finite: 0 takes the mode, 1 samples as learned.")
-        learnt, here = self.actor.spaces, spaces_of(vector_env)
+        learnt, here = self.actor.spaces, read_spaces(vector_env)
         if (learnt.observation_size, learnt.action_size) != (here.observation_size, here.action_size):
             raise RingRLError(
                 f"{self.actor.label} learned {learnt.environment} (observations {learnt.observation_size}, actions "

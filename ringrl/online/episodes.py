@@ -25,7 +25,7 @@ class OnlineEpisode:
 
 
 @dataclasses.dataclass(eq=False)
-class _Running:
+class _OpenEpisode:
     """An episode in progress."""
 
     observations: list[np.ndarray]
@@ -44,12 +44,12 @@ class EpisodeRecorder:
     def __init__(self, vector_env: "VectorEnv") -> None:
         unwrapped = [env.unwrapped for env in getattr(vector_env, "envs", ())]
         self._states = [getattr(env, "physics_state", None) for env in unwrapped] or [None] * vector_env.num_envs
-        self._running: list[_Running | None] = [None] * vector_env.num_envs
+        self._running: list[_OpenEpisode | None] = [None] * vector_env.num_envs
 
     def begin(self, index: int, observation: np.ndarray, *, policy: str, seed: int, task_id: int) -> None:
         """Begin an episode of sub-environment `index`, which was just reset to `observation` (O,)."""
         first = [np.array(observation, np.float32)]
-        self._running[index] = _Running(first, self._physics(index), policy, seed, task_id)
+        self._running[index] = _OpenEpisode(first, self._physics(index), policy, seed, task_id)
 
     def step(
         self,
@@ -82,7 +82,7 @@ class EpisodeRecorder:
         return [] if state is None else [np.array(state(), np.float64)]
 
 
-def _finished(running: _Running, terminated: bool, truncated: bool) -> OnlineEpisode:
+def _finished(running: _OpenEpisode, terminated: bool, truncated: bool) -> OnlineEpisode:
     return OnlineEpisode(
         observations=np.stack(running.observations),
         actions=np.stack(running.actions),

@@ -8,12 +8,12 @@ import numpy as np
 
 from ringrl.errors import RingRLError
 from ringrl.online.actor_files import save_actor
-from ringrl.online.actors import Actor, actor_of
+from ringrl.online.actors import Actor, extract_actor
 from ringrl.online.config import RewardKind, SacConfig
 from ringrl.online.episodes import EpisodeRecorder, OnlineEpisode
 from ringrl.online.replay import Replay, Transitions
 from ringrl.online.sac import SacState, create_state, update
-from ringrl.online.spaces import Spaces, environment_name, spaces_of
+from ringrl.online.spaces import Spaces, environment_name, read_spaces
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -47,7 +47,7 @@ def learn_online(
         raise RingRLError(f"steps={steps} must be at least 1.")
     if snapshots is not None and snapshot_every < 1:
         raise RingRLError(f"snapshot_every={snapshot_every} must be at least 1 where snapshots are saved.")
-    spaces = spaces_of(vector_env)
+    spaces = read_spaces(vector_env)
     learner = _Learner(spaces, config, seed, capacity=max(min(config.replay_capacity, steps), vector_env.num_envs))
     episodes = _Episodes(vector_env, np.random.default_rng([seed, 1]), task_ids)
     action_rng = np.random.default_rng([seed, 2])
@@ -82,7 +82,7 @@ class _Learner:
         self._replay = Replay(capacity, spaces.observation_size, spaces.action_size)
         self._rng = np.random.default_rng([seed, 0])
         self._owed = 0.0  # gradient steps due
-        self._actor = actor_of(self.state, spaces, self.label(0))
+        self._actor = extract_actor(self.state, spaces, self.label(0))
 
     def label(self, step: int) -> str:
         return f"{'rnd' if self._config.reward == RewardKind.rnd else 'sac'}(step={step})"
@@ -108,7 +108,7 @@ class _Learner:
             self.state, _ = update(self.state, batches, config)
 
     def newest_actor(self, step: int) -> Actor:
-        return actor_of(self.state, self._spaces, self.label(step))
+        return extract_actor(self.state, self._spaces, self.label(step))
 
 
 class _Episodes:

@@ -31,7 +31,7 @@ class Spaces:
         return np.clip(scaled, self.low, self.high).astype(np.float32)
 
 
-def spaces_of(vector_env: "VectorEnv") -> Spaces:
+def read_spaces(vector_env: "VectorEnv") -> Spaces:
     """The spaces of one sub-environment.
 
     Raises RingRLError unless observations are flat numbers (O,) and actions a Box (A,) with finite bounds.

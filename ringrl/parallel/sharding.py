@@ -62,7 +62,7 @@ def split_axes(spec: PartitionSpec) -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(names))
 
 
-class Placed(NamedTuple):
+class ShardingRow(NamedTuple):
     """One row of `explain`."""
 
     path: str
@@ -72,13 +72,13 @@ class Placed(NamedTuple):
     bytes_per_device: int
 
 
-def explain(tree: Any, mesh: Mesh) -> Iterable[Placed]:
+def explain(tree: Any, mesh: Mesh) -> Iterable[ShardingRow]:
     """Every leaf of a tree of parameters or of a state, with its shard on each device."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = leaf_spec(name, leaf.shape, mesh)
         size = math.prod(NamedSharding(mesh, spec).shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        yield Placed(name, leaf.shape, str(leaf.dtype), spec, size)
+        yield ShardingRow(name, leaf.shape, str(leaf.dtype), spec, size)
 
 
 def bytes_per_device(tree: Any, mesh: Mesh | None) -> int:

@@ -60,7 +60,7 @@ class Plan:
     @property
     def sizes(self) -> dict[str, int]:
         """Devices along each axis of the mesh, with -1 resolved; raises RingRLError if they do not match the target."""
-        return settled(self.mesh, self.target)
+        return resolve_mesh_sizes(self.mesh, self.target)
 
     @property
     def chains(self) -> int:
@@ -191,7 +191,7 @@ class Report:
         return json.dumps(dataclasses.asdict(self))
 
 
-def settled(mesh: MeshConfig, target: Target) -> dict[str, int]:
+def resolve_mesh_sizes(mesh: MeshConfig, target: Target) -> dict[str, int]:
     """Resolve the devices along each axis, which use the whole target; raises RingRLError if that is impossible."""
     sizes = mesh.sizes
     named = 1

@@ -22,7 +22,7 @@ Advance = Callable[[int, int], None]  # compilations done, and the number expect
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Result of a search for the largest context."""
 
     largest: Report | None  # the largest accepted; None if not even the shortest chain was
@@ -51,7 +51,7 @@ def contexts(plan: Plan) -> list[Plan]:
 
 def search_context(
     plan: Plan, compile: Compile, guess: int, *, bisect: bool = False, advance: Advance | None = None
-) -> Found:
+) -> SearchResult:
     """The largest context that is accepted, by powers of two; with `bisect`, to an eighth of it.
 
     A refusal takes seconds and an acceptance minutes, so it starts at the first context above `guess`, the tokens that
@@ -84,7 +84,7 @@ def search_context(
         largest, refused = _bisect(plan, largest, refused, ask)
     if advance is not None:
         advance(len(reports), len(reports))
-    return Found(largest, refused, tuple(reports))
+    return SearchResult(largest, refused, tuple(reports))
 
 
 def _bisect(plan: Plan, largest: Report, refused: Report, ask: Callable[[Plan, int], Report]) -> tuple[Report, Report]:

@@ -34,7 +34,7 @@ def acting_config(
     )
 
 
-def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
+def count_trials(evaluation: EvaluationConfig, command: TrainCommand) -> int:
     """Number of trials of an evaluation: the number of trajectories in a chain, at least 8, unless set otherwise.
 
     An agent trained on single trajectories gets as many trials as the others, so that its best-of-n is comparable.

@@ -34,7 +34,7 @@ class LoadedAgent:
     metadata: dict[str, Any]  # the checkpoint's metadata
 
 
-def agent_of(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | None = None) -> SequenceAgent:
+def make_run_agent(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | None = None) -> SequenceAgent:
     """Make the agent that a training command describes, for data of these sizes.
 
     Without a mesh it acts on one device: a strategy that shards the sequence computes the same values as blockwise.
@@ -69,11 +69,11 @@ def load_agent(
         command = build(TrainCommand, metadata["config"])
         normalization = Normalization.from_json(metadata["normalization"])
         mesh = mesh if command.chain.context is Context.chain else None
-        agent = agent_of(command, normalization.shown_spec(spec_from_json(metadata["spec"])), mesh)
+        agent = make_run_agent(command, normalization.shown_spec(spec_from_json(metadata["spec"])), mesh)
         return LoadedAgent(
             command,
             agent,
-            jax.device_put(parameters) if mesh is None else _spread(parameters, mesh),
+            jax.device_put(parameters) if mesh is None else _shard(parameters, mesh),
             normalization,
             build(EnvConfig, metadata["environment"]),
             metadata["chain_steps"],
@@ -86,7 +86,7 @@ def load_agent(
         ) from error
 
 
-def _spread(parameters: Parameters, mesh: jax.sharding.Mesh) -> Parameters:
+def _shard(parameters: Parameters, mesh: jax.sharding.Mesh) -> Parameters:
     """Transfer NumPy arrays to their shardings over a mesh, each device receiving only its shard."""
 
     def put(leaf: np.ndarray, sharding: jax.sharding.NamedSharding) -> jax.Array:

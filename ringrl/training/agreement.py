@@ -2,7 +2,7 @@
 
 Each function is a collective: every process calls it at the same place and from its main thread, because a collective
 on a background thread could interleave with those of the training step in a different order. It waits for the steps
-dispatched before it, so a loop calls it only occasionally (`Lookout`). With one process it costs nothing.
+dispatched before it, so a loop calls it only occasionally (`FlagSynchronizer`). With one process it costs nothing.
 """
 
 import time
@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_ASK_EVERY_SECONDS, _ASK_EVERY_STEPS = 1.0, 10
+_EVERY_SECONDS, _EVERY_STEPS = 1.0, 10
 
 
-class Lookout:
+class FlagSynchronizer:
     """Schedule of the collectives by which processes synchronize flags: about once a second, at least every 10
     steps.
 
@@ -24,20 +24,20 @@ class Lookout:
     """
 
     def __init__(self, step: int) -> None:
-        self._asked_step, self._asked_at = step, time.monotonic()
+        self._synchronized_step, self._synchronized_at = step, time.monotonic()
         self._next_step = step + 1
 
     def due(self, step: int) -> bool:
         """Whether to synchronize after this step."""
         return step >= self._next_step
 
-    def ask(self, step: int, *flags: bool) -> tuple[bool, ...]:
+    def synchronize(self, step: int, *flags: bool) -> tuple[bool, ...]:
         """Run `agree_each`, and schedule the next synchronization."""
         answers = agree_each(*flags)
         now = time.monotonic()
-        seconds = max(now - self._asked_at, 1e-9) / max(step - self._asked_step, 1)
-        wait = min(max(int(_ASK_EVERY_SECONDS / seconds), 1), _ASK_EVERY_STEPS) if jax.process_count() > 1 else 1
-        self._asked_step, self._asked_at, self._next_step = step, now, step + agree_on_first([wait])[0]
+        seconds = max(now - self._synchronized_at, 1e-9) / max(step - self._synchronized_step, 1)
+        wait = min(max(int(_EVERY_SECONDS / seconds), 1), _EVERY_STEPS) if jax.process_count() > 1 else 1
+        self._synchronized_step, self._synchronized_at, self._next_step = step, now, step + agree_on_first([wait])[0]
         return answers
 
 

@@ -33,7 +33,7 @@ _READ_BYTES = 1 << 22
 _writes = itertools.count()
 
 
-def nested(tree: Any) -> Nested:
+def to_nested_dicts(tree: Any) -> Nested:
     """Convert a pytree to nested dictionaries keyed by the names along each leaf's path; empty nodes are dropped."""
     result: Nested = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -55,17 +55,17 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-class _WithoutReports(logging.Filter):
+class _DropTracebacks(logging.Filter):
     """Logging filter that drops orbax's tracebacks of errors in its threads: `ArrayWrite.finish` raises them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
-_WITHOUT_REPORTS = _WithoutReports()
+_WITHOUT_REPORTS = _DropTracebacks()
 
 
-def without_patterns(path: Path) -> Path:
+def find_glob_free_path(path: Path) -> Path:
     """A path to the same folder without glob patterns, because orbax finds its files with a glob over the whole
     path.
 
@@ -111,7 +111,7 @@ class ArrayWrite:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             multiprocessing_options=processes,
         )
-        self._writer.save(without_patterns(path), args=ocp.args.PyTreeSave(raw))
+        self._writer.save(find_glob_free_path(path), args=ocp.args.PyTreeSave(raw))
 
     def finish(self) -> None:
         """Wait until the arrays of all processes are in the folder; raises the disk's errors. Call it once."""
@@ -141,7 +141,7 @@ def stored_shapes(path: Path) -> Nested:
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as reader:
-        stored = reader.metadata(without_patterns(path)).item_metadata.tree
+        stored = reader.metadata(find_glob_free_path(path)).item_metadata.tree
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
 
 
@@ -158,7 +158,7 @@ def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nes
     # Without arguments orbax would require the devices that wrote the checkpoint.
     arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), shapes)
     with ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(without_patterns(path), restore_args=arguments)
+        return reader.restore(find_glob_free_path(path), restore_args=arguments)
 
 
 def _restore_argument(leaf: Any) -> "ocp.RestoreArgs":

@@ -25,13 +25,13 @@ from ringrl.training.array_store import (
     ArrayWrite,
     Nested,
     is_key,
-    nested,
     path_names,
     read_arrays,
     stored_shapes,
+    to_nested_dicts,
     verify_arrays,
 )
-from ringrl.training.checkpoint_folder import CheckpointFolder, disk_fault, step_of
+from ringrl.training.checkpoint_folder import CheckpointFolder, disk_fault, parse_step
 from ringrl.training.state import TrainState
 from ringrl.types import Parameters
 
@@ -141,7 +141,7 @@ class Checkpointer:
         """
         (parameters, training), metadata = self._first_whole(which, ("parameters", "training"), like)
         tree = {"params": parameters, **training}
-        return (tree if like is None else _filled(like, tree, metadata["key_implementation"])), metadata
+        return (tree if like is None else _restructure(like, tree, metadata["key_implementation"])), metadata
 
     def restore_parameters(self, which: Which = "best") -> tuple[Parameters, dict[str, Any]]:
         """Parameters alone (nested dictionaries of numpy arrays) and metadata; raises as `restore` does."""
@@ -228,9 +228,9 @@ class Checkpointer:
         self.wait()
         candidates = agree_on_first(self._candidates(which))
         for index, step in enumerate(candidates):
-            metadata, fault = _together(functools.partial(self._verified, step, parts))
+            metadata, fault = _agree_on_result(functools.partial(self._verified, step, parts))
             if metadata is not None:
-                trees, fault = _together(functools.partial(self._read, step, parts, metadata, like))
+                trees, fault = _agree_on_result(functools.partial(self._read, step, parts, metadata, like))
                 if trees is not None:
                     return trees, metadata
             after = f"trying step {candidates[index + 1]}" if index + 1 < len(candidates) else "none is left"
@@ -264,7 +264,7 @@ def find_checkpoint(path: Path | str, which: Which = "best") -> tuple[Path, Whic
     Raises RingRLError if the path is none of these.
     """
     folder = Path(path).absolute()
-    step = step_of(folder.name)
+    step = parse_step(folder.name)
     if step is not None:
         return folder.parent, step
     for candidate in (folder / "checkpoints", folder):
@@ -290,7 +290,7 @@ def load_metadata(path: Path | str, which: Which = "last", warn: Warn | None = N
 def _split(state: TrainState) -> tuple[Nested, Nested]:
     """Split a state into parameters and everything else, as nested dictionaries by path."""
     rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return nested(rest.pop("params")), nested(rest)
+    return to_nested_dicts(rest.pop("params")), to_nested_dicts(rest)
 
 
 def _by_path(tree: Nested) -> dict[tuple[str, ...], Any]:
@@ -313,7 +313,7 @@ def _check_fits(like: TrainState, shapes: Nested, key_implementation: str, path:
             )
 
 
-def _filled(like: TrainState, tree: Nested, key_implementation: str) -> TrainState:
+def _restructure(like: TrainState, tree: Nested, key_implementation: str) -> TrainState:
     """The stored arrays, which fit, in the structure of `like`."""
     stored = _by_path(tree)
 
@@ -333,7 +333,7 @@ def _in_background(work: Callable[[], None]) -> concurrent.futures.Future[None]:
     return future
 
 
-def _together(work: Callable[[], _Result]) -> tuple[_Result | None, str | None]:
+def _agree_on_result(work: Callable[[], _Result]) -> tuple[_Result | None, str | None]:
     """The result of `act` if it succeeds in every process, else the first line of the error.
 
     A RingRLError, which is the same in all of them, is raised.

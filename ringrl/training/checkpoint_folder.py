@@ -39,7 +39,7 @@ class CheckpointFolder:
             step
             for prefix in ("", _REPLACED)
             for path in self.directory.glob(f"{prefix}{_PREFIX}*")
-            if path.is_dir() and (step := step_of(path.name.removeprefix(prefix))) is not None
+            if path.is_dir() and (step := parse_step(path.name.removeprefix(prefix))) is not None
         ]
         return sorted(set(found))
 
@@ -140,7 +140,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     flush(path)
 
 
-def step_of(name: str) -> int | None:
+def parse_step(name: str) -> int | None:
     """The step in the name of a checkpoint's folder, or None for another name."""
     number = name.removeprefix(_PREFIX)
     return int(number) if name.startswith(_PREFIX) and number.isdigit() else None

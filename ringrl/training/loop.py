@@ -13,13 +13,13 @@ from rich.console import Console
 
 from ringrl.errors import Interrupted, RingRLError
 from ringrl.ops import check_dealt, ring_size
-from ringrl.training.agreement import Lookout, agree_each
+from ringrl.training.agreement import FlagSynchronizer, agree_each
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import check_memory, device_name, peak_flops
 from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
-from ringrl.training.milestones import Evaluate, Milestones
+from ringrl.training.periodic_events import Evaluate, PeriodicEvents
 from ringrl.training.profile import profile_window
 from ringrl.training.programs import Programs, compile_function
 from ringrl.training.progress import TrainingProgress
@@ -74,7 +74,7 @@ def train(
     complete. The last one is complete before the final evaluation begins, whose scores are added to it.
 
     With several processes, all call it alike. They stop and save at the same step, even if a signal reaches only one of
-    them: they synchronize (`Lookout`) regularly and before each evaluation or save, by process 0's clock.
+    them: they synchronize (`FlagSynchronizer`) regularly and before each evaluation or save, by process 0's clock.
 
     Args:
         agent: the agent whose loss is minimized.
@@ -110,9 +110,9 @@ def train(
     interrupt = Interrupt() if interrupt is None else interrupt
 
     with (
-        Milestones(
+        PeriodicEvents(
             checkpointer, evaluate, (logger, history), metadata or {}, training.save_every_minutes
-        ) as milestones,
+        ) as events,
         TrainingProgress(training.steps, step, enabled=progress, console=console) as bar,
         profile_window(profile, step, training.steps) as window,
     ):
@@ -141,21 +141,21 @@ def train(
         def evaluate_now() -> bool:
             with recorder.pause():
                 try:
-                    return milestones.evaluate(state, step)
+                    return events.evaluate(state, step)
                 except Interrupted:
                     raise
                 except Exception:  # an error of the environment, for example, must not lose the training progress
                     if step > start:
-                        milestones.save(state, step, **totals())
+                        events.save(state, step, **totals())
                     raise
 
-        lookout = Lookout(step)
+        synchronizer = FlagSynchronizer(step)
         with interrupt:
             # A signal arrived between this step's update and its evaluation.
             evaluate_due = resumed is not None and _due(step, training.evaluate_every) and not resumed.get("evaluation")
             try:
                 if evaluate_due and step < training.steps and evaluate_now():
-                    milestones.add_evaluation(step)
+                    events.add_evaluation(step)
                 while train_step is not None and step < training.steps and not interrupted:
                     if window.due(step):
                         recorder.flush()
@@ -170,10 +170,10 @@ def train(
                     if logger is not None and step < training.steps and _due(step, training.histogram_every):
                         logger.histograms(state.params, step, prefix="parameters")
                     evaluate_due, save_due = _due(step, training.evaluate_every), _due(step, training.save_every)
-                    if not (evaluate_due or save_due or step == training.steps or lookout.due(step)):
+                    if not (evaluate_due or save_due or step == training.steps or synchronizer.due(step)):
                         continue
-                    interrupted, preempted, clock_due = lookout.ask(
-                        step, interrupt.requested, interrupt.preempted, milestones.save_due_by_clock()
+                    interrupted, preempted, clock_due = synchronizer.synchronize(
+                        step, interrupt.requested, interrupt.preempted, events.save_due_by_clock()
                     )
                     if interrupted or step == training.steps:
                         break
@@ -184,20 +184,20 @@ def train(
                     if new_best or save_due or clock_due:
                         recorder.flush()
                         with recorder.pause():
-                            milestones.save(state, step, **totals())
+                            events.save(state, step, **totals())
             except Interrupted:
                 interrupted, preempted = agree_each(True, interrupt.preempted)
 
             recorder.flush()
             finished = totals()
             if step > start or resumed is None:
-                milestones.save(state, step, **finished)
-            milestones.settle()
+                events.save(state, step, **finished)
+            events.wait()
             if not interrupted:  # a signal may have arrived while the last checkpoint was written
                 interrupted, preempted = agree_each(interrupt.requested, interrupt.preempted)
         if not interrupted:
             evaluate_now()
-            milestones.add_evaluation(step)
+            events.add_evaluation(step)
 
     final_loss = recorder.losses[-1][1] if recorder.losses else None
     return TrainResult(
@@ -206,7 +206,7 @@ def train(
         **finished,
         final_loss=final_loss,
         losses=recorder.losses,
-        evaluation=milestones.evaluation,
+        evaluation=events.evaluation,
         interrupted=interrupted,
         preempted=preempted,
     )

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 
 from ringrl.cli.compose import command_from, conf_folder, register
-from ringrl.cli.environments import environment_of
+from ringrl.cli.environments import find_environment
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
@@ -193,7 +193,7 @@ def test_the_environment_for_evaluation_comes_first(tmp_path):
     assert metadata["environment"] == "AntMaze_UMaze-v4"
     assert metadata["environment_spec"]["kwargs"] == evaluated.kwargs
     assert metadata["recorded_environment_spec"]["kwargs"] == recorded.kwargs
-    chosen = environment_of(EnvConfig(), metadata)
+    chosen = find_environment(EnvConfig(), metadata)
     assert chosen.id == chosen.spec.id == "AntMaze_UMaze-v4"
     assert chosen.spec.kwargs == evaluated.kwargs
 
@@ -205,7 +205,7 @@ def test_a_collectors_budget_is_no_time_limit(tmp_path, limit, kept):
     spec = json.dumps({"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": limit})
     metadata = metadata_of(tmp_path, env_spec=spec, eval_env_spec=None)
     assert metadata["environment_spec"]["max_episode_steps"] == kept
-    assert environment_of(EnvConfig(), metadata).spec.max_episode_steps == (500 if kept is None else kept)
+    assert find_environment(EnvConfig(), metadata).spec.max_episode_steps == (500 if kept is None else kept)
 
 
 @pytest.mark.parametrize(

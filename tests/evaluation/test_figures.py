@@ -75,12 +75,12 @@ def test_many_curves_stay_distinct():
 
 
 def test_labels_are_pushed_apart_but_keep_their_order():
-    places = figures._spread([0.5, 0.5, 0.52, 0.9], gap=0.1)
+    places = figures._separate([0.5, 0.5, 0.52, 0.9], gap=0.1)
     assert sorted(places) == pytest.approx([places[0], places[1], places[2], 0.9])
     assert np.diff(sorted(places)).min() >= 0.1 - 1e-9
     assert np.mean(places[:3]) == pytest.approx(np.mean([0.5, 0.5, 0.52]))
-    assert figures._spread([0.8, 0.2], gap=0.1) == [0.8, 0.2]
-    assert figures._spread([], gap=0.1) == []
+    assert figures._separate([0.8, 0.2], gap=0.1) == [0.8, 0.2]
+    assert figures._separate([], gap=0.1) == []
 
 
 def test_training_curves():
@@ -129,7 +129,7 @@ def test_curves_of_one_metric_share_a_panel_with_named_axes():
 
 
 def test_long_labels_are_wrapped_and_keep_their_lines_apart():
-    places = figures._spread([0.5, 0.5], gap=0.1, sizes=[1, 3])
+    places = figures._separate([0.5, 0.5], gap=0.1, sizes=[1, 3])
     assert places[1] - places[0] == pytest.approx(0.2), "half of a line and half of three"
     name = "100: scripted controller at its best (return 15.34)"
     (axes,) = figures.plot_trials([curve("AT", [1, 2])], references={name: 100.0}).axes

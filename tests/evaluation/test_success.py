@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ringrl.evaluation.actions import actions_in
+from ringrl.evaluation.actions import convert_actions
 from ringrl.evaluation.rollout import read_success
 
 
@@ -56,6 +56,6 @@ def test_actions_are_what_the_environment_takes(space, actions, expected):
     from gymnasium.spaces import Box, Discrete
 
     space = eval(space, {"Box": Box, "Discrete": Discrete, "np": np})
-    found = actions_in(space, np.asarray(actions), np.array([True, True, False]))
+    found = convert_actions(space, np.asarray(actions), np.array([True, True, False]))
     np.testing.assert_array_equal(found, expected)
     assert all(row in space for row in found)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ringrl.errors import RingRLError
-from ringrl.online import Actor, ActorBehavior, SacConfig, Spaces, actor_of, create_state, load_actor, save_actor
+from ringrl.online import Actor, ActorBehavior, SacConfig, Spaces, create_state, extract_actor, load_actor, save_actor
 from ringrl.online.moments import standardize
 from ringrl.online.networks import gaussian
 from ringrl.online.sac import CLIP
@@ -62,7 +62,7 @@ def environments(
 
 def test_numpy_acts_as_the_learner_does(state) -> None:
     observations = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32) * 10.0
-    actor = actor_of(state, spaces(), "sac(step=0)")
+    actor = extract_actor(state, spaces(), "sac(step=0)")
 
     @jax.jit
     def learner(state, observations):
@@ -77,11 +77,11 @@ def test_numpy_acts_as_the_learner_does(state) -> None:
 
 
 def test_an_actor_is_a_copy_of_the_state_and_must_be_finite(state) -> None:
-    actor = actor_of(state, spaces(), "sac(step=7)")
+    actor = extract_actor(state, spaces(), "sac(step=7)")
     assert not np.shares_memory(actor.kernels[0], np.asarray(state.actor[0]["kernel"]))
     broken = dataclasses.replace(state, actor=jax.tree.map(lambda x: np.full_like(x, np.nan), state.actor))
     with pytest.raises(RingRLError, match=r"test/Point-v0: learning diverged before sac\(step=7\)"):
-        actor_of(broken, spaces(), "sac(step=7)")
+        extract_actor(broken, spaces(), "sac(step=7)")
 
 
 def test_a_saved_actor_comes_back(actor: Actor, tmp_path: Path) -> None:

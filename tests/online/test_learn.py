@@ -11,8 +11,17 @@ from ringrl_envs.sync_vector import DisabledSyncVectorEnv
 from ringrl_envs.tasks import TaskSplit
 
 from ringrl.errors import RingRLError
-from ringrl.online import OnlineEpisode, Replay, RewardKind, SacConfig, Transitions, actor_of, learn_online, load_actor
-from ringrl.online.spaces import spaces_of
+from ringrl.online import (
+    OnlineEpisode,
+    Replay,
+    RewardKind,
+    SacConfig,
+    Transitions,
+    extract_actor,
+    learn_online,
+    load_actor,
+)
+from ringrl.online.spaces import read_spaces
 
 pytestmark = pytest.mark.simulators
 
@@ -165,7 +174,7 @@ def test_snapshots_are_the_actors_on_the_way(run, tmp_path_factory: pytest.TempP
     assert sorted(file.name for file in folder.iterdir()) == [
         f"actor_{step:09d}.npz" for step in (400, 800, 1200, 1600)
     ]
-    last, final = load_actor(folder / "actor_000001600.npz"), actor_of(run[1], spaces_of(vector()), "final")
+    last, final = load_actor(folder / "actor_000001600.npz"), extract_actor(run[1], read_spaces(vector()), "final")
     assert (last.label, last.spaces.environment) == ("sac(step=1600)", "Line")
     for one, other in zip(last.kernels + last.biases, final.kernels + final.biases, strict=True):
         np.testing.assert_array_equal(one, other)

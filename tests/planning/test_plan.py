@@ -19,7 +19,7 @@ from ringrl.planning.plan import (
     Transfer,
     plan_from_json,
     report_from_json,
-    settled,
+    resolve_mesh_sizes,
 )
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, Context
@@ -100,16 +100,16 @@ def test_hops_that_lie_across_nothing_are_exposed_unless_nothing_is_left_to_comp
     ],
 )
 def test_meshes_are_settled_to_all_devices(mesh, sizes):
-    assert tuple(settled(mesh, EIGHT).values()) == sizes
+    assert tuple(resolve_mesh_sizes(mesh, EIGHT).values()) == sizes
 
 
 def test_meshes_that_do_not_make_up_the_target_are_refused_with_what_would():
     with pytest.raises(RingRLError, match=r"mesh.ring=4 takes 4 devices and v4:2x2x2 has 8"):
-        settled(MeshConfig(ring=4), EIGHT)
+        resolve_mesh_sizes(MeshConfig(ring=4), EIGHT)
     with pytest.raises(RingRLError, match=r"mesh of one device takes 1 devices"):
-        settled(MeshConfig(), EIGHT)
+        resolve_mesh_sizes(MeshConfig(), EIGHT)
     with pytest.raises(RingRLError, match=r"3 does not divide the 8 devices of v4:2x2x2; [24] would"):
-        settled(MeshConfig(data=3, ring=-1), EIGHT)
+        resolve_mesh_sizes(MeshConfig(data=3, ring=-1), EIGHT)
 
 
 def test_chains_are_multiples_of_what_the_layout_deals():

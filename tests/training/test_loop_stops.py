@@ -146,13 +146,13 @@ def test_processes_ask_each_other_once_a_second(monkeypatch, seconds, wait):
     monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
     monkeypatch.setattr(agreement, "agree_each", lambda *flags: flags)
     monkeypatch.setattr(agreement, "agree_on_first", lambda values: told.append(values) or [7])
-    lookout = agreement.Lookout(4)
-    assert lookout.due(5)
+    synchronizer = agreement.FlagSynchronizer(4)
+    assert synchronizer.due(5)
     now[0] = 2 * seconds
-    assert lookout.ask(6, True, False) == (True, False)
+    assert synchronizer.synchronize(6, True, False) == (True, False)
     assert told == [[wait]]
-    assert not lookout.due(12)  # as process 0 said
-    assert lookout.due(13)
+    assert not synchronizer.due(12)  # as process 0 said
+    assert synchronizer.due(13)
 
 
 def test_flags_of_all_processes_are_joined(monkeypatch):

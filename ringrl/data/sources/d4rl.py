@@ -25,7 +25,7 @@ import numpy as np
 
 from ringrl.data.reference_scores import reference_of_task
 from ringrl.data.sources.d4rl_columns import GOAL, MARKS, D4RLColumns, open_columns
-from ringrl.data.sources.d4rl_episodes import Found, changes, find_episodes, kitchen_rewards
+from ringrl.data.sources.d4rl_episodes import EpisodeRows, changes, find_episodes, kitchen_rewards
 from ringrl.data.sources.d4rl_tasks import D4RLTask, Family, find_task, task_of_file
 from ringrl.data.store import EpisodeStore, step_indices
 from ringrl.data.store_writer import EpisodeStoreWriter
@@ -131,7 +131,7 @@ def _time_limit(columns: D4RLColumns, task: D4RLTask) -> int | None:
     return task.max_episode_steps
 
 
-def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Found:
+def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> EpisodeRows:
     ends, arrivals = rows["timeouts"], None
     if task.family is Family.antmaze:
         assert task.goal is not None
@@ -144,7 +144,7 @@ def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Found:
     return find_episodes(ends, arrivals=arrivals, limit=limit, final=final)
 
 
-def _append(task: D4RLTask, writer: EpisodeStoreWriter, rows: Block, found: Found, row: int) -> None:
+def _append(task: D4RLTask, writer: EpisodeStoreWriter, rows: Block, found: EpisodeRows, row: int) -> None:
     """Append the episodes found in these rows, which begin at `row` of the file."""
     starts, steps = found.starts, slice(0, found.used)
     if found.lengths.sum() < found.used:

@@ -17,7 +17,7 @@ KITCHEN_DONE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class EpisodeRows:
     """Episodes among S rows: first row and length of each (E,), and the number of rows processed."""
 
     starts: np.ndarray
@@ -27,7 +27,7 @@ class Found:
 
 def find_episodes(
     ends: np.ndarray, *, arrivals: np.ndarray | None = None, limit: int | None = None, final: bool = False
-) -> Found:
+) -> EpisodeRows:
     """Find the episodes that end where `ends` (S,) is True; the first row is the start of an episode.
 
     With `arrivals` (S,) an episode stops at its first arrival, and the rows from there to its end are left out:
@@ -54,7 +54,7 @@ def find_episodes(
     if arrivals is not None and len(starts):
         first = np.minimum.reduceat(np.where(arrivals[:used], np.arange(used), used), starts)
         lengths = np.minimum(lengths, first + 1 - starts)
-    return Found(starts, lengths, used)
+    return EpisodeRows(starts, lengths, used)
 
 
 def changes(goals: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ LARGEST_TASK = (1 << 31) - 1
 Label = int | str
 
 
-def label_of(value: Any) -> Label | None:
+def to_label(value: Any) -> Label | None:
     """Convert a label to an integer or a text; None if `value` has no meaning.
 
     Integers stay integers and one-hot vectors become one; other numbers and vectors become text.
@@ -27,7 +27,7 @@ def label_of(value: Any) -> Label | None:
     if values.size == 1:
         (one,) = values.reshape(-1).tolist()
         if values.dtype.kind in "OSU":
-            return None if one is value else label_of(one)
+            return None if one is value else to_label(one)
         if values.dtype.kind not in "biuf" or one != one:
             return None
         return int(one) if float(one).is_integer() else f"{one:g}"
@@ -41,7 +41,7 @@ def label_of(value: Any) -> Label | None:
 
 def policy_name(value: Any) -> str:
     """The name of the policy in `value`: a text or an integer; "" for anything else, such as the policy's output."""
-    label = label_of(value)
+    label = to_label(value)
     if isinstance(label, int) or isinstance(value, str | bytes):
         return str(label)
     return str(label) if label is not None and np.asarray(value).dtype.kind in "OSU" else ""

@@ -45,7 +45,7 @@ def build_from_minari(
     was recorded in. Raises `RingRLError` in one line for a damaged set, one that cannot be read for another reason, an
     unsupported space, or a faulty episode (with its number).
     """
-    from ringrl.data.sources.labels import label_of, number_tasks
+    from ringrl.data.sources.labels import number_tasks, to_label
     from ringrl.data.sources.minari_episodes import open_minari_files
     from ringrl.data.sources.spaces import action_spec, observation_size
 
@@ -72,7 +72,7 @@ def build_from_minari(
             try:
                 episode = files.read(index)
                 batch.add(episode, storage.observation_space, action)
-                labels.append(label_of(episode.told.get("task_id")))
+                labels.append(to_label(episode.told.get("task_id")))
             except Exception as error:  # any error of those libraries
                 raise _unread(name, folder, error, f"episode {index}: ") from error
             if batch.bytes >= BATCH_BYTES or index == total - 1:
@@ -95,18 +95,18 @@ class _Batch:
     def add(self, episode: Any, space: Any, action: ActionSpec) -> None:
         """Add a `MinariEpisode` of that observation space; raises Contradiction if its arrays are inconsistent."""
         from ringrl.data.sources.labels import policy_name
-        from ringrl.data.sources.spaces import Contradiction, actions_of, flatten_observations
+        from ringrl.data.sources.spaces import InconsistentDataError, flatten_observations, renumber_actions
 
         observations = flatten_observations(space, episode.observations)
         steps, actions = len(episode.rewards), episode.actions
         if not steps:
             raise ValueError("it has no steps")
         if len(observations) not in (steps, steps + 1) or len(actions) != steps:
-            raise Contradiction(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
+            raise InconsistentDataError(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
         discrete = action.kind is ActionKind.discrete
         if actions.size != steps * (1 if discrete else action.size):
-            raise Contradiction(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
-        actions = actions_of(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
+            raise InconsistentDataError(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
+        actions = renumber_actions(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
         self._steps.append((observations[:steps], actions, episode.rewards))
         self._told.append((episode.terminated, policy_name(episode.told.get("policy"))))
         self.bytes += observations.nbytes
@@ -237,10 +237,10 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
 
 def _shows_damage(error: Exception) -> bool:
     """Whether the error cannot occur with files that were written completely."""
-    from ringrl.data.sources.spaces import Contradiction
+    from ringrl.data.sources.spaces import InconsistentDataError
 
     if isinstance(error, OSError):
         # System errors have an errno, even if HDF5 reports them; format errors have none.
         return isinstance(error, FileNotFoundError) or (error.errno is None and "errno" not in str(error))
     invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's error, without importing pyarrow
-    return invalid or isinstance(error, Contradiction | json.JSONDecodeError | UnicodeDecodeError | EOFError)
+    return invalid or isinstance(error, InconsistentDataError | json.JSONDecodeError | UnicodeDecodeError | EOFError)

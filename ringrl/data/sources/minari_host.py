@@ -4,7 +4,7 @@ import os
 
 from ringrl.errors import RingRLError
 
-PATIENCE = 10.0  # seconds until the host's first answer
+TIMEOUT_SECONDS = 10.0  # seconds until the host's first answer
 
 
 def check_minari_host(name: str, place: str) -> None:
@@ -26,7 +26,7 @@ def check_minari_host(name: str, place: str) -> None:
             "pip install 'minari[hf]'."
         ) from error
     try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
     except Exception as error:  # any error of the installed HTTP client
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RingRLError(

@@ -15,7 +15,7 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
-class Contradiction(ValueError):
+class InconsistentDataError(ValueError):
     """The parts of a data set contradict each other, which indicates damage, unlike other errors."""
 
 
@@ -49,7 +49,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
             leaf for key, part in _parts(space) for leaf in leaves(part, _part(values, key, name), f"{name}[{key!r}]")
         ]
         if len({len(leaf) for leaf in found}) > 1:
-            raise Contradiction(
+            raise InconsistentDataError(
                 f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}"
             )
         return found
@@ -58,7 +58,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
         raise ValueError(f"observations{name} hold {values.dtype} values, not numbers")
     shape = tuple(space.shape or ())
     if values.shape[1:] != shape and not (isinstance(space, spaces.Discrete) and values.shape[1:] == (1,)):
-        raise Contradiction(
+        raise InconsistentDataError(
             f"observations{name} have shape {values.shape}, expected (steps, {', '.join(map(str, shape))})"
         )
     if isinstance(space, spaces.Discrete):
@@ -81,13 +81,13 @@ def _part(values: Any, key: Any, name: str) -> Any:
     try:
         return values[key]
     except (KeyError, IndexError, TypeError) as error:
-        raise Contradiction(f"observations{name} have no part {key!r}") from error
+        raise InconsistentDataError(f"observations{name} have no part {key!r}") from error
 
 
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:
     """Kind, size and bounds of an action space; raises `RingRLError` for any but Box and Discrete.
 
-    Discrete actions are numbered from 0 by `actions_of`; those of an integer Box are treated as real numbers.
+    Discrete actions are numbered from 0 by `renumber_actions`; those of an integer Box are treated as real numbers.
     """
     if isinstance(space, spaces.Discrete):
         return ActionSpec(ActionKind.discrete, int(space.n), start=int(space.start))
@@ -97,7 +97,7 @@ def action_spec(space: spaces.Space, name: str) -> ActionSpec:
     raise RingRLError(f"{name}: {space} actions are not supported; use a Discrete or a Box space.")
 
 
-def actions_of(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
+def renumber_actions(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
     """Convert recorded actions to those of a store: discrete ones are numbered from 0."""
     if not spec.start:
         return values

@@ -160,7 +160,7 @@ def read_topology(name: str) -> Topology:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A cluster, and the config section `target`; zeros mean the values of its kind (`settle`)."""
+    """A cluster, and the config section `target`; zeros mean the values of its kind (`fill_specification`)."""
 
     name: str = ""  # a choice of the group `target`, or the topology
     topology: str = ""  # v4:8x8x8, a100:1x8 (machines x GPUs), cpu:8 (virtual CPU devices of this machine)
@@ -207,7 +207,7 @@ _TOPOLOGIES = {
 TARGETS = {name: Target(name, topology) for name, topology in _TOPOLOGIES.items()}  # the choices of the group `target`
 
 
-def settle(target: Target) -> Target:
+def fill_specification(target: Target) -> Target:
     """Replace zeros by the values of its kind; between machines, by their network's bandwidth.
 
     Peak and bandwidth of a CPU stay 0: unknown. Raises RingRLError for a topology that is unknown or missing, and for

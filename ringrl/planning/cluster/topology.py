@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.mesh import AXES, arranged
+from ringrl.parallel.mesh import AXES, arrange_devices
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.targets import DEVICE_KINDS, Topology, read_topology
 
@@ -73,7 +73,7 @@ def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, he
     if "-core:" in name:  # JAX does not order the halves of chips
         kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
         return jax.sharding.Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=kinds)
-    return arranged(sizes, devices)
+    return arrange_devices(sizes, devices)
 
 
 def topology_devices(name: str) -> Sequence[Any]:

@@ -2,9 +2,9 @@
 
 import collections
 
-from ringrl.planning.hlo.liveness import Live, fullest
+from ringrl.planning.hlo.liveness import LiveArray, find_peak
 from ringrl.planning.hlo.parser import Module
-from ringrl.planning.hlo.places import KEPT, holds
+from ringrl.planning.hlo.places import KEPT, describe_array
 from ringrl.planning.plan import Buffer
 
 LARGEST = 12
@@ -17,16 +17,16 @@ def largest_buffers(module: Module) -> tuple[Buffer, ...]:
     (`ringrl.planning.hlo.liveness`), because the compilers for TPUs and GPUs provide no list: their sum is close to the
     reported temporaries, not equal.
     """
-    return described(fullest(module))
+    return describe_largest(find_peak(module))
 
 
-def described(arrays: list[Live]) -> tuple[Buffer, ...]:
+def describe_largest(arrays: list[LiveArray]) -> tuple[Buffer, ...]:
     """Describe the largest of these, equal ones merged."""
-    widest = max((_features(one) for one in arrays if holds(one.place, one.shape) == KEPT), default=0)
-    inputs = sum(_features(one) == widest and holds(one.place, one.shape) == KEPT for one in arrays)
-    joined: dict[tuple[str, str], list[Live]] = collections.defaultdict(list)
+    widest = max((_features(one) for one in arrays if describe_array(one.place, one.shape) == KEPT), default=0)
+    inputs = sum(_features(one) == widest and describe_array(one.place, one.shape) == KEPT for one in arrays)
+    joined: dict[tuple[str, str], list[LiveArray]] = collections.defaultdict(list)
     for one in arrays:
-        words = holds(one.place, one.shape)
+        words = describe_array(one.place, one.shape)
         if words == KEPT and inputs == 1 and _features(one) == widest:
             words = "layer inputs kept for the backward pass"
         joined[one.shape, words].append(one)
@@ -34,7 +34,7 @@ def described(arrays: list[Live]) -> tuple[Buffer, ...]:
     return tuple(sorted(found, key=lambda one: -one.bytes * one.count)[:LARGEST])
 
 
-def _features(one: Live) -> int:
+def _features(one: LiveArray) -> int:
     """The last size of [layers, chains, tokens, features], 0 for other axes."""
     sizes = one.shape.partition("[")[2].rstrip("]").split(",")
     return int(sizes[-1]) if len(sizes) == 4 else 0

@@ -19,7 +19,7 @@ from ringrl.planning.cluster.compilers import COMPILERS as COMPILERS
 from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Plan, Report, report_from_json
 
-COMPLAINT = 3  # the worker's exit code for a one-line RingRLError about a plan
+ERROR_EXIT_CODE = 3  # the worker's exit code for a one-line RingRLError about a plan
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # no request to a cloud's metadata server
@@ -50,7 +50,7 @@ def compile_plan(plan: Plan, *, cache: Path | None = None, scratch: Path | None 
         if done.returncode == 0 and told.is_file():
             return report_from_json(told.read_text())
         last = _last_words(done.stderr)
-        if done.returncode == COMPLAINT:
+        if done.returncode == ERROR_EXIT_CODE:
             raise RingRLError(last)
         again = ""
         if scratch is not None:

@@ -4,9 +4,9 @@ import collections
 from collections.abc import Iterable
 
 from ringrl.planning.hlo.collectives import Collective, find_collectives
-from ringrl.planning.hlo.overlap import Flight, flights
+from ringrl.planning.hlo.overlap import ScheduledCollective, flights
 from ringrl.planning.hlo.parser import ArrayType, Module
-from ringrl.planning.hlo.places import GOING_HOME, travels
+from ringrl.planning.hlo.places import GOING_HOME, describe_transfer
 from ringrl.planning.plan import Transfer
 
 _UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
@@ -20,12 +20,12 @@ def transfers(module: Module) -> tuple[Transfer, ...]:
     taken. Bytes are those of `ringrl.planning.hlo.collectives`. Raises RingRLError for a program that is not compiled
     or not scheduled.
     """
-    schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(module)}
+    schedule: dict[str, ScheduledCollective] = {flight.wrapped or flight.name: flight for flight in flights(module)}
     joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
     for one in find_collectives(module, uncounted=True):
         floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)
         scope = one.scope or schedule[one.name].operation  # only a general start may have its origin
-        source = travels(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
+        source = describe_transfer(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
         joined[one.kind, source, not schedule[one.name].exposed].append(one)
     found = (
         Transfer(

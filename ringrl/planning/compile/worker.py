@@ -27,7 +27,7 @@ from ringrl.planning.cluster import topology
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.topology import topology_mesh
 from ringrl.planning.compile import buffers, transfers
-from ringrl.planning.compile.process import COMPLAINT
+from ringrl.planning.compile.process import ERROR_EXIT_CODE
 from ringrl.planning.compile.step import lower_step
 from ringrl.planning.hlo import collectives, liveness, overlap, parser, places
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
@@ -71,11 +71,11 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     flags = {**compiler_flags(agent.mesh), **plan.compiler_options}
     environment = {name: os.environ[name] for name in FLAG_VARIABLES if os.environ.get(name)}
     asked = (lowered.as_text(), _order(agent), plan.target.topology, str(device), str(compilers), str(flags))
-    program = _digest(*asked, str(environment), _code())
+    program = _digest(*asked, str(environment), _hash_sources())
     stored = None if cache is None else cache / f"{program}.json"
     if stored is not None and (known := _read(stored)) is not None:
         # Limits belong to the target, which a user may change, and are not part of the program.
-        return dataclasses.replace(_judged(known, plan), cached=True)
+        return dataclasses.replace(_judge(known, plan), cached=True)
     report = Report(
         tokens=plan.tokens,
         accepted=True,
@@ -91,7 +91,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     except jax.errors.JaxRuntimeError as error:
         if not any(word in str(error) for word in REFUSALS):
             raise
-        report = dataclasses.replace(report, accepted=False, refusal=_line(str(error)))
+        report = dataclasses.replace(report, accepted=False, refusal=_first_line(str(error)))
     else:
         module = parser.parse(compiled.as_text())
         report = dataclasses.replace(
@@ -109,7 +109,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     if stored is not None:
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(stored, report.to_json())
-    return _judged(report, plan)
+    return _judge(report, plan)
 
 
 def _compile(lowered: Any, flags: dict[str, bool | int]) -> tuple[Any, dict[str, bool | int]]:
@@ -125,7 +125,7 @@ def _compile(lowered: Any, flags: dict[str, bool | int]) -> tuple[Any, dict[str,
     return lowered.compile(compiler_options=flags), flags
 
 
-def _judged(report: Report, plan: Plan) -> Report:
+def _judge(report: Report, plan: Plan) -> Report:
     """Accept only if the reported total is within the target's memory: a GPU's compiler never refuses."""
     fits = report.accepted and report.memory is not None and report.memory.total <= plan.target.memory
     refusal = report.refusal
@@ -182,7 +182,7 @@ def _order(agent: SequenceAgent) -> str:
     return "" if agent.mesh is None else str([device.id for device in agent.mesh.devices.flat])
 
 
-def _code() -> str:
+def _hash_sources() -> str:
     """A digest of the modules that describe devices and read programs, which invalidates reports by older versions."""
     modules = (buffers, collectives, liveness, overlap, parser, places, topology, transfers)
     return "".join(inspect.getsource(module) for module in modules)
@@ -196,7 +196,7 @@ def _read(path: Path) -> Report | None:
         return None
 
 
-def _line(text: str) -> str:
+def _first_line(text: str) -> str:
     """The first line of the compiler's message."""
     return text.strip().splitlines()[0]
 
@@ -211,7 +211,7 @@ def main() -> None:
         report = compile_here(plan, cache[0] if cache else None)
     except RingRLError as error:
         print(error, file=sys.stderr)
-        sys.exit(COMPLAINT)
+        sys.exit(ERROR_EXIT_CODE)
     write_atomically(report_path, report.to_json())
 
 

@@ -32,7 +32,7 @@ class Allocation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
+class LiveArray:
     """A live array at the peak."""
 
     shape: str
@@ -41,7 +41,7 @@ class Live:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Body:
+class _Computation:
     """A computation with its allocations; `carries` are the input arrays of each of its loops."""
 
     steps: Sequence[Instruction]
@@ -49,20 +49,20 @@ class _Body:
     carries: dict[str, list[Allocation]]
 
 
-def fullest(module: Module) -> list[Live]:
+def find_peak(module: Module) -> list[LiveArray]:
     """All arrays that are live at the peak of a scheduled program, except arguments and results."""
 
     @functools.cache
     def peak(name: str, owned: tuple[bool, ...]) -> tuple[int, tuple[Allocation, ...]]:
-        return _fullest_of(_read(module, name, owned), peak)
+        return _find_peak_of(_read(module, name, owned), peak)
 
     found = peak(module.entry, ())[1]
     lines = {step.name: step for steps in module.computations.values() for step in steps}
-    places = (_place(one.writer, module, lines) or _place(one.step, module, lines) for one in found)
-    return [Live(one.shape, one.bytes, place) for one, place in zip(found, places, strict=True)]
+    places = (_find_origin(one.writer, module, lines) or _find_origin(one.step, module, lines) for one in found)
+    return [LiveArray(one.shape, one.bytes, place) for one, place in zip(found, places, strict=True)]
 
 
-def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...]]:
+def _find_peak_of(body: _Computation, peak: Callable) -> tuple[int, tuple[Allocation, ...]]:
     """Bytes at the peak, including those of called computations, and the live arrays."""
     change = [0] * (len(body.steps) + 1)
     for one in body.allocations:
@@ -84,7 +84,7 @@ def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...
     return max(most, 0), (*(one for one in here if one.bytes), *inside)
 
 
-def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
+def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Computation:
     """Allocations of a computation; `owned` tells which of a loop's carried arrays are temporaries."""
     steps = module.body(name)
     last_read = {operand: place for place, step in enumerate(steps) for operand in step.operands}
@@ -111,19 +111,19 @@ def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
                 value = arrays[types[step.operands[0]].element(step.index or 0)]
             case "while":
                 carries[step.name] = value = arrays
-                for one, writer in zip(arrays, _writers(module, step), strict=False):
+                for one, writer in zip(arrays, _find_writers(module, step), strict=False):
                     one.writer = writer or one.writer
             case "copy-done":
                 value = arrays[:1]
             case opcode if opcode in _ALIASES or opcode.endswith(("-done", "-update")):
-                value = _handed_on(arrays, fresh)
+                value = _find_referenced(arrays, fresh)
             case "copy-start":
                 value = [fresh[0], *arrays[:1], *fresh[2:]]
             case opcode if opcode.endswith("-start") and opcode != "all-reduce-start":  # operands come first
                 value = [*arrays[: len(fresh)], *fresh[len(arrays) :]]
             case _:
                 dying = [one for name, one in read if last_read[name] == place and step.opcode not in _OWN_RESULT]
-                value = [_in_place(one, dying) for one in fresh]
+                value = [_reuse_or_allocate(one, dying) for one in fresh]
         values[step.name] = value
         made += [one for one in value if one.step is step]
     carried = {one.carried: one for one in made if one.carried is not None}
@@ -132,10 +132,10 @@ def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
         before = carried.get(index, one)
         if before is not one:  # they share a buffer: the compiler ensures that they do not conflict
             one.first = min(max(one.first, before.last + 1), one.last)
-    return _Body(steps, made, carries)
+    return _Computation(steps, made, carries)
 
 
-def _in_place(new: Allocation, dying: list[Allocation]) -> Allocation:
+def _reuse_or_allocate(new: Allocation, dying: list[Allocation]) -> Allocation:
     """Reuse the memory of an array of the same type that is read here for the last time, or allocate new memory."""
     for index, old in enumerate(dying):
         if (old.shape, old.bytes) == (new.shape, new.bytes) and old.owned:
@@ -143,7 +143,7 @@ def _in_place(new: Allocation, dying: list[Allocation]) -> Allocation:
     return new
 
 
-def _handed_on(arrays: list[Allocation], fresh: list[Allocation]) -> list[Allocation]:
+def _find_referenced(arrays: list[Allocation], fresh: list[Allocation]) -> list[Allocation]:
     """The arrays that a result refers to: of those in a start, the last of each shape."""
     if len(arrays) == len(fresh):
         return arrays
@@ -154,7 +154,7 @@ def _handed_on(arrays: list[Allocation], fresh: list[Allocation]) -> list[Alloca
     return found
 
 
-def _writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
+def _find_writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
     """The instruction that rewrites each array of a loop's carry, possibly in an inner loop; None if it is
     unchanged.
     """
@@ -165,13 +165,13 @@ def _writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
         while step is not None and step.opcode in (*_ALIASES[1:], "copy", "get-tuple-element"):
             at, step = step.index, known.get(step.operands[0])
             if at is not None and step is not None and step.opcode == "while":
-                inner = list(_writers(module, step))
+                inner = list(_find_writers(module, step))
                 step = (inner[at] if at < len(inner) else None) or step
                 break
         yield None if step is None or step.opcode in _ALWAYS_THERE else step
 
 
-def _place(step: Instruction | None, module: Module, lines: dict[str, Instruction]) -> str:
+def _find_origin(step: Instruction | None, module: Module, lines: dict[str, Instruction]) -> str:
     """The origin of an instruction, else that of the last instruction inside that has one, else that of its operand."""
     while step is not None:
         inside = (line.scope for name in step.called for line in reversed(module.body(name)))

@@ -17,7 +17,7 @@ _MATRIX_LIBRARIES = re.compile(r"\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mo
 
 
 @dataclasses.dataclass(frozen=True)
-class Flight:
+class ScheduledCollective:
     """A collective, and the matrix products that the schedule puts between its start and its done."""
 
     name: str  # of the start instruction
@@ -46,7 +46,7 @@ class Flight:
         return f"{where}: {'synchronous' if self.synchronous else 'no matrix product between its start and its done'}"
 
 
-Permute = Flight  # the first kind
+Permute = ScheduledCollective  # the first kind
 
 
 def permutes(module: Module) -> list[Permute]:
@@ -57,7 +57,7 @@ def permutes(module: Module) -> list[Permute]:
     return [flight for flight in flights(module) if flight.kind == COLLECTIVES[0]]
 
 
-def flights(module: Module) -> list[Flight]:
+def flights(module: Module) -> list[ScheduledCollective]:
     """Every collective of a scheduled program, by computation, in the order of their starts.
 
     Raises RingRLError for a program that is not scheduled, whose order of lines has no meaning, and for a collective
@@ -79,7 +79,7 @@ def flights(module: Module) -> list[Flight]:
         flight
         for name, steps in module.computations.items()
         if name not in wrapped  # wrapped collectives are counted at their start
-        for flight in _flights_of(name, steps, heavy, wrapped)
+        for flight in _find_scheduled(name, steps, heavy, wrapped)
     ]
 
 
@@ -102,9 +102,9 @@ def _is_heavy(step: Instruction, heavy: set[str]) -> bool:
     )
 
 
-def _flights_of(
+def _find_scheduled(
     computation: str, steps: Sequence[Instruction], heavy: set[str], wrapped: dict[str, Instruction]
-) -> Iterator[Flight]:
+) -> Iterator[ScheduledCollective]:
     work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
     done_at: dict[str, int] = {}
     for place in reversed(range(len(steps))):  # updates, between start and done, count as their done
@@ -124,7 +124,7 @@ def _flights_of(
         done = done_at.get(step.name) if started else place
         if done is None:
             raise RingRLError(f"{step.name} starts in {computation} and is done elsewhere: no one order holds both.")
-        yield Flight(
+        yield ScheduledCollective(
             step.name,
             computation,
             step.scope or (inner.scope if inner else ""),

@@ -29,7 +29,7 @@ _SIGNS = (  # in this order
 )
 
 
-def travels(kind: str, place: str, loop: str, float_arrays: int) -> str:
+def describe_transfer(kind: str, place: str, loop: str, float_arrays: int) -> str:
     """Describe the data of a collective of this kind and origin: `float_arrays` arrays that are not labels,
     sent together.
 
@@ -58,10 +58,10 @@ def travels(kind: str, place: str, loop: str, float_arrays: int) -> str:
         return "norms"
     if kind == "all-reduce":  # compilers merge these, and keep the name of one, or none
         return "means, norms and gradients of small parameters"
-    return shortened(place)
+    return shorten_origin(place)
 
 
-def holds(place: str, shape: str) -> str:
+def describe_array(place: str, shape: str) -> str:
     """Describe an array of this shape and origin: `f32[2,8192]`."""
     which, rank = direction(place), shape.count(",") + 1
     for sign, words in _SIGNS:
@@ -85,7 +85,7 @@ def holds(place: str, shape: str) -> str:
         return "a layer's input"
     if in_a_layer(place):
         return f"a layer's activations, {which}"
-    return shortened(place)
+    return shorten_origin(place)
 
 
 def direction(place: str) -> str:
@@ -100,7 +100,7 @@ def in_a_layer(place: str) -> bool:
     return re.search(r"jvp\(\)\)?/(?:while/body|closed_call|checkpoint)", place) is not None
 
 
-def shortened(place: str) -> str:
+def shorten_origin(place: str) -> str:
     """The origin without parts that are meaningless to a reader of the model's code."""
     previous = None
     while previous != place:

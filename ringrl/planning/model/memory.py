@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from ringrl.nn.config import Feedforward, Remat
 from ringrl.ops.config import Strategy
-from ringrl.planning.model.moments import WIDE, Sizes, sizes_of, while_attention, while_feedforward
+from ringrl.planning.model.moments import WIDE, Sizes, compute_sizes, while_attention, while_feedforward
 from ringrl.planning.model.parameters import ParameterCounts, feedforward_width, numbers_of_step
 from ringrl.planning.plan import MAX_TOKENS, Plan
 from ringrl.training.config import Precision
@@ -54,7 +54,7 @@ class Prediction:
 
 def predicted(plan: Plan) -> Prediction:
     """Predict the memory of a plan's step on a device; raises RingRLError if plan, mesh and target do not match."""
-    sizes = sizes_of(plan)
+    sizes = compute_sizes(plan)
     persistent = _persistent(plan, sizes)
     moments = {
         "attention": while_attention(plan, sizes),

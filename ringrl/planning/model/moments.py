@@ -170,7 +170,7 @@ def while_feedforward(plan: Plan, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def sizes_of(plan: Plan) -> Sizes:
+def compute_sizes(plan: Plan) -> Sizes:
     model, mesh, strategy = plan.model, plan.sizes, plan.attention.strategy
     compiler = COMPILERS[plan.target.platform]
     number_bytes = jnp.dtype(plan.training.precision.value).itemsize

@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 from ringrl.ops.config import Layout, Strategy
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.plan import Plan
 from ringrl.training.config import Precision
 
@@ -37,7 +37,7 @@ class Minimum:
 def minimal_tokens(
     target: Target, *, heads: int = 1, key_heads: int = 1, number_bytes: int = PAPER_BYTES, attended: float = 1.0
 ) -> Minimum:
-    """Compute c >= FLOP/s / bandwidth, and 6c, for a settled target (`settle`).
+    """Compute c >= FLOP/s / bandwidth, and 6c, for a settled target (`fill_specification`).
 
     Keys and values of c tokens are 2 c K D numbers, and attention of c queries to them takes 4 c^2 H D FLOPs, of which
     the fraction `attended` is computed (half, with an evenly distributed causal mask): c >= FLOP/s / bandwidth x bytes
@@ -62,7 +62,7 @@ def plan_minimum(plan: Plan, *, attended: float = 1.0) -> Minimum:
         return Minimum(0.0, 0.0)
     key_heads, exchange = model.key_value_heads or model.heads, sizes["head"] if strategy is Strategy.hybrid else 1
     minimum = minimal_tokens(
-        settle(plan.target),
+        fill_specification(plan.target),
         heads=model.heads,
         key_heads=math.lcm(key_heads, exchange),
         number_bytes=4 if plan.training.precision is Precision.float32 else 2,
@@ -77,7 +77,7 @@ def hop_minimum(plan: Plan) -> Minimum:
     This is for the forward pass. In the backward pass gradients in float32 are transferred as well, 3 times the bytes
     in bfloat16 and 2 in float32, with 2.5 times the FLOPs.
     """
-    target = settle(plan.target)
+    target = fill_specification(plan.target)
     narrow = dataclasses.replace(plan, target=dataclasses.replace(target, bandwidth=target.hop_bandwidth))
     return plan_minimum(narrow, attended=1.0 if plan.attention.layout is Layout.contiguous else 0.5)
 

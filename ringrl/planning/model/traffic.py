@@ -46,7 +46,7 @@ def estimate_traffic(
     }
 
 
-def _devices_of(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> tuple[int, int]:
+def _count_devices(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Number of devices in the ring, and in the exchange of heads."""
     ring, exchange = AXES_OF.get(agent.attention_config.strategy, ((), ()))
     return math.prod(mesh.shape[axis] for axis in ring), math.prod(mesh.shape[axis] for axis in exchange)
@@ -71,7 +71,7 @@ def _ring(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> float:
     dtype, with two int32 labels per token (of all tokens whose heads were exchanged). In the backward pass also their
     gradients, in the dtype of sums, which make one additional hop back to their device.
     """
-    devices, exchange = _devices_of(agent, mesh)
+    devices, exchange = _count_devices(agent, mesh)
     hops, layers = devices - 1, agent.model_config.layers
     if not hops:
         return 0.0
@@ -88,7 +88,7 @@ def _ulysses(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> tupl
     gradients, and once more unless remat=none keeps the received data. Labels, two int32 per token, come from every
     other device of the group: once for all layers, and with `remat` once per layer in the backward pass.
     """
-    _, exchange = _devices_of(agent, mesh)
+    _, exchange = _count_devices(agent, mesh)
     model = agent.model_config
     passes = 2 if model.remat is Remat.none else 3
     token = 2 * (model.width + _key_features(agent, exchange)) * jnp.dtype(agent.compute_dtype).itemsize

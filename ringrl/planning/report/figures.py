@@ -45,7 +45,7 @@ def context_name(tokens: int) -> str:
     return f"{tokens:,}" if tokens % 1024 else f"{tokens // 1024:,}K"
 
 
-def wanted(report: Report) -> float | None:
+def find_required_bytes(report: Report) -> float | None:
     """Bytes of a device that the program needs, or a lower bound if it was refused; None if unknown."""
     if report.memory is not None:
         return report.memory.total
@@ -53,9 +53,9 @@ def wanted(report: Report) -> float | None:
     return None if used is None else float(used.group(1)) * 1024 ** (1 + "KMGT".index(used.group(2)))
 
 
-def wanted_gib(report: Report, digits: int = 2) -> str:
+def format_required_gib(report: Report, digits: int = 2) -> str:
     """Format them in GiB: `30.06`, `≥ 54.13` for a refusal, or empty."""
-    total = wanted(report)
+    total = find_required_bytes(report)
     least = "≥ " if report.memory is None else ""
     return "" if total is None else f"{least}{total / GIB:.{digits}f}"
 
@@ -95,7 +95,7 @@ def plan_figure(
     _finish(axes, reports, title, formula=bool(formula))
     if limit:
         axes.axhline(limit / GIB, color=INK, linewidth=1.3, dashes=(5, 3), zorder=4)
-        _say(axes, axes.get_xlim()[1], limit / GIB, f"limit\n{limit / GIB:.2f} GiB", right=6)
+        _draw_text(axes, axes.get_xlim()[1], limit / GIB, f"limit\n{limit / GIB:.2f} GiB", right=6)
     return figure
 
 
@@ -108,7 +108,7 @@ def candidates_figure(candidates: Sequence[Candidate], *, title: str) -> Figure:
     axes = figure.add_subplot()
     for row, candidate in enumerate(candidates):
         if candidate.report is None:
-            _say(axes, 0, row, _short(candidate.reason), right=4, color=FAINT)
+            _draw_text(axes, 0, row, _short(candidate.reason), right=4, color=FAINT)
         else:
             _lying_bar(axes, candidate.report, row, top)
     axes.set_yticks(range(len(candidates)), [candidate.name for candidate in candidates])
@@ -121,7 +121,7 @@ def candidates_figure(candidates: Sequence[Candidate], *, title: str) -> Figure:
     axes.tick_params(axis="y", length=0)
     if limit:
         axes.axvline(limit / GIB, color=INK, linewidth=1.3, dashes=(5, 3), zorder=4)
-        _say(axes, limit / GIB, -0.72, f"limit {limit / GIB:.2f} GiB", ha="right", right=-5)
+        _draw_text(axes, limit / GIB, -0.72, f"limit {limit / GIB:.2f} GiB", ha="right", right=-5)
     return figure
 
 
@@ -132,29 +132,35 @@ def _places(tokens: Sequence[int]) -> list[float]:
 
 
 def _upright_bar(axes: Axes, report: Report, place: float) -> None:
-    for height, base, looks in _pieces(report):
+    for height, base, looks in _find_segments(report):
         axes.bar(place, height / GIB, BAR, base / GIB, **looks)
     if not report.accepted:
-        _say(axes, place, min(wanted(report) or report.limit, report.limit) / 2 / GIB, _judged(report), ha="center")
+        _draw_text(
+            axes,
+            place,
+            min(find_required_bytes(report) or report.limit, report.limit) / 2 / GIB,
+            _judged(report),
+            ha="center",
+        )
 
 
 def _lying_bar(axes: Axes, report: Report, row: int, top: float) -> None:
-    for width, base, looks in _pieces(report):
+    for width, base, looks in _find_segments(report):
         axes.barh(row, width / GIB, BAR, base / GIB, **looks)
     words = ", ".join(word for word in (_judged(report).replace("\n", " "), _size(report)) if word)
-    end = wanted(report) or report.limit
+    end = find_required_bytes(report) or report.limit
     if end > 0.75 * top:  # no room beyond it
-        _say(axes, min(end, top) / GIB, row, words, ha="right", right=-6)
+        _draw_text(axes, min(end, top) / GIB, row, words, ha="right", right=-6)
     else:
-        _say(axes, end / GIB, row, words, right=5)
+        _draw_text(axes, end / GIB, row, words, right=5)
 
 
-def _pieces(report: Report) -> list[tuple[float, float, dict]]:
+def _find_segments(report: Report) -> list[tuple[float, float, dict]]:
     """Height, base (bytes) and style of the segments of a bar."""
     over = {} if report.accepted else {"hatch": HATCH, "alpha": 0.55}
     if report.memory is None:
         looks = {"facecolor": "#F3F3F3", "edgecolor": "#A0A0A0", "hatch": HATCH, "linewidth": 0.8}
-        return [(wanted(report) or report.limit, 0, looks)]
+        return [(find_required_bytes(report) or report.limit, 0, looks)]
     pieces, base = [], 0
     for kind, size in kinds(report.memory).items():
         pieces.append((size, base, {"color": COLORS[kind], "edgecolor": "white", "linewidth": 0.6, **over}))
@@ -167,13 +173,13 @@ def _judged(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    size = wanted_gib(report, digits=1)
+    size = format_required_gib(report, digits=1)
     return f"{size} GiB" if size else ""
 
 
 def _top(limit: float, reports: Sequence[Report], formula: Mapping[int, float]) -> float:
     """The upper end of the axis in bytes: above everything drawn, but not far beyond the limit."""
-    highest = max([limit, *(wanted(report) or 0 for report in reports), *formula.values()]) or GIB
+    highest = max([limit, *(find_required_bytes(report) or 0 for report in reports), *formula.values()]) or GIB
     return min(1.15 * highest, HEADROOM * limit) if limit else 1.15 * highest
 
 
@@ -209,7 +215,9 @@ def _finish(axes: Axes, reports: Sequence[Report], title: str, *, formula: bool)
     tidy(axes)
 
 
-def _say(axes: Axes, x: float, y: float, words: str, *, ha: str = "left", right: float = 0, color: str = INK) -> None:
+def _draw_text(
+    axes: Axes, x: float, y: float, words: str, *, ha: str = "left", right: float = 0, color: str = INK
+) -> None:
     """Draw text on a white halo, `right` points beside (x, y)."""
     axes.annotate(
         words,

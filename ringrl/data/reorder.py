@@ -10,7 +10,7 @@ from ringrl.types import Chain
 PADDING = {"segment_ids": -1}  # belongs to no segment; all other fields are padded with 0
 
 
-def deal_chain(chain: Chain, order: Int[np.ndarray, " padded"]) -> Chain:
+def reorder_chain(chain: Chain, order: Int[np.ndarray, " padded"]) -> Chain:
     """Reorder every array (B, P, ...) so that position p holds step `order[p]`; padding if there is no such step.
 
     It needs memory for two copies of the batch. Training never calls it, because `ChainSampler.batch` builds a shard in

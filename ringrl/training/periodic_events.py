@@ -20,7 +20,7 @@ Evaluate = Callable[[Parameters, int], Mapping[str, float]]
 _logger = logging.getLogger(__name__)
 
 
-class Milestones:
+class PeriodicEvents:
     """Evaluations and checkpoints of one run; tracks the last evaluation and the best score.
 
     Leaving the context finishes the save in progress. Its error is raised, or only logged if another error is
@@ -43,7 +43,7 @@ class Milestones:
         best = checkpointer.best() if checkpointer is not None else None
         self._best_score = best[1] if best is not None else float("-inf")
 
-    def __enter__(self) -> "Milestones":
+    def __enter__(self) -> "PeriodicEvents":
         return self
 
     def __exit__(
@@ -115,7 +115,7 @@ class Milestones:
         self._checkpointer.save(step, state, record, metric=(evaluation or {}).get("score"))
         self._saved_step, self._saved_at = step, time.monotonic()
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until the checkpoint in progress is complete, in every process."""
         self._flush()
         if self._checkpointer is not None:
