@@ -164,7 +164,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Formula against compiler, a colour a platform, within the goal's band."""
+    """Formula against compiler, a color a platform, within the goal's band."""
     figure = new_figure(5.4, 4.6)
     axes = figure.add_subplot()
     names = {"cuda": "A100, H100", "tpu": "TPU v3, v4, v5e", "cpu": "CPU"}

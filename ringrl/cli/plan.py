@@ -119,12 +119,12 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
         )
     plan = plan if largest is None else plan.of(largest)
     terms = predicted(plan).terms
-    neighbours = {
+    nearby = {
         one.tokens: predicted(one).terms
         for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
         if one.tokens <= MAX_TOKENS
     }
-    figure = plan_figure((), title=f"{title}, by the formula", predicted=neighbours, limit=plan.target.memory)
+    figure = plan_figure((), title=f"{title}, by the formula", predicted=nearby, limit=plan.target.memory)
     shown = [
         tables.formula_table(plan, terms),
         *fact_lines(plan, model_name() if predicted(plan).total <= plan.target.memory else "", by_formula=True),

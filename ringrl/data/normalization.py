@@ -111,8 +111,8 @@ class _Accumulator:
         starts = np.cumsum(store.lengths[episodes]) - store.lengths[episodes]
         for extreme in (np.minimum, np.maximum):
             to_go = extreme.reduceat(store.returns_to_go[indices], starts).astype(np.float64)
-            relabelled = np.abs(to_go + self._above_own[episodes]).max()
-            self._largest_to_go = max(self._largest_to_go, float(np.abs(to_go).max()), float(relabelled))
+            relabeled = np.abs(to_go + self._above_own[episodes]).max()
+            self._largest_to_go = max(self._largest_to_go, float(np.abs(to_go).max()), float(relabeled))
         if store.spec.action.kind is ActionKind.continuous:
             low, high = column_range(store.actions[indices])
             self._action_low = np.minimum(self._action_low, low)

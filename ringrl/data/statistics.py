@@ -107,8 +107,8 @@ class _ColumnRanges:
         if not self._parts:
             # Relative to a data point, so that the difference of large squares does not cancel.
             self._origin = values[0].astype(np.float64)
-        centred, ones = values - self._origin, np.ones(len(values))
-        self._parts.append((*column_range(values), ones @ centred, ones @ np.square(centred)))
+        centered, ones = values - self._origin, np.ones(len(values))
+        self._parts.append((*column_range(values), ones @ centered, ones @ np.square(centered)))
         self._rows += len(values)
 
     def result(self) -> dict[str, list[float]]:

@@ -73,18 +73,18 @@ def difference(
     task_draws = [_draw_weights(random, parts, bootstrap_samples) for parts in groups]
     if tasks:
         task_draws[1] = task_draws[0]
-    centres, redrawn, units = [], [], []
+    centers, redrawn, units = [], [], []
     for parts, of_seeds, of_tasks in zip(groups, seed_draws, task_draws, strict=True):
         values = np.concatenate([row_values(part.returns, part.returns.shape[1])[:, -4:] for part in parts])
         weights = row_weights(random, parts, of_seeds, find_shared_tasks(parts), of_tasks)
         middle = values[:, SUMMARIES.index("mean")]
-        centre, means = redrawn_means(values, weights)
-        centres.append(np.append(centre, interquartile_mean(middle)))
+        center, means = redrawn_means(values, weights)
+        centers.append(np.append(center, interquartile_mean(middle)))
         redrawn.append(np.column_stack([means, interquartile_mean(middle, weights)]))
         units.append(make_units(parts).behind(middle))
     names = (*SUMMARIES, "iqm")
     found = [
-        estimate(float(centres[0][i] - centres[1][i]), redrawn[0][:, i] - redrawn[1][:, i], min(units))
+        estimate(float(centers[0][i] - centers[1][i]), redrawn[0][:, i] - redrawn[1][:, i], min(units))
         for i in range(len(names))
     ]
     return Difference(**dict(zip(names, found, strict=True)), tasks=tasks, seeds=seeds)

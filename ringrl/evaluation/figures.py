@@ -281,8 +281,8 @@ def _separate(heights: Sequence[float], gap: float, sizes: Sequence[int] | None 
                 break
             groups[-2:] = [((below * low + above * high) / (low + high), lower + upper)]
     places = [0.0] * len(heights)
-    for centre, members in groups:
-        foot = centre - gap * sum(sizes[i] for i in members) / 2
+    for center, members in groups:
+        foot = center - gap * sum(sizes[i] for i in members) / 2
         for index in members:
             places[index] = foot + gap * sizes[index] / 2
             foot += gap * sizes[index]

@@ -203,8 +203,8 @@ def interquartile_mean(values: np.ndarray, weights: np.ndarray | None = None) ->
     total = until[:, -1:]
     cut = np.floor(total / 4)
     kept = np.clip(np.minimum(until, total - cut) - np.maximum(until - drawn, cut), 0.0, None)
-    centre = float(values.mean())
-    means = centre + kept @ (values[order] - centre) / np.maximum(total - 2 * cut, 1.0)[:, 0]
+    center = float(values.mean())
+    means = center + kept @ (values[order] - center) / np.maximum(total - 2 * cut, 1.0)[:, 0]
     return np.where(total[:, 0] > 0, means, NAN)
 
 
@@ -277,9 +277,9 @@ def row_weights(
 
 def _estimates(values: np.ndarray, weights: np.ndarray, units: Units) -> list[Estimate]:
     """The mean of each column and its interval over the weighted resamples."""
-    centre, means = redrawn_means(values, weights)
+    center, means = redrawn_means(values, weights)
     return [
-        estimate(centre[column], means[:, column], units.behind(values[:, column])) for column in range(len(centre))
+        estimate(center[column], means[:, column], units.behind(values[:, column])) for column in range(len(center))
     ]
 
 
@@ -287,11 +287,11 @@ def redrawn_means(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, 
     """The mean of each column (columns,), and of each resample of it (samples, columns); NaN if a resample is empty."""
     ran = ~np.isnan(values)
     filled = np.where(ran, values, 0.0)
-    centre = np.where(ran.any(axis=0), filled.sum(axis=0) / np.maximum(ran.sum(axis=0), 1), np.nan)
+    center = np.where(ran.any(axis=0), filled.sum(axis=0) / np.maximum(ran.sum(axis=0), 1), np.nan)
     drawn = weights @ ran.astype(np.float64)  # (samples, columns)
-    centred = np.where(ran, values - np.where(np.isnan(centre), 0.0, centre), 0.0)  # exact for constant columns
-    means = centre + (weights @ centred) / np.maximum(drawn, 1.0)
-    return centre, np.where(drawn > 0, means, np.nan)
+    centered = np.where(ran, values - np.where(np.isnan(center), 0.0, center), 0.0)  # exact for constant columns
+    means = center + (weights @ centered) / np.maximum(drawn, 1.0)
+    return center, np.where(drawn > 0, means, np.nan)
 
 
 def _expanded_tail(units: int) -> float:

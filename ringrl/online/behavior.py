@@ -25,20 +25,20 @@ class ActorBehavior:
         self.actor = actor if isinstance(actor, Actor) else load_actor(actor)
         if not 0.0 <= noise < float("inf"):
             raise RingRLError(f"noise={noise} must be at least 0 and finite: 0 takes the mode, 1 samples as learned.")
-        learnt, here = self.actor.spaces, read_spaces(vector_env)
-        if (learnt.observation_size, learnt.action_size) != (here.observation_size, here.action_size):
+        expected, here = self.actor.spaces, read_spaces(vector_env)
+        if (expected.observation_size, expected.action_size) != (here.observation_size, here.action_size):
             raise RingRLError(
-                f"{self.actor.label} learned {learnt.environment} (observations {learnt.observation_size}, actions "
-                f"{learnt.action_size}); {here.environment} has {here.observation_size} and {here.action_size}."
+                f"{self.actor.label} learned {expected.environment} (observations {expected.observation_size}, actions "
+                f"{expected.action_size}); {here.environment} has {here.observation_size} and {here.action_size}."
             )
-        if not (np.array_equal(learnt.low, here.low) and np.array_equal(learnt.high, here.high)):
+        if not (np.array_equal(expected.low, here.low) and np.array_equal(expected.high, here.high)):
             raise RingRLError(
-                f"{self.actor.label} learned {learnt.environment} with actions in {learnt.low}..{learnt.high}; "
+                f"{self.actor.label} learned {expected.environment} with actions in {expected.low}..{expected.high}; "
                 f"those of {here.environment} are in {here.low}..{here.high}."
             )
-        if _family(learnt.environment) != _family(here.environment):
+        if _family(expected.environment) != _family(here.environment):
             raise RingRLError(
-                f"{self.actor.label} learned {learnt.environment}, this is {here.environment}: "
+                f"{self.actor.label} learned {expected.environment}, this is {here.environment}: "
                 "give actors that learned here."
             )
         self._noise, self._count = noise, vector_env.num_envs

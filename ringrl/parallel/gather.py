@@ -96,8 +96,8 @@ def _forward(axes, dimension, dtype, part, carrier):
 
 def _backward(axes, dimension, dtype, likes, gradient):
     part, carrier = likes
-    travelling = gradient.astype(part.dtype if carrier is None else carrier.dtype)
-    summed = jax.lax.psum_scatter(travelling, axes, scatter_dimension=dimension, tiled=True)
+    sent = gradient.astype(part.dtype if carrier is None else carrier.dtype)
+    summed = jax.lax.psum_scatter(sent, axes, scatter_dimension=dimension, tiled=True)
     return (summed, None) if carrier is None else (None, summed)
 
 

@@ -13,13 +13,13 @@ def acting_config(
     evaluation: EvaluationConfig, command: TrainCommand, spec: DataSpec, chain_steps: int, target_return: float
 ) -> ActingConfig:
     """How the agent of `command` acts in an evaluation: with as long a history as in training, unless set otherwise."""
-    learnt = {
+    trained = {
         Context.chain: chain_steps,
         Context.trial: command.chain.window_steps or spec.max_episode_steps,
         Context.step: 1,
     }
     context = command.chain.context
-    capacity = evaluation.context_steps or learnt[context]
+    capacity = evaluation.context_steps or trained[context]
     if context is Context.chain and evaluation.when_full is WhenFull.stop and capacity < spec.max_episode_steps:
         raise RingRLError(
             f"evaluation.context_steps={capacity} is less than an episode ({spec.max_episode_steps} steps), so with "

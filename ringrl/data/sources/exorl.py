@@ -179,7 +179,7 @@ class _Reader:
         elif self.relabel is None:
             rewards = _joined([arrays["reward"][1:] for arrays in episodes])
         else:
-            rewards = _joined([self._relabelled(*pair) for pair in zip(files, episodes, strict=True)])
+            rewards = _joined([self._relabel_rewards(*pair) for pair in zip(files, episodes, strict=True)])
         if self.cache is not None and kept is None:
             self.cache.save(key, rewards)
         return _Batch(
@@ -232,7 +232,7 @@ class _Reader:
                     "record it anew, or move that file away."
                 )
 
-    def _relabelled(self, file: EpisodeFile, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def _relabel_rewards(self, file: EpisodeFile, arrays: dict[str, np.ndarray]) -> np.ndarray:
         assert self.relabel is not None
         try:
             rewards = np.asarray(self.relabel(arrays["physics"], arrays["action"]))
