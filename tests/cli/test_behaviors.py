@@ -1,4 +1,4 @@
-"""A trained agent that collects data: how much of the past it is given."""
+"""The length of the history given to a trained agent that collects data."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ BC = {"agent": {"name": "bc", "return_to_go": False}, "chain": {"context": "step
 
 
 @pytest.mark.parametrize(("values", "expected"), [({}, 50), (DT, 20), (BC, 1)])
-def test_it_remembers_no_more_than_it_learnt_and_no_more_than_an_episode(monkeypatch, values, expected):
+def test_it_remembers_no_more_than_it_learned_and_no_more_than_an_episode(monkeypatch, values, expected):
     command = build(TrainCommand, values)
     scales = Normalization(np.zeros(2, np.float32), np.ones(2, np.float32))
     loaded = LoadedAgent(command, make_run_agent(command, SPEC), {}, scales, EnvConfig(), 400, 1.0, {})

@@ -1,4 +1,4 @@
-"""What a plan's words claim: what a compiler said, and nothing of a run."""
+"""The statements of a plan's output: only reports of a compiler, never predictions about a run."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What would fail after the work fails before it: nothing is trained, collected or rolled out in vain."""
+"""Errors that would occur after the work are raised before it: nothing is trained, collected or rolled out in vain."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The environment that is acted in is the one that was recorded: arguments, time limit, wrappers."""
+"""Evaluations use the recorded environment, with its arguments, time limit and wrappers."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("minari_root")
 
 
 class Monitor(gymnasium.Wrapper):
-    """As others write them: it takes arguments of its own, and records none."""
+    """A third-party wrapper: it takes arguments, and records none."""
 
     def __init__(self, env, file):
         super().__init__(env)
@@ -138,7 +138,7 @@ def test_a_wrapper_that_cannot_be_rebuilt_is_said(tmp_path) -> None:
     assert len(said) == 1
     assert "acts without" in said[0]
     assert "Monitor" in said[0]
-    assert not is_own_environment(env, metadata)  # so no score is normalised by what it was not recorded with
+    assert not is_own_environment(env, metadata)  # so no score is normalized by what it was not recorded with
 
 
 @QUIET

@@ -1,4 +1,4 @@
-"""Run folders through the command line: what is there is not lost, and what goes on is the run that it was."""
+"""Run folders on the command line: existing results are kept, and a resumed run is the same run."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.scale
-def test_a_run_is_neither_replaced_nor_relabelled(train, ringrl, tmp_path: Path) -> None:
+def test_a_run_is_neither_replaced_nor_relabeled(train, ringrl, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("hydra.run.dir=run", "training.steps=3")
     assert train(*words).code == 0

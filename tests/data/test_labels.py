@@ -1,4 +1,4 @@
-"""Tasks and policies as sets of others tell them: numbers, names, one-hot vectors, and what is no label."""
+"""Labels of tasks and policies in external sets: numbers, names, one-hot vectors, and values without a label."""
 
 import json
 

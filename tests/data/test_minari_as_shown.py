@@ -1,4 +1,4 @@
-"""Observations and rewards of a Minari set are those that its environment shows."""
+"""Observations and rewards of a Minari set equal those of its environment."""
 
 import gymnasium
 import minari

@@ -1,4 +1,4 @@
-"""Minari's public sets: named by config, fetched on request alone, with the scores and the environment they tell."""
+"""Minari's public sets: named in the config, downloaded only on request, with their scores and environments."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ NAME = "D4RL/antmaze/umaze-v1"
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Whoever connects fails the test."""
+    """Any network connection fails the test."""
 
     def connect(self, address):
         pytest.fail(f"something connects to {address}")
@@ -47,7 +47,7 @@ def test_known_sets_have_ids_that_minari_takes():
     assert [family.pattern for family in PUBLIC][2] == "D4RL/kitchen/{complete, partial, mixed}-v2"
 
 
-def test_a_known_set_is_found_however_it_is_spelt():
+def test_a_known_set_is_found_however_it_is_spelled():
     for text in ("d4rl/pen_human", "D4RL/pen/human", "D4RL/pen/human-v2", "d4rl-pen-human-v0"):
         assert find_known_name(text) == "D4RL/pen/human-v2"
     assert find_known_name("ringrl/dark_room-v0") == "ringrl/dark_room-v0"

@@ -1,4 +1,4 @@
-"""Slices of batches against whole ones that were dealt: the same bits, for their own cost."""
+"""Shards of batches compared with reordered whole batches: bit-identical, and at a cost proportional to the shard."""
 
 import dataclasses
 import tracemalloc

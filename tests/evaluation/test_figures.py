@@ -1,4 +1,4 @@
-"""Figures: what is drawn, in which colours, and that a PNG comes out."""
+"""Figures: their content and colors, and the PNG output."""
 
 import io
 
@@ -43,7 +43,7 @@ def test_one_line_one_band_and_one_label_per_curve(tmp_path):
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 50
 
 
-def test_an_agent_keeps_its_colour_whatever_the_company():
+def test_an_agent_keeps_its_color_whatever_the_company():
     alone = figures.plot_trials([curve("DT", [1, 2])])
     together = figures.plot_trials([curve("AT", [1, 2]), curve("DT", [1, 2])])
     assert drawn(alone.axes[0])["DT"].get_color() == drawn(together.axes[0])["DT"].get_color()
@@ -62,7 +62,7 @@ def test_trials_that_never_ran_leave_a_gap_without_complaint():
     assert figures.png_bytes(figure).startswith(b"\x89PNG")
 
 
-def test_panels_share_a_label_s_colour():
+def test_panels_share_a_label_s_color():
     figure = figures.plot_panels({"a": [curve("x", [1, 2]), curve("y", [2, 3])], "b": [curve("y", [1, 5])]})
     first, second = figure.axes
     assert drawn(first)["y"].get_color() == drawn(second)["y"].get_color()

@@ -1,4 +1,4 @@
-"""Environments of several processes: all get process 0's answers, bit by bit."""
+"""Environments of several processes: all processes get process 0's results, bit by bit."""
 
 import gymnasium
 import numpy as np
@@ -29,7 +29,7 @@ class Scripted:
 
 
 class Drifting(gymnasium.vector.VectorWrapper):
-    """What another machine might give: all of it a little off, and nothing of successes."""
+    """The results of another machine: slightly different, and without successes."""
 
     def reset(self, **options):
         observations, infos = self.env.reset(**options)

@@ -1,4 +1,4 @@
-"""Successes told in any form: one number, itself or in an array, and nothing else."""
+"""Success flags in any form: a single number, bare or in an array, and nothing else."""
 
 import numpy as np
 import pytest

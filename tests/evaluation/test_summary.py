@@ -64,7 +64,7 @@ def test_every_promised_field_is_there_and_survives_the_disk(tmp_path):
     assert set(summaries.FIELDS) <= loaded.keys()
 
 
-def test_without_reference_nothing_is_normalised():
+def test_without_reference_nothing_is_normalized():
     summary = build(reference=None, train=None, rollout=example_rollout(success=False))
     assert summary["normalized"] is None
     assert summary["references"] is None

@@ -1,4 +1,4 @@
-"""Several optimiser steps over a mesh, with dropout: the same losses as on one device."""
+"""Several optimizer steps over a mesh, with dropout: the same losses as on one device."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Actors on their own: the same policy as the learner's, files that come back whole, and files that are none."""
+"""Actors: the same policy as the learner's, files that round-trip, and invalid files."""
 
 import dataclasses
 import os
@@ -51,7 +51,7 @@ def actor() -> Actor:
 def environments(
     low: np.ndarray = LOW, high: np.ndarray = HIGH, size: int = 2, count: int = 3, name: str = "test/Point-v1"
 ):
-    """What of a vector environment a behaviour looks at."""
+    """The attributes of a vector environment that a behavior uses."""
     return types.SimpleNamespace(
         single_observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32),
         single_action_space=gymnasium.spaces.Box(low, high, dtype=np.float32),
@@ -105,7 +105,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_nothing(actor: Actor, tmp_pa
 
 
 class Exploit:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -213,7 +213,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         load_actor(tmp_path / "none.npz")
 
 
-def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp_path: Path) -> None:
+def test_a_behavior_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp_path: Path) -> None:
     save_actor(tmp_path / "actor.npz", actor)
     behavior = ActorBehavior(tmp_path / "actor.npz", environments())  # pyright: ignore[reportArgumentType]
     rng = np.random.default_rng(0)
@@ -239,6 +239,6 @@ def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp
         ({}, -1.0, "noise=-1"),
     ],
 )
-def test_a_behaviour_refuses_what_it_did_not_learn(other, noise, words, actor: Actor) -> None:
+def test_a_behavior_refuses_what_it_did_not_learn(other, noise, words, actor: Actor) -> None:
     with pytest.raises(RingRLError, match=words):
         ActorBehavior(actor, environments(**other), noise=noise)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Learning on a point on a line: what is handed over, what is learnt, and what is refused."""
+"""Learning on a point on a line: episodes passed on, learning progress, and rejected arguments."""
 
 import functools
 import pathlib
@@ -60,7 +60,7 @@ class TaskLine(Line):
 
 
 class Seen(Replay):
-    """A replay that keeps all that it was given."""
+    """A replay buffer that also stores all its input."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
@@ -215,7 +215,7 @@ def test_tasks_are_dealt_in_turn(config: SacConfig) -> None:
         (Line, {"task_ids": []}, "task_ids is empty"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused(make, keywords, words, config: SacConfig) -> None:
+def test_what_cannot_be_learned_is_refused(make, keywords, words, config: SacConfig) -> None:
     with pytest.raises(RingRLError, match=words):
         learn(config, **{"steps": 40, "make": make, **keywords})
 

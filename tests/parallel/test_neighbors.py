@@ -1,4 +1,4 @@
-"""The way of a ring through a torus: every chip once, each hop a link, or as JAX laid it."""
+"""The order of a ring in a torus: every chip once and each hop a link, or else JAX's own order."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ RING = AXES.index("ring")
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What the order depends on."""
+    """A device with the attributes that determine the order."""
 
     coords: tuple[int, ...]
     core_on_chip: int = 0
@@ -34,7 +34,7 @@ def grid(*sizes: int, cores: int = 1) -> np.ndarray:
 
 
 def steps(places) -> set[int]:
-    """Links that each hop crosses, home included."""
+    """Number of links that each hop crosses, including the last to the first."""
     places = [(*chip.coords, chip.core_on_chip) for chip in places]
     pairs = zip(places, places[1:] + places[:1], strict=True)
     return {sum(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairs}
@@ -101,7 +101,7 @@ def test_what_has_no_such_way_stays_as_it_was(laid: np.ndarray) -> None:
     assert order_ring(laid, RING) is laid
 
 
-def test_a_ring_of_neighbours_stays_as_it_was() -> None:
+def test_a_ring_of_neighbors_stays_as_it_was() -> None:
     once = order_ring(grid(4, 4, 1).reshape(1, 1, 16, 1), RING)
     assert order_ring(once, RING) is once
 

@@ -126,8 +126,8 @@ def test_tokens_of_a_device_and_trajectories_of_a_thousand_steps():
     four = Plan(EIGHT, 512_000, agent=AgentConfig(tokens_per_step=4), attention=AttentionConfig("ring"))
     assert four.trajectories == 128.0
     assert dataclasses.replace(four, agent=AgentConfig()).trajectories == 512.0
-    spelt = dataclasses.replace(four, agent=AgentConfig(token_layout="return_to_go+observation|action"))
-    assert spelt.trajectories == 256.0
+    explicit = dataclasses.replace(four, agent=AgentConfig(token_layout="return_to_go+observation|action"))
+    assert explicit.trajectories == 256.0
     assert four.tokens_per_device == 64_000
     several = dataclasses.replace(four, mesh=MeshConfig(fsdp=2, ring=4), training=TrainingConfig(batch_size=6))
     assert several.tokens_per_device == 128_000 * 3

@@ -1,4 +1,4 @@
-"""Names of clusters, the devices they count, and the figures that stand in for what is not given."""
+"""Names of clusters, their numbers of devices, and default specifications."""
 
 from pathlib import Path
 

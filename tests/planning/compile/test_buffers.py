@@ -1,4 +1,4 @@
-"""What is live at the fullest moment of small programs, and what such arrays are called."""
+"""Live arrays at the peak of small programs, and their descriptions."""
 
 import pytest
 

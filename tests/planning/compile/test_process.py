@@ -1,4 +1,4 @@
-"""A plan compiled apart: what comes back, what is kept, and what a broken or missing compiler makes of it."""
+"""Compilation of a plan in a separate process: results, caching, and broken or missing compilers."""
 
 import dataclasses
 import subprocess

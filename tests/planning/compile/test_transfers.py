@@ -1,4 +1,4 @@
-"""Transfers of a whole step, read from small programs: where from, how often, and across what."""
+"""Transfers of a whole step, read from small programs: origin, count, and overlap."""
 
 import pytest
 

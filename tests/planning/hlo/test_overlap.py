@@ -78,7 +78,7 @@ def test_across_the_block_loop() -> None:
         (WORK, START, LIGHT_WORK, DONE),
     ],
 )
-def test_serialised(steps: tuple[str, ...]) -> None:
+def test_serialized(steps: tuple[str, ...]) -> None:
     found = only(program(*steps))
     assert [permute for permute in permutes(parse(program(*steps))) if permute.exposed] == [found]
     assert not found.synchronous

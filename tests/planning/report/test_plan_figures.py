@@ -1,4 +1,4 @@
-"""Pictures of plans: heights add up to what was reported, and what does not fit looks like it."""
+"""Figures of plans: bar heights equal the reported memory, and refusals are marked."""
 
 import itertools
 
