@@ -1,6 +1,6 @@
 """RingRL: long-context reinforcement learning on Ring Attention, in JAX.
 
-What a library user calls is listed in `__all__`; docs/library.md shows it at work. Everything else may change.
+The public API is listed in `__all__` and described in docs/library.md. Everything else may change.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`python -m ringrl` is the `ringrl` command."""
+"""Runs the `ringrl` command with `python -m ringrl`."""
 
 from ringrl.cli.__main__ import entry
 

@@ -1,4 +1,4 @@
-"""The one pytree that crosses rooms; import it from `ringrl.types`, where the shape legend is."""
+"""The pytree of batches, used by all packages; import it from `ringrl.types`, which has the shape legend."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ Array = jax.Array | np.ndarray
 class Chain:
     """A batch of chains of trajectories, step by step; all scaled by the run's `Normalization`.
 
-    Every field is aligned by step and carries its own position, so any reordering of the step axis keeps its
-    meaning. `previous_*` describe the step before, so that a merged token knows what has just happened.
+    Every field is aligned by step and carries its own position, so any reordering of the step axis keeps its meaning.
+    `previous_*` are fields of the previous step, so that a merged token includes its outcome.
     """
 
     observations: Array  # (B, P, O) float32
@@ -25,7 +25,7 @@ class Chain:
     previous_actions: Array  # as actions; zeros where previous_mask is 0
     previous_rewards: Array  # (B, P) float32
     previous_completion: Array  # (B, P) float32
-    previous_mask: Array  # (B, P) float32: 0 where no earlier step is visible (start of a segment)
+    previous_mask: Array  # (B, P) float32: 0 if no earlier step is visible (start of a segment)
     timesteps: Array  # (B, P) int32: step within the episode
     trajectories: Array  # (B, P) int32: index of the trajectory in its chain
     positions: Array  # (B, P) int32: step position in the chain

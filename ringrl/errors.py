@@ -1,29 +1,29 @@
-"""The one kind of error that users see as a single line."""
+"""Exceptions; RingRLError is the one that users see as a single line."""
 
 import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-ERROR_FILE = "error.txt"  # in the folder of a sweep's job that failed: why, in a line
+ERROR_FILE = "error.txt"  # in the folder of a failed sweep job: the reason, in one line
 
 
 class RingRLError(Exception):
-    """A fault in the user's input: one line that names the file, key or episode and the remedy.
+    """An error in the user's input: one line that names the file, key or episode and the remedy.
 
     The command line prints the message alone and exits with code 2; `--debug` shows the traceback.
     """
 
 
 class Preempted(Exception):
-    """A scheduler has asked the run to make room: it has saved, and can be queued again (exit code 75)."""
+    """A scheduler has preempted the run, which has saved and can be requeued (exit code 75)."""
 
 
 class Interrupted(Exception):
-    """Trials were left unfinished because the run is to stop and save."""
+    """An evaluation was interrupted because the run is to stop and save."""
 
 
 def check_least(section: str, values: Any, least: Mapping[Any, float]) -> None:
-    """Raises RingRLError where an attribute of `values` is below its least value, or NaN; null is let through."""
+    """Raise RingRLError if an attribute of `values` is below its minimum, or NaN; null is accepted."""
     for name, bound in least.items():
         value = getattr(values, name)
         if value is not None and not value >= bound:
@@ -34,7 +34,7 @@ Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 def choice(key: str, value: str, choices: type[Choice]) -> Choice:
-    """The member of an enum that a value is or names; raises RingRLError with what there is to choose from."""
+    """Convert a value to a member of an enum; raises RingRLError with the valid choices."""
     try:
         return choices(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from ringrl.errors import RingRLError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `path` at the end; where anything fails, nothing is left.
+    """Context that yields a temporary path, whose file replaces `path` on success and is removed on failure.
 
     Raises:
         OSError: the folder cannot be made, or the file not moved.

@@ -1,7 +1,7 @@
-"""Packages that import what they offer when it is asked for.
+"""Packages that import their public names on first access.
 
-Reading a configuration needs the small config modules of most packages. Were their `__init__` files to import the rest
-as well, refusing a misspelled key would take the seconds that JAX needs to load.
+Reading a configuration needs the small config modules of most packages. If their `__init__` files imported everything,
+reporting a misspelled key would take the seconds that JAX needs to load.
 """
 
 import importlib
@@ -10,15 +10,15 @@ from typing import Any
 
 
 def on_demand(offering: dict[str, Any], homes: Mapping[str, str], package: str = "") -> Callable[[str], Any]:
-    """A module's `__getattr__` (PEP 562) that imports a name when it is first asked for.
+    """Create a module's `__getattr__` (PEP 562) that imports a name on first access.
 
     Args:
-        offering: `globals()` of the module that offers the names.
-        homes: the names of each submodule, with spaces between them.
-        package: the package of those submodules; the offering module itself unless it says otherwise.
+        offering: `globals()` of the module that exports the names.
+        homes: the names in each submodule, separated by spaces.
+        package: the package of those submodules; by default the exporting module itself.
 
     Returns:
-        The function to bind to `__getattr__`, at the top of the offering module.
+        The function to bind to `__getattr__` at the top level of the exporting module.
     """
     home = {name: module for module, names in homes.items() for name in names.split()}
 

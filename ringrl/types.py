@@ -1,9 +1,8 @@
-"""Pytrees and specifications that cross rooms, and the shape legend.
+"""Pytrees and specifications shared by all packages, and the shape legend.
 
-Shape legend: B chains in a batch, N trajectories in a chain, P steps in a chain (all its trajectories end to
-end, padded at the end), S = tokens_per_step * P tokens, O observation size, A action size or number of
-discrete actions, L layers, M model width, F feed-forward width, H query heads, K key/value heads (K divides
-H), D head size, C block size.
+Shape legend: B chains in a batch, N trajectories in a chain, P steps in a chain (all its trajectories concatenated,
+padded at the end), S = tokens_per_step * P tokens, O observation size, A action size or number of discrete actions, L
+layers, M model width, F feed-forward width, H query heads, K key/value heads (K divides H), D head size, C block size.
 """
 
 import dataclasses
@@ -25,19 +24,21 @@ __getattr__ = on_demand(
 Parameters = Any  # a pytree (nested dictionaries) of jax.Array
 Metrics = dict[str, Any]
 
-# Axes of the one mesh (docs/design.md, Contracts): what chains, the steps of a chain, and parameters are split over.
+# Axes of the mesh (docs/design.md, Contracts) over which chains, the steps of a chain, and parameters are sharded.
 BATCH_AXES, SEQUENCE_AXES, PARAMETER_AXES = ("data", "fsdp"), ("ring", "head"), ("fsdp", "ring", "head")
 
 
 class ActionKind(enum.StrEnum):
-    """What an action is: a vector of real numbers, or one of A choices."""
+    """Kind of action: a vector of real numbers, or one of A choices."""
 
     continuous = "continuous"
     discrete = "discrete"
 
 
 class Context(enum.StrEnum):
-    """How far back a step may look: the whole chain (AT), its own trial (DT, and AT's control), or itself (BC)."""
+    """Which earlier steps a step attends to: the whole chain (AT), its own trial (DT, and AT's control), or
+    itself (BC).
+    """
 
     chain = "chain"
     trial = "trial"
@@ -48,7 +49,7 @@ class Context(enum.StrEnum):
 class ActionSpec:
     """Actions of an environment: kind, size (A), and bounds per dimension (empty when discrete).
 
-    Discrete actions are numbered from 0 here, whatever number the environment's own begin with.
+    Discrete actions are numbered from 0, whatever the environment's first number is.
     """
 
     kind: ActionKind
@@ -60,7 +61,7 @@ class ActionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of its data: sizes, and the longest episode in steps."""
+    """Properties of the data that a model needs: sizes, and the longest episode in steps."""
 
     observation_size: int
     action: ActionSpec
@@ -69,53 +70,54 @@ class DataSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Scales stored with a run, by which everything that an agent is shown is of order 1, whatever its units.
+    """Scales stored with a run that bring all inputs of an agent to order 1.
 
-    Observations are standardized, rewards and returns divided, continuous actions brought to [-1, 1]. The same object
-    serves the loader and the acting policy, so a policy never meets unscaled numbers. Runs of older versions have no
-    scale of actions and no limits.
+    Observations are standardized, rewards and returns divided, continuous actions scaled to [-1, 1]. The loader and the
+    acting policy share the same object, so a policy never sees unscaled numbers. Runs of older versions have no scale
+    of actions and no limits.
     """
 
     observation_mean: np.ndarray  # (O,) float32
     observation_std: np.ndarray  # (O,) float32, positive
     reward_scale: float = 1.0
     return_scale: float = 1.0
-    action_center: np.ndarray | None = None  # (A,) float32; None leaves actions as they are, discrete ones always
-    action_half: np.ndarray | None = None  # (A,) float32, half the range of actions; 0 where there is one action alone
-    observation_limit: float | None = None  # shown observations lie within -limit..limit; None sets no limit
-    reward_limit: float | None = None  # shown rewards likewise
+    action_center: np.ndarray | None = None  # (A,) float32; None leaves actions unscaled, as for discrete ones
+    action_half: np.ndarray | None = None  # (A,) float32, half the range of actions; 0 for a single valid action
+    observation_limit: float | None = None  # scaled observations are clipped to -limit..limit; None sets no limit
+    reward_limit: float | None = None  # same for scaled rewards
 
     def observations(self, raw: np.ndarray) -> np.ndarray:
-        """Standardized observations of any leading shape, float32.
+        """Standardize observations of any leading shape, in float32.
 
-        An environment's float64 is rounded first, as it is in the data: shown at 1e6, it would differ by a sixteenth.
+        An environment's float64 is rounded first, as in the data: without that, a value scaled to 1e6 could be off by a
+        sixteenth.
         """
-        with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
+        with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit too
             raw = np.asarray(raw, np.float32)
             shown = ((raw - self.observation_mean) / self.observation_std).astype(np.float32)
-        return limited(shown, self.observation_limit)
+        return clip_to_limit(shown, self.observation_limit)
 
     def rewards(self, raw: np.ndarray) -> np.ndarray:
-        """Scaled rewards of any shape, float32."""
+        """Scale rewards of any shape, in float32."""
         with np.errstate(over="ignore"):
             shown = np.asarray(np.asarray(raw, np.float32) / np.float32(self.reward_scale))
-        return limited(shown, self.reward_limit)
+        return clip_to_limit(shown, self.reward_limit)
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
-        """Actions (..., A) of the environment, scaled to [-1, 1]."""
+        """Scale the environment's actions (..., A) to [-1, 1]."""
         if self.action_center is None or self.action_half is None:
             return raw
         width = np.where(self.action_half > 0, self.action_half, np.float32(1))
         return ((raw - self.action_center) / width).astype(np.float32)
 
     def environment_actions(self, shown: np.ndarray) -> np.ndarray:
-        """The inverse of `actions`: what an agent chose (..., A), in the environment's units."""
+        """Inverse of `actions`: convert an agent's actions (..., A) to the environment's units."""
         if self.action_center is None or self.action_half is None:
             return shown
         return np.asarray(shown * self.action_half + self.action_center, np.float32)
 
     def shown_spec(self, spec: DataSpec) -> DataSpec:
-        """`spec` with the bounds that actions have once they are scaled: what an agent is made for."""
+        """`spec` with the bounds of scaled actions, from which an agent is made."""
         if self.action_center is None:
             return spec
         ones = (1.0,) * spec.action.size
@@ -135,7 +137,7 @@ class Normalization:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Normalization":
-        """The inverse of `to_json`, also of what older versions wrote."""
+        """The inverse of `to_json`; also reads the format of older versions."""
         arrays = {name: values.get(name) for name in _SCALES_OF_COLUMNS}
         return cls(
             **{name: None if array is None else np.asarray(array, np.float32) for name, array in arrays.items()},  # type: ignore[arg-type]
@@ -146,8 +148,8 @@ class Normalization:
         )
 
 
-def limited(shown: np.ndarray, limit: float | None) -> np.ndarray:
-    """`shown` within -limit..limit, in place; as it is without a limit."""
+def clip_to_limit(shown: np.ndarray, limit: float | None) -> np.ndarray:
+    """Clip `shown` to -limit..limit, in place; unchanged without a limit."""
     return shown if limit is None else np.clip(shown, -limit, limit, out=shown)
 
 

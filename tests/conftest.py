@@ -1,4 +1,6 @@
-"""Strict numerics, eight virtual devices, a data cache of its own, and the command line as a function."""
+"""Shared fixtures: strict numerics, eight virtual devices, a separate data cache, and the command line as a
+function.
+"""
 
 import dataclasses
 import gc
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
-os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, as `ringrl` knows too
+os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # otherwise it forks, as in `ringrl`
 
 import jax
 import pytest
@@ -33,7 +35,7 @@ else:
     os.environ["XLA_FLAGS"] = GIVEN_FLAGS
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_num_cpu_devices", 8)  # the first one does all that knows no mesh
+jax.config.update("jax_num_cpu_devices", 8)  # programs without a mesh run on the first device
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # of machine code: most programs here run a few times
 
@@ -47,24 +49,24 @@ SETTINGS_OF_COMMANDS = (
 
 @pytest.fixture(autouse=True)
 def data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the user's data."""
+    """A temporary data cache, so that no test reads or writes the user's data."""
     folder = tmp_path_factory.getbasetemp() / "data_cache"
     monkeypatch.setenv("RINGRL_DATA", str(folder))
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
-    monkeypatch.setenv(VARIABLE, "")  # tests look at what the compiler does; see `compiled_once`
+    monkeypatch.setenv(VARIABLE, "")  # tests inspect the compiler; see `compiled_once`
     return folder
 
 
 @pytest.fixture
 def minari_root(data_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Minari's own root: the one that `open_dataset` and `minari.load_dataset` both use."""
+    """Minari's data root, used by both `open_dataset` and `minari.load_dataset`."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
     return tmp_path / "sets"
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -72,7 +74,7 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The one line of an error that the user is to put right; fails unless it is just that."""
+        """The single line of a user error; fails if there is any other output."""
         lines = [line for line in self.err.splitlines() if line.startswith("ringrl: error: ")]
         assert self.code == 2, f"exit code {self.code}: {self.err}"
         assert len(lines) == 1, self.err
@@ -82,20 +84,20 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of this run of the tests share."""
+    """A folder shared by all workers of this test run."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def compiled_fast() -> dict[str, str]:
-    """Environment under which a process compiles as the tests do: in half the time, for programs that run briefly."""
+    """Environment variables with which a process compiles as fast as the tests do, for programs that run briefly."""
     return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": SIMPLE_PROGRAMS}
 
 
 @pytest.fixture(scope="session")
 def compiled_programs(shared_folder: Path, compiled_fast: dict[str, str]) -> dict[str, str]:
-    """Environment under which processes, several of a run too, compile fast, and a program once among them."""
+    """Environment variables with which processes compile as fast as the tests do and share compiled programs."""
     folder = str(shared_folder / "compiled_by_jax")
     kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     return {**kept, **compiled_fast}
@@ -103,7 +105,7 @@ def compiled_programs(shared_folder: Path, compiled_fast: dict[str, str]) -> dic
 
 @pytest.fixture
 def compiled_once(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In this process, and those that it starts, a test's programs are kept: elsewhere tests look at the compiler."""
+    """Enables the compilation cache in this process and those that it starts; other tests inspect the compiler."""
     folder = str(shared_folder / "compiled")
     monkeypatch.setenv(VARIABLE, folder)
     before = {name: jax.config.values[name] for name in SETTINGS_OF_COMMANDS}
@@ -123,7 +125,7 @@ def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    # Hydra sets up logging anew, which makes absl close the stream it found when it was imported: pytest's own.
+    # Hydra reconfigures logging, which makes absl close the stream it found when it was imported: pytest's own.
     monkeypatch.setattr(absl_logging.get_absl_handler().python_handler, "stream", sys.__stderr__)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -132,7 +134,7 @@ def ringrl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         capfd.readouterr()
         try:
             code = main(list(words))
-        except SystemExit as stop:  # how argparse and Hydra's --help end
+        except SystemExit as stop:  # raised by argparse and Hydra's --help
             code = int(stop.code or 0)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)

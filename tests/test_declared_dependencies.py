@@ -1,4 +1,4 @@
-"""Every package that the code imports, at its top or inside a function, is one that an installation brings."""
+"""Every package that the code imports, at module level or inside a function, is installed by a declared dependency."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Distributions whose names differ from those of their packages.
 DISTRIBUTION = {"pil": "pillow", "hydra": "hydra-core", "orbax": "orbax-checkpoint", "yaml": "pyyaml"}
-BY_OTHERS = {"omegaconf": "hydra-core", "numpy": "jax"}  # what comes with a declared package, of which it is a part
+BY_OTHERS = {"omegaconf": "hydra-core", "numpy": "jax"}  # imported packages that are parts of a declared package
 # Extras whose packages the code may import, and then inside functions alone or in modules of that extra alone.
 RUN_TIME_EXTRAS = ("robotics", "dmc", "bench")
 SIMULATORS = ("mujoco", "dm_control", "gymnasium_robotics")
@@ -31,7 +31,7 @@ def _declared(*extras: str) -> set[str]:
 
 
 def _foreign_imports(file: Path) -> set[tuple[str, bool]]:
-    """(package, whether the import runs when the module is loaded) of everything that is not ours or Python's."""
+    """(package, whether the import runs on loading the module) of every third-party import."""
     tree = ast.parse(file.read_text())
     always = {id(node) for node in tree.body}
     found = set()

@@ -1,4 +1,4 @@
-"""What README and docs/ say holds: files, links, commands and code in them exist, parse and run."""
+"""The statements of README and docs/ hold: files, links, commands and code in them exist, parse and run."""
 
 import ast
 import functools
@@ -29,10 +29,10 @@ import ringrl
 from ringrl.cli.compose import command_from, conf_folder, register
 from ringrl.cli.flags import parse_flags
 from ringrl.cli.help import help_text
-from ringrl.cli.overrides import Vocabulary, check_overrides, normalise, vocabulary
+from ringrl.cli.overrides import Vocabulary, check_overrides, normalize_overrides, vocabulary
 from ringrl.config import COMMANDS
 
-COMPILES_FOR_LONG = ("library", "own_agent", "own_attention")  # pages whose code is run with the tests of scale
+COMPILES_FOR_LONG = ("library", "own_agent", "own_attention")  # pages whose code runs with the scale tests
 
 
 def name_of(page: Path) -> str:
@@ -116,10 +116,10 @@ def vocabulary_of(command: str) -> Vocabulary:
 
 
 def read_command(line: CommandLine) -> tuple[str, list[str]]:
-    """The command and its overrides as Hydra would read them; fails where `ringrl` would refuse one."""
+    """The command and its overrides as Hydra reads them; fails if `ringrl` would reject one."""
     command, *words = line.words
     known = vocabulary_of(command)
-    words = normalise(command, words)
+    words = normalize_overrides(command, words)
     words = [word for word in words if not (PLACEHOLDER.search(word) and word.partition("=")[0] in known.groups)]
     options = parse_flags(command, words, known.names)
     if options.help:
@@ -130,7 +130,7 @@ def read_command(line: CommandLine) -> tuple[str, list[str]]:
 
 
 def first_value(override) -> str:
-    """An override without a sweep: of several values the first."""
+    """An override without a sweep: the first of several values."""
     text = override.input_line or ""
     return text.split(",")[0] if override.is_sweep_override() else text
 
@@ -155,7 +155,7 @@ def test_commands_in_blocks_compose(page: Path) -> None:
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where code of a page runs; the modules and environments that it makes go with it."""
+    """A folder for the code of a page, which is removed with the modules and environments that the code creates."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     registered, modules = set(gymnasium.registry), set(sys.modules)
@@ -168,7 +168,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def run_code(page: Path, folder: Path) -> None:
-    """The Python blocks of a page in order, as one program; one that begins with `# NAME.py` becomes that file."""
+    """Run the Python blocks of a page in order as one program; a block that begins with `# NAME.py` is saved as
+    that file.
+    """
     namespace = {"__name__": "page"}
     for block in find_blocks(page.read_text(), "python"):
         if name := re.match(r"# (\w+\.py)\n", block):

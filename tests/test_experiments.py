@@ -1,4 +1,4 @@
-"""Every script of experiments/ that measures something runs, small; and what the scripts share."""
+"""Every measuring script of experiments/ runs with small sizes; tests of the code that the scripts share."""
 
 import hashlib
 import importlib.util
@@ -60,7 +60,7 @@ def test_every_script_is_run_by_a_test() -> None:
 
 
 class Computed:
-    """Counts what is computed."""
+    """Counts computations."""
 
     def __init__(self) -> None:
         self.keys: list[Any] = []
@@ -71,7 +71,7 @@ class Computed:
 
 
 def fill(file: CellFile, cells: dict[str, int], *words: str) -> tuple[list[int], dict[str, dict[str, Any]]]:
-    """What was computed, and the cells there are then."""
+    """The computed cells, and all cells afterwards."""
     computed = Computed()
     found = file.fill(cells, computed, make_cell_parser("").parse_args(words), lambda settings: {"n": settings})
     return computed.keys, found

@@ -1,4 +1,6 @@
-"""Which room may import which (the order in which the house stands), what the lower floors run without, and sizes."""
+"""Import rules between packages (each imports only those below it), dependencies of the lower packages, and
+file sizes.
+"""
 
 import ast
 import subprocess
@@ -32,7 +34,7 @@ ROOMS = {
     "envs": set(),
     "__main__": {"cli"},
 }
-PLANNING = {  # what of `ringrl.planning` each part of it imports
+PLANNING = {  # allowed imports within `ringrl.planning`
     "__init__": set(),
     "cluster": set(),
     "hlo": set(),
@@ -42,7 +44,7 @@ PLANNING = {  # what of `ringrl.planning` each part of it imports
     "search": {"cluster", "plan"},
     "report": {"cluster", "plan", "search"},
 }
-EXPANDED = ("ringrl", "ringrl.planning")  # packages whose parts are told apart
+EXPANDED = ("ringrl", "ringrl.planning")  # packages whose submodules are distinguished
 ROOM_OF_LIBRARY = {"hydra": {"config", "cli"}, "omegaconf": {"config", "cli"}, "mujoco": {"envs"}}
 FOLDERS = ("ringrl", "envs", "experiments", "tests")
 LONGEST = 350  # lines of a file
@@ -54,7 +56,9 @@ def python_files() -> list[Path]:
 
 
 def room_of(module: str) -> str | None:
-    """`ringrl.nn.block` -> nn; `ringrl_envs.x` -> envs; None for `ringrl` itself and for other packages."""
+    """The package of a module: `ringrl.nn.block` -> nn; `ringrl_envs.x` -> envs; None for `ringrl` and other
+    packages.
+    """
     parts = module.removesuffix(".__init__").split(".")
     if parts[0] == "ringrl_envs":
         return "envs"
@@ -97,7 +101,7 @@ def violations(source: str, module: str) -> list[str]:
 
 
 def part_of_planning(module: str) -> str | None:
-    """`ringrl.planning.hlo.parser` -> hlo; None for other rooms."""
+    """The part of planning of a module: `ringrl.planning.hlo.parser` -> hlo; None outside of planning."""
     parts = module.split(".")
     return parts[2] if parts[:2] == ["ringrl", "planning"] and len(parts) > 2 else None
 
@@ -174,7 +178,7 @@ def test_no_file_is_too_long(folder: str) -> None:
 
 
 def test_lower_floors_run_without_environments_and_configuration() -> None:
-    """On a machine that has only the numerical packages, the model and the trainer import."""
+    """On a machine with only the numerical packages, the model and the trainer can be imported."""
     rooms = ("ops", "nn", "agents", "online", "parallel", "training")
     modules = ["ringrl.types", "ringrl.errors"]
     modules += [module_of(f).removesuffix(".__init__") for f in python_files() if room_of(module_of(f)) in rooms]

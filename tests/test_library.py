@@ -1,4 +1,4 @@
-"""What `import ringrl` offers: all of `__all__`, documented, and nothing loaded before it is used."""
+"""The public API of `import ringrl`: everything in `__all__` is documented, and nothing is loaded before it is used."""
 
 import dataclasses
 import enum
@@ -84,7 +84,7 @@ def test_every_name_has_words() -> None:
 
 @pytest.mark.parametrize("offered", DATACLASSES, ids=lambda offered: offered.__name__)
 def test_every_field_has_words(offered: type) -> None:
-    """A comment behind it, or those of its type, where that is an enum or a configuration."""
+    """Each field has a comment, or a documented type if that is an enum or a configuration."""
     told, hints = descriptions(offered), typing.get_type_hints(offered)
     explained = [name for name, hint in hints.items() if inspect.isclass(hint) and hint in LIBRARY.values()]
     fields = [field.name for field in dataclasses.fields(offered)]

@@ -1,4 +1,6 @@
-"""Which Python `make install` takes: one that is tested and can make environments, whatever else the path holds."""
+"""The Python version that `make install` selects: a tested one that can create environments, whatever else is
+on the path.
+"""
 
 import os
 import platform
@@ -10,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = platform.python_version()
-# Says of itself what the test's own Python says; an environment that it makes is a copy of itself.
+# Reports the version of the test's own Python; an environment that it creates is a copy of itself.
 PYTHON = f"""#!/bin/bash
 case "$1 $2" in
   "-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" && echo "$3" >> "$4.made" ;;

@@ -1,4 +1,4 @@
-"""What is shipped: a wheel with the configuration inside, and nothing that collides with other packages."""
+"""Contents of the wheel: it includes the configuration, and nothing that collides with other packages."""
 
 import os
 import subprocess

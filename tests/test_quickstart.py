@@ -1,4 +1,4 @@
-"""The quickstart's script: what it does with Ctrl-C."""
+"""Handling of Ctrl-C in the quickstart's script."""
 
 import os
 import signal

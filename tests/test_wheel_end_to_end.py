@@ -1,4 +1,4 @@
-"""The installed wheel, in an empty folder: every command of the README, and an environment and data of one's own."""
+"""The installed wheel, in an empty folder: every command of the README, with a custom environment and custom data."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ env.create_dataset("mine/walk-v0", ref_min_score=0.0, ref_max_score=2.0)
 
 @dataclasses.dataclass(frozen=True)
 class Newcomer:
-    """Someone with the wheel in a virtual environment, and a folder to work in."""
+    """A virtual environment with the wheel, and a working folder."""
 
     bin: Path
     folder: Path
@@ -80,7 +80,7 @@ class Newcomer:
         return subprocess.Popen(words, cwd=self.folder, env=self.environment, **streams)
 
     def run(self, *words: str) -> str:
-        """Runs a command; returns what it printed, and fails unless it ended well."""
+        """Run a command and return its output; fails unless it exits with 0."""
         process = self.start(str(self.bin / words[0]), *words[1:])
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, f"{shlex.join(words)}\n{out}\n{err}"
@@ -152,13 +152,13 @@ def test_every_command_of_the_readme(newcomer: Newcomer) -> None:
 
 
 def printed_command(text: str, label: str) -> list[str]:
-    """The command that a line such as "train on it: ringrl train ..." tells, as a shell would read it."""
+    """The command in a line such as "train on it: ringrl train ...", parsed as by a shell."""
     [line] = re.findall(rf"{label}:\s+(.*)", text)
     return shlex.split(line)
 
 
 def in_two_processes(newcomer: Newcomer, words: Sequence[str]) -> None:
-    """Runs a command as two processes, which find each other on a free port."""
+    """Run a command as two processes, which connect on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -23,7 +23,7 @@ from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.model.work import step_work
 from ringrl.planning.plan import Plan, Report
@@ -50,7 +50,7 @@ def whole(target: Target, tokens: int, model: str = "7b") -> Plan:
     """Nothing taken away."""
     sizes = {"remat": "layer", "unroll_layers": False, "feedforward_block_size": 1024}
     plan = Plan(
-        target=settle(target),
+        target=fill_specification(target),
         tokens=tokens,
         agent=AgentConfig(loss_block_size=512),
         model=dataclasses.replace(load_model_config(model), **sizes),

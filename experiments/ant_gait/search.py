@@ -25,7 +25,7 @@ def vector(gait: Gait) -> np.ndarray:
 
 
 def evaluate(model, data, gait: Gait, steps: int, noise: float, seed: int) -> float:
-    """Metres per second along a bearing that turns at random every TURN_EVERY steps; less for tilting.
+    """Meters per second along a bearing that turns at random every TURN_EVERY steps; less for tilting.
 
     A fraction `noise` of the actions is uniformly random; half of the time the strides are shorter.
     """

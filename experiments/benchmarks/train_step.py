@@ -30,7 +30,7 @@ OBSERVATION, ACTION, EPISODE, CLIP = 17, 6, 1000, 0.25
 
 
 def ringrl_step(batch: Chain, *, rope: bool = False):
-    """A closure that makes one optimiser step and waits for it."""
+    """A closure that makes one optimizer step and waits for it."""
     spec = DataSpec(OBSERVATION, ActionSpec(ActionKind.continuous, ACTION, (-1.0,) * ACTION, (1.0,) * ACTION), EPISODE)
     agent = make_agent(
         AgentConfig(
@@ -93,7 +93,7 @@ class Model(nn.Module):
 
 
 def torch_step(batch: Chain):
-    """A closure that makes one optimiser step."""
+    """A closure that makes one optimizer step."""
     torch.set_num_threads(os.cpu_count() or 1)
     model = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-4, foreach=True)

@@ -1,4 +1,4 @@
-"""dm_control's own loop against `ringrl_envs.make` of the same task, and against relabelling its states.
+"""dm_control's own loop against `ringrl_envs.make` of the same task, and against relabeling its states.
 
 The three take turns, ten steps each, in seconds of processor time; ratios are medians over the turns.
 """
@@ -54,7 +54,7 @@ def measure(task: str) -> np.ndarray:
 
 def main() -> None:
     """Print one line a task."""
-    print("task: bare loop us/step; rate of ringrl_envs.make, rate of relabelling, as shares of the bare loop's")
+    print("task: bare loop us/step; rate of ringrl_envs.make, rate of relabeling, as shares of the bare loop's")
     for task in TASKS:
         turns = measure(task)
         make, relabel = (float(np.median(turns[:, 0] / turns[:, column])) for column in (1, 2))

@@ -1,4 +1,4 @@
-"""The utilisation (MFU) to expect where attention's share of the work grows: the rows of the paper's Table 4.
+"""The utilization (MFU) to expect where attention's share of the work grows: the rows of the paper's Table 4.
 
 An expectation from assumed figures, never a measurement; no time is known to this script. The paper's reason: attention
 runs at a lower MFU than matrices (feed-forward and projections), so that a longer context lowers the whole. Times add:

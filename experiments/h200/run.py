@@ -1,6 +1,6 @@
 """Whole training steps of the 350M Agentic Transformer on one NVIDIA GPU, by length of context.
 
-Tokens a second, model FLOP utilisation and peak memory of RingRL's step (blockwise attention by the fused kernel,
+Tokens a second, model FLOP utilization and peak memory of RingRL's step (blockwise attention by the fused kernel,
 blockwise feed-forward and loss), beside memory-efficient attention alone (no blockwise feed-forward or loss) and dense
 attention: bfloat16, one chain of 4 tokens a step, AdamW. Each length is measured in a process of its own, so that one
 that runs out of memory takes nothing with it; lengths double until that happens. Writes results/h200.json as it goes.

@@ -4,7 +4,7 @@ import yaml
 
 from ringrl.cli.compose import conf_folder
 from ringrl.nn import ModelConfig
-from ringrl.planning.cluster.targets import TARGETS, Target, settle
+from ringrl.planning.cluster.targets import TARGETS, Target, fill_specification
 
 
 def load_model_config(name: str) -> ModelConfig:
@@ -14,7 +14,7 @@ def load_model_config(name: str) -> ModelConfig:
 
 def load_target(name: str) -> Target:
     """The cluster that `target=NAME` chooses."""
-    return settle(TARGETS[name])
+    return fill_specification(TARGETS[name])
 
 
 def list_targets() -> list[Target]:

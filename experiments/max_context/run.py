@@ -35,7 +35,7 @@ from ringrl.data import data_root
 from ringrl.evaluation.figures import FAINT, INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.planning.cluster.meshes import whole_cluster
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.model.memory import largest_context
 from ringrl.planning.plan import Plan, Report
@@ -222,7 +222,9 @@ def main() -> None:
     options = parser.parse_args()
     matplotlib.use("agg")
     if options.smoke:
-        plan = dataclasses.replace(Cell("a100x8", "tiny", "ring", "float32").plan(), target=settle(Target("", "cpu:8")))
+        plan = dataclasses.replace(
+            Cell("a100x8", "tiny", "ring", "float32").plan(), target=fill_specification(Target("", "cpu:8"))
+        )
         report = compile_plan(plan.of(4096))
         print(json.dumps(kept(report), indent=1))
         return

@@ -21,7 +21,7 @@ from ringrl.agents import AgentConfig
 from ringrl.evaluation.figures import INK, PALETTE, new_figure, save_png, tidy
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.model.memory import Prediction, predicted
 from ringrl.planning.plan import Plan
@@ -77,7 +77,7 @@ class Point:
         )
         axis = {"ring": "ring", "hybrid": "ring", "ulysses": "head"}.get(self.strategy, "fsdp")
         return Plan(
-            target=settle(Target(topology=self.topology)),
+            target=fill_specification(Target(topology=self.topology)),
             tokens=self.tokens,
             agent=AgentConfig(tokens_per_step=self.tokens_per_step, loss_block_size=LOSS_BLOCK if self.blocks else 0),
             model=model,
@@ -164,7 +164,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Formula against compiler, a colour a platform, within the goal's band."""
+    """Formula against compiler, a color a platform, within the goal's band."""
     figure = new_figure(5.4, 4.6)
     axes = figure.add_subplot()
     names = {"cuda": "A100, H100", "tpu": "TPU v3, v4, v5e", "cpu": "CPU"}

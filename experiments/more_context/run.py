@@ -24,7 +24,7 @@ from ringrl.nn import ModelConfig, Remat
 from ringrl.nn.config import Feedforward
 from ringrl.ops import AttentionConfig, Kernel, Layout, Strategy
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.plan import Plan, Report
 from ringrl.training.config import Precision, TrainingConfig
@@ -89,7 +89,7 @@ def plan_of(
         remat=Remat(cell.remat),
         unroll_layers=False,
     )
-    target = settle(Target(topology=cell.topology))
+    target = fill_specification(Target(topology=cell.topology))
     return Plan(
         target=target,
         tokens=cell.tokens_per_device * target.devices,

@@ -2,7 +2,7 @@
 
 The Agentic Transformer, one chain, attention=ring over mesh.ring=n, feed-forward and loss a block of 512 tokens at a
 time, layers in a scan. Nothing runs and no array is made: XLA's compiler for CPUs says what it reserves beside
-arguments and results (parameters, optimiser and the batch are arguments; the state is donated).
+arguments and results (parameters, optimizer and the batch are arguments; the state is donated).
 
 Three questions, each answered by differences or ratios of those bytes:
 

@@ -1,4 +1,4 @@
-"""Agents: tokens of a chain in, loss and action out."""
+"""Agents: models that map the tokens of a chain to a training loss and to actions."""
 
 from typing import TYPE_CHECKING
 

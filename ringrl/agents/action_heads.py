@@ -1,4 +1,4 @@
-"""How an action is predicted: what the model puts out, how it is learned, and how it is acted upon."""
+"""Action heads: the distribution over actions that a model predicts, its loss, and how an action is chosen from it."""
 
 import abc
 
@@ -14,13 +14,13 @@ from ringrl.types import ActionKind, ActionSpec
 
 
 class Head(abc.ABC):
-    """Turns `output_size` numbers a step into a loss against an action, a sample, and a mode."""
+    """Maps `output_size` model outputs per step to a loss against actions, a sampled action, and the mode."""
 
     output_size: int
 
     @abc.abstractmethod
     def loss(self, outputs: Float[Array, "... U"], actions: Array) -> Float[Array, "..."]:
-        """Loss of each step, against actions (..., A) or (...,)."""
+        """Per-step loss against actions (..., A) or (...,)."""
 
     @abc.abstractmethod
     def mode(self, outputs: Float[Array, "... U"]) -> Array:
@@ -28,11 +28,11 @@ class Head(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, outputs: Float[Array, "... U"], key: jax.Array, temperature: float) -> Array:
-        """An action drawn from the prediction, in the environment's units."""
+        """A sample from the predicted distribution, in the environment's units."""
 
 
 class _Continuous(Head):
-    """Actions are scaled to [-1, 1] by their bounds; an unbounded dimension keeps its units."""
+    """Scaling of actions to [-1, 1] by their bounds; an unbounded dimension keeps its units."""
 
     def __init__(self, spec: ActionSpec):
         low, high = np.asarray(spec.low, np.float64), np.asarray(spec.high, np.float64)
@@ -43,7 +43,7 @@ class _Continuous(Head):
         self.half = ((high - low) / 2).astype(np.float32)
 
     def scale(self, actions: jax.Array) -> jax.Array:
-        width = np.where(self.half > 0, self.half, np.float32(1))  # a dimension with one value only
+        width = np.where(self.half > 0, self.half, np.float32(1))  # a dimension with a single value
         return (actions.astype(jnp.float32) - _like(self.center, actions)) / _like(width, actions)
 
     def unscale(self, values: jax.Array) -> jax.Array:
@@ -52,12 +52,12 @@ class _Continuous(Head):
 
 
 def _like(vector: np.ndarray, values: jax.Array) -> np.ndarray:
-    """`vector` (A,) with the rank of `values` (..., A)."""
+    """`vector` (A,) reshaped to broadcast against `values` (..., A)."""
     return vector.reshape((1,) * (values.ndim - 1) + vector.shape)
 
 
 class DeterministicHead(_Continuous):
-    """tanh and mean squared error over dimensions (Decision Transformer, arXiv 2106.01345)."""
+    """A tanh output with mean squared error over dimensions (Decision Transformer, arXiv 2106.01345)."""
 
     def __init__(self, spec: ActionSpec):
         super().__init__(spec)
@@ -77,7 +77,7 @@ class DeterministicHead(_Continuous):
 
 
 class GaussianHead(_Continuous):
-    """Negative log-likelihood of a diagonal Gaussian, mean over dimensions; log deviation within [-5, 2]."""
+    """A diagonal Gaussian with negative log-likelihood, mean over dimensions; the log deviation is within [-5, 2]."""
 
     def __init__(self, spec: ActionSpec):
         super().__init__(spec)
@@ -101,9 +101,9 @@ class GaussianHead(_Continuous):
 
 
 class BinsHead(_Continuous):
-    """A categorical over equal bins for each dimension; acting takes a bin's center.
+    """A categorical distribution over equal bins for each dimension; the action is a bin's center.
 
-    The outermost centers lie on the bounds, so full force can be expressed.
+    The outermost centers lie on the bounds, so the extreme actions can be expressed.
     """
 
     def __init__(self, spec: ActionSpec, bins: int):
@@ -132,7 +132,7 @@ class BinsHead(_Continuous):
 
 
 class CategoricalHead(Head):
-    """Cross-entropy over discrete actions."""
+    """A categorical distribution over discrete actions, with cross-entropy loss."""
 
     def __init__(self, spec: ActionSpec):
         self.output_size = spec.size
@@ -148,10 +148,10 @@ class CategoricalHead(Head):
 
 
 def make_head(config: AgentConfig, spec: ActionSpec) -> Head:
-    """The head that a config names for these actions.
+    """The action head that `config` selects for these actions.
 
     Raises:
-      RingRLError: a head that does not fit the kind of action.
+        RingRLError: the head does not fit the kind of action.
     """
     discrete = spec.kind is ActionKind.discrete
     head = config.action_head

@@ -1,4 +1,4 @@
-"""Behavior cloning: the observation alone, with the same backbone and trainer as the rest."""
+"""Behavior cloning from the observation alone, with the backbone and trainer of the other agents."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ from ringrl.types import Context
 
 
 class BehaviorCloning(SequenceAgent):
-    """A step sees itself: observation to action. BC-10 % is the same on the top tenth of episodes."""
+    """Each step attends to itself alone. BC-10 % is the same agent trained on the best tenth of the episodes."""
 
     contexts = (Context.step,)
 

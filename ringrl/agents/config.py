@@ -1,4 +1,4 @@
-"""What an agent is told: its tokens and its action head."""
+"""Configuration of an agent: its tokens and its action head."""
 
 import dataclasses
 import enum
@@ -16,7 +16,7 @@ class AgentName(enum.StrEnum):
 
 
 class ActionHead(enum.StrEnum):
-    """How an action is predicted; `auto` is `categorical` for discrete actions and `bins` for continuous ones."""
+    """The distribution over actions; `auto` is `categorical` for discrete actions and `bins` for continuous ones."""
 
     auto = "auto"
     deterministic = "deterministic"  # tanh, mean squared error
@@ -30,14 +30,14 @@ class AgentConfig:
     """An agent's tokens, embeddings and action head."""
 
     name: AgentName = AgentName.at
-    tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 merge fields of a step into a token
+    tokens_per_step: int = 1  # 4 is the paper's layout; 2 and 1 merge fields of a step into one token
     token_layout: str = ""  # overrides the layout: slots split by "|", fields joined by "+"
     action_head: ActionHead = ActionHead.auto
     action_bins: int = 5  # of action_head=bins: bins for each action dimension
     return_to_go: bool = True  # condition on the return to go
-    completion: bool = True  # tell the model which trajectories reached the target
-    timestep_embedding: bool = True  # tell the model the step within the episode
-    trajectory_embedding: bool = False  # tell the model which trajectory of the chain a step is in
+    completion: bool = True  # condition on which trajectories reached the target
+    timestep_embedding: bool = True  # embed the step within the episode
+    trajectory_embedding: bool = False  # embed the trajectory's place in the chain
     max_trajectories: int = 64  # rows of the trajectory embedding
     loss_block_size: int = 0  # steps whose action outputs are held at once in training; 0 means all
 

@@ -1,4 +1,4 @@
-"""Which fields of a step make which token, and which token predicts the action."""
+"""Token layouts: which fields of a step form which token, and which token predicts the action."""
 
 import dataclasses
 
@@ -16,27 +16,27 @@ KNOWN_AFTER_ACTING = ("action", "reward", "completion")
 
 @dataclasses.dataclass(frozen=True)
 class TokenLayout:
-    """Slots of a step, in order, each a tuple of field names; the action is read at `action_slot`."""
+    """The slots (tokens) of a step in order, each a tuple of field names; the action is predicted at `action_slot`."""
 
     slots: tuple[tuple[str, ...], ...]
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that a step takes."""
+        """Number of tokens per step."""
         return len(self.slots)
 
     @property
     def action_slot(self) -> int:
-        """The slot of the observation: its token knows all that is known when the action is chosen."""
+        """The slot of the observation, whose token has attended to all inputs available when the action is chosen."""
         return next(index for index, slot in enumerate(self.slots) if "observation" in slot)
 
 
 def token_layout(config: AgentConfig) -> TokenLayout:
-    """The layout that a config describes: a preset, or `token_layout` spelled out, less the fields switched off.
+    """The layout that a config describes: a preset or an explicit `token_layout`, without the disabled fields.
 
     Raises:
-      RingRLError: an unknown or repeated field, no observation, or a token that would know the action before it
-        is chosen.
+        RingRLError: a field is unknown or repeated, the observation is missing, or a token would contain the action
+            before it is chosen.
     """
     text = config.token_layout or PRESETS[config.tokens_per_step]
     absent = set()

@@ -1,4 +1,4 @@
-"""From a config to its agent."""
+"""Construction of agents from their config."""
 
 from typing import Any
 
@@ -32,23 +32,23 @@ def make_agent(
     compute_dtype: Any = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
 ) -> SequenceAgent:
-    """The agent that a config names; it has no state, every method is a pure function of parameters.
+    """Build the agent that `config` selects. It is stateless: every method is a pure function of the parameters.
 
     Args:
-        config: its tokens and action head.
-        model_config: the transformer's sizes.
-        attention_config: how tokens attend to each other.
-        spec: sizes of the data and bounds of actions: `ChainSampler.spec`.
-        context: how far back a step may look: `ChainConfig.context`.
-        compute_dtype: of activations; parameters are float32. The same as `TrainingConfig.precision`.
-        mesh: the devices that chains, their steps and the parameters are spread over; by default one.
+        config: tokens and action head.
+        model_config: sizes and options of the transformer.
+        attention_config: strategy and kernel of attention.
+        spec: sizes of the data and bounds of the actions, such as `ChainSampler.spec`.
+        context: which earlier steps a step may attend to, such as `ChainConfig.context`.
+        compute_dtype: dtype of activations, the same as `TrainingConfig.precision`; parameters are float32.
+        mesh: the devices over which chains, their steps and the parameters are sharded; by default one device.
 
     Returns:
         An `AgenticTransformer`, `DecisionTransformer` or `BehaviorCloning` (Liu and Abbeel 2023, arXiv 2305.16554; Chen
         et al. 2021, arXiv 2106.01345).
 
     Raises:
-        RingRLError: a context, token layout or action head that does not fit.
+        RingRLError: the context, token layout or action head does not fit.
     """
     return _AGENTS[config.name](
         config,

@@ -1,4 +1,4 @@
-"""What all agents share: tokens of a chain in, loss and action out."""
+"""The base class of all agents: a causal transformer over the tokens of chains."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ from ringrl.types import Chain, Context, DataSpec, Metrics, Parameters
 
 
 class TokenModel(nnx.Module):
-    """Embedding, transformer and action outputs."""
+    """Step embedding, transformer, and linear projection to action outputs."""
 
     def __init__(self, agent: "SequenceAgent", rngs: nnx.Rngs):
         config, width = agent.config, agent.model_config.width
@@ -51,7 +51,7 @@ class TokenModel(nnx.Module):
         mesh: jax.sharding.Mesh | None = None,
         materialize_layer: Callable[[nnx.State], nnx.State] | None = None,
     ) -> Float[Array, "B P M"]:
-        """Hidden states of a chain's steps, at the token where the action is read."""
+        """Hidden states of a chain's steps, at the token that predicts the action."""
         tokens = self.embedding(chain)  # (B, S, M)
         positions = token_positions(jnp.asarray(chain.positions), self.tokens_per_step)
         segment_ids = token_labels(jnp.asarray(chain.segment_ids), self.tokens_per_step)
@@ -68,12 +68,13 @@ class TokenModel(nnx.Module):
 
 
 class SequenceAgent:
-    """A causal transformer over the tokens of chains; every method is a pure function of parameters.
+    """A causal transformer over the tokens of chains; every method is a pure function of the parameters.
 
-    What tells agents apart is their tokens (`layout`) and how far back a step sees, which the chain's segments say.
+    Agents differ in their tokens (`layout`) and in the steps that a step attends to, which the chain's segment ids
+    encode.
     """
 
-    contexts: tuple[Context, ...] = tuple(Context)  # the contexts that make sense for this agent
+    contexts: tuple[Context, ...] = tuple(Context)  # the contexts that this agent supports
 
     def __init__(
         self,
@@ -105,27 +106,27 @@ class SequenceAgent:
         self._specs = None if mesh is None else parameter_specs(self._shapes(), mesh)
 
     def init(self, key: jax.Array) -> Parameters:
-        """Fresh parameters in float32: a nested dictionary of arrays."""
+        """Initial parameters in float32, as a nested dictionary of arrays."""
         return nnx.to_pure_dict(nnx.state(TokenModel(self, nnx.Rngs(key)), nnx.Param))
 
     def _shapes(self) -> Parameters:
         return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def outputs(self, parameters: Parameters, chain: Chain, key: jax.Array | None = None) -> Float[Array, "B P U"]:
-        """Action outputs of every step, in float32; dropout when a key is given."""
+        """Action outputs of every step, in float32, with dropout if a key is given."""
         model, hidden = self._hidden(parameters, chain, key)
         return model.action(hidden.astype(accumulator_dtype(hidden)))
 
     def loss(self, parameters: Parameters, batch: Chain, key: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
         """Mean action loss over supervised steps (docs/chains.md, Loss).
 
-        Inside `jax.shard_map` over the agent's mesh, parameters and batch are a device's parts (`ringrl.parallel`), and
-        the mean is over the device's steps.
+        Inside `jax.shard_map` over the agent's mesh, `parameters` and `batch` are the device's shards
+        (`ringrl.parallel`), and the mean is over the device's steps.
         """
         model, hidden = self._hidden(parameters, batch, key)
 
         def total(hidden: jax.Array, actions: jax.Array, mask: jax.Array) -> jax.Array:
-            # Actions of steps that are not supervised may be anything: a weight of 0 would not silence their gradient.
+            # Actions of unsupervised steps may be arbitrary: a weight of 0 would not suppress a non-finite gradient.
             actions = jnp.where(mask.reshape(*mask.shape, *(1,) * (actions.ndim - 2)) > 0, actions, 0)
             losses = self.head.loss(model.action(hidden.astype(accumulator_dtype(hidden))), actions)
             return jnp.where(mask > 0, losses, 0.0).sum()
@@ -137,17 +138,17 @@ class SequenceAgent:
         return loss, {"supervised_steps": supervised}
 
     def empty_cache(self, contexts: int, tokens: int) -> KeyValueCache:
-        """A cache for `contexts` contexts of up to `tokens` tokens, spread over the agent's mesh if it has one."""
+        """A key-value cache for `contexts` contexts of up to `tokens` tokens, sharded over the agent's mesh, if any."""
         return empty_cache(self.model_config, contexts, tokens, jnp.dtype(self.compute_dtype), self.mesh)
 
     def decode(
         self, parameters: Parameters, chain: Chain, cache: KeyValueCache
     ) -> tuple[Float[Array, "B P U"], KeyValueCache]:
-        """Action outputs of new steps against a cache, for the tokens between two moments of acting.
+        """Action outputs of new steps against a cache.
 
-        `chain` (B, P + 1) starts with the step before the new ones; of it only the tokens after its action are
-        new, and of the last step only those up to its observation are known. So P steps take P * tokens_per_step
-        tokens. A step of negative segment is not written.
+        `chain` (B, P + 1) starts with the step before the new ones, of which only the tokens after its action are new;
+        of the last step only the tokens up to its observation are available. So P steps take P * tokens_per_step
+        tokens. A step with a negative segment is not written.
         """
         model = self._bind(parameters)
         per_step, slot = self.tokens_per_step, self.layout.action_slot
@@ -165,10 +166,10 @@ class SequenceAgent:
         return model.action(at_action.astype(jnp.float32)), cache
 
     def train_flops(self, chains: int, steps: int) -> float:
-        """Model FLOPs of one training step: 6 a parameter and token, and causal attention counted once.
+        """Model FLOPs of one training step: 6 per parameter and token, plus causal attention.
 
-        Parameters are those of matrices. Attention takes 2 S^2 M FLOPs a layer forward (half of the two products'
-        4 S^2 M, for causality), three times that in all. Recomputation is not counted.
+        Only matrix parameters count. Attention takes 2 S^2 M FLOPs per layer in the forward pass (half of the 4 S^2 M
+        of its two products, for causality) and three times that in total. Recomputation is not counted.
         """
         shapes = self._shapes()
         matrices = dict(shapes)
@@ -183,14 +184,14 @@ class SequenceAgent:
     def _hidden(
         self, parameters: Parameters, chain: Chain, key: jax.Array | None
     ) -> tuple[TokenModel, Float[Array, "B P M"]]:
-        """The model, and its hidden states where actions are read."""
+        """The bound model, and its hidden states at the action tokens."""
         specs = self._specs if inside_mesh() else None
         parameters, materialize_layer = materialize(parameters, specs, self.compute_dtype)
         model = self._bind(parameters)
         return model, model(chain, dropout_key=key, mesh=self.mesh, materialize_layer=materialize_layer)
 
     def _bind(self, parameters: Parameters) -> TokenModel:
-        """The model with these parameters in place."""
+        """The model with these parameters."""
         state = jax.tree.map(lambda leaf: leaf, self._abstract)
         nnx.replace_by_pure_dict(state, parameters)
         return nnx.merge(self._graph, state)

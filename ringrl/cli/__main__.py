@@ -1,4 +1,4 @@
-"""`ringrl COMMAND ...`: dispatches to one file per command and turns faults into one line and an exit code."""
+"""`ringrl COMMAND ...`: dispatch to one module per command, and conversion of errors to one line and an exit code."""
 
 import gc
 import importlib
@@ -19,8 +19,8 @@ SUMMARIES = {
     "report": "gather runs into a table with intervals and a figure",
     "bench": "measure attention on this machine, beside others: ringrl bench attention",
 }
-SEVERAL_PROCESSES = ("train", "eval")  # the commands that can run as many processes
-_NOBODY_S_FOLDER = (  # of several processes the first alone writes
+SEVERAL_PROCESSES = ("train", "eval")  # the commands that support several processes
+_WITHOUT_FOLDER = (  # of several processes only the first writes
     "hydra.job_logging.root.handlers=[]",
     "hydra.job_logging.root.level=WARNING",
     "~hydra.job_logging.handlers.file",
@@ -33,7 +33,7 @@ USAGE = "usage: ringrl COMMAND [group=choice] [key=value] [-m for sweeps] [--deb
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0; 1 for a bug; 2 for a fault in the input; 75 where the run is to be queued again; 130 when interrupted.
+    0; 1 for a bug; 2 for an error in the input; 75 if the run should be requeued; 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"ringrl {ringrl.__version__}")
         return 0
-    from ringrl.cli.preemption import EndsWhenPreempted
+    from ringrl.cli.preemption import ExitOnPreemption
 
-    with EndsWhenPreempted():
+    with ExitOnPreemption():
         return _guarded(words)
 
 
@@ -93,12 +93,12 @@ def _hydra(command: str, words: list[str]) -> None:
     from ringrl.cli.flags import PRINTING, parse_flags
     from ringrl.cli.help import help_text
     from ringrl.cli.hydra_program import call_hydra
-    from ringrl.cli.job import module_of, run_job
-    from ringrl.cli.overrides import check_overrides, normalise, quoted, resume_folder, vocabulary
+    from ringrl.cli.job import find_module, run_job
+    from ringrl.cli.overrides import check_overrides, normalize_overrides, quote_value, resume_folder, vocabulary
     from ringrl.parallel.ranks import follows
 
     conf = conf_folder()
-    words = normalise(command, words)
+    words = normalize_overrides(command, words)
     options = parse_flags(command, words, lambda: vocabulary(command, [conf]).names)
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
     if options.help:
@@ -108,16 +108,16 @@ def _hydra(command: str, words: list[str]) -> None:
     for override in options.overrides:
         flags.remove(override)
     if options.cfg == "job" and not options.resolve:
-        flags.append("--resolve")  # what an agent changes of an experiment shows as the value that it comes to
+        flags.append("--resolve")  # shows the resolved values of what an agent changes in an experiment
     overrides = check_overrides(options.overrides, vocabulary(command, folders), options.multirun)
-    words = [*flags, *(override.input_line or "" for override in overrides)]  # Hydra takes no flags in between
+    words = [*flags, *(override.input_line or "" for override in overrides)]  # Hydra accepts no flags between overrides
     folder = resume_folder(overrides, sweeping=options.multirun)
     follower = command in SEVERAL_PROCESSES and follows(words)
     if follower:
-        words = [*words, *_NOBODY_S_FOLDER]
+        words = [*words, *_WITHOUT_FOLDER]
     elif folder is not None:
-        words = [*words, f"hydra.run.dir={quoted(folder)}"]
-    # Hydra would put a command on record in a folder before it is known whether it may write there.
+        words = [*words, f"hydra.run.dir={quote_value(folder)}"]
+    # Hydra would write its record to a folder before it is known whether the command may write there.
     keeps_record = not follower and not any(override.key_or_group == "hydra.output_subdir" for override in overrides)
     if keeps_record:
         words = [*words, "hydra.output_subdir=null"]
@@ -132,7 +132,7 @@ def _hydra(command: str, words: list[str]) -> None:
             failed.append(error)
 
     if not any(getattr(options, flag) for flag in PRINTING):
-        importlib.import_module(module_of(command))  # a broken installation shows before the folder is made
+        importlib.import_module(find_module(command))  # a broken installation fails before the folder is created
     call_hydra(command, words, conf, job)
     if failed:
         raise failed[0]
@@ -140,7 +140,7 @@ def _hydra(command: str, words: list[str]) -> None:
 
 def entry() -> None:
     """The `ringrl` command."""
-    # Starting makes millions of objects that stay: looking through them again and again took a sixth of its time.
+    # Startup creates millions of long-lived objects: scanning them repeatedly took a sixth of its time.
     gc.set_threshold(50_000, 20, 20)
     if sys.argv[1:2] and sys.argv[1] in ("train", "eval", "collect", "import", "data", "bench"):
         from ringrl.cli.huge_pages import restart_with_huge_pages

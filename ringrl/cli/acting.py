@@ -1,12 +1,12 @@
-"""The trials of an agent in its environment, and their numbers by name."""
+"""Evaluation of an agent in its environment, and its scores by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ringrl.cli.environments import Environment, dealt_tasks, vector_environment
+from ringrl.cli.environments import Environment, assign_tasks, vector_environment
 from ringrl.config import EnvConfig
 from ringrl.evaluation.config import EvaluationConfig, Split
-from ringrl.evaluation.lockstep import in_lockstep
+from ringrl.evaluation.lockstep import synchronize_environments
 from ringrl.evaluation.policy import HistoryPolicy
 from ringrl.evaluation.rollout import Rollout, join_rollouts, rollout
 from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
@@ -14,8 +14,8 @@ from ringrl.evaluation.scores import SUMMARIES, Reference, Sample, score
 SEED_STRIDE = 100_003  # between the seeds of repeated evaluations
 
 
-def reference_of(metadata: Mapping[str, Any], split: Split) -> Reference | None:
-    """The returns that count as 0 and 100: those of the split's tasks where the data set tells them, else its own."""
+def find_reference(metadata: Mapping[str, Any], split: Split) -> Reference | None:
+    """The returns that count as 0 and 100: those of the split's tasks if the data set has them, else its own."""
     scores = metadata.get("reference_scores") or {}
     low = scores.get(f"{split}/random", metadata.get("ref_min_score"))
     high = scores.get(f"{split}/expert", metadata.get("ref_max_score"))
@@ -34,15 +34,15 @@ def evaluate_policy(
     on_progress: Callable[[int, int], None] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Rollout:
-    """Every repeat of an evaluation, joined; of a policy on a mesh, every process of it calls this.
+    """Run and join all repeats of an evaluation; with a policy on a mesh, a collective of its processes.
 
     `check` is called before every step, and may raise to end it.
     """
-    tasks = dealt_tasks(env, evaluation.split, evaluation.environments)
+    tasks = assign_tasks(env, evaluation.split, evaluation.environments)
     rows, total = evaluation.environments * trials, evaluation.repeats * evaluation.environments * trials
     parts = []
     with vector_environment(env, evaluation.environments) as environments:
-        acted_in = environments if policy.agent.mesh is None else in_lockstep(environments)
+        acted_in = environments if policy.agent.mesh is None else synchronize_environments(environments)
         for repeat in range(evaluation.repeats):
 
             def advance(done: int, _: int, before: int = repeat * rows) -> None:
@@ -63,12 +63,12 @@ def evaluate_policy(
     return join_rollouts(parts)
 
 
-def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
-    """Numbers of an evaluation by name, as TensorBoard and checkpoints have them.
+def collect_scores(found: Rollout, reference: Reference | None = None) -> dict[str, float]:
+    """Scores of an evaluation by name, as in TensorBoard and checkpoints.
 
-    First, last, mean and best return; `score`, the mean over all trials, which decides the best checkpoint; with a
-    reference the four normalized (`normalized_last`); where the environment tells of success, its share of all trials,
-    of the first and of the last.
+    First, last, mean and best return; `score`, the mean over all trials, which determines the best checkpoint; with a
+    reference the four normalized (`normalized_last`); if the environment reports success, its rate over all trials, the
+    first and the last.
     """
     scores = score(found, bootstrap_samples=0)
     values = {name: getattr(scores, name).value for name in SUMMARIES}
@@ -82,7 +82,7 @@ def scores_of(found: Rollout, reference: Reference | None = None) -> dict[str, f
 
 
 def scores_line(found: Rollout, scores: Mapping[str, float]) -> str:
-    """The main numbers of an evaluation, and how many trials are behind them, in a line."""
+    """Format the main scores of an evaluation, and its number of trials, in a line."""
     environments, trials = found.trial_returns.shape
     numbers = ", ".join(f"{name} {scores[name]:.4g}" for name in SUMMARIES)
     success = f", success {scores['success']:.0%}" if "success" in scores else ""

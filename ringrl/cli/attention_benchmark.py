@@ -1,7 +1,8 @@
-"""Attention round a ring against others, in one process: seconds, memory, and the longest share of work.
+"""Benchmark of ring attention against other implementations, in one process: seconds, memory, and the largest
+share of work.
 
-The published `ringattention` 0.1.2 (Liu, Zaharia and Abbeel's own code) is measured where it is installed. A device's
-memory is what the compiler reports, work is counted from the blocks that each side computes: both are exact.
+The published `ringattention` 0.1.2 (Liu, Zaharia and Abbeel's own code) is measured if it is installed. A device's
+memory is reported by the compiler, work is counted from the blocks that each implementation computes: both are exact.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from ringrl.ops.masks import Labels, block_is_masked
 from ringrl.parallel import make_mesh
 
 MIB = 2**20
-PRODUCTS = 7  # of queries and keys: two forward, five backward
+PRODUCTS = 7  # products of queries and keys: two forward, five backward
 RING, ZIGZAG, PUBLISHED = "ring", "ring, zigzag", "ringattention 0.1.2"
 BLOCKWISE, JAX_DENSE = "blockwise, one device", "jax.nn.dot_product_attention, one device"
 TOKENS = PartitionSpec(("data", "fsdp"), ("ring", "head"))
@@ -44,22 +45,22 @@ class Problem:
 
     @property
     def block(self) -> int:
-        """Tokens a block, no more than a device has."""
+        """Tokens per block, at most those of a device."""
         return min(self.block_size, self.tokens // self.devices)
 
     @property
     def flops(self) -> float:
-        """Of forward and backward, every pair that the mask allows counted once."""
+        """FLOPs of forward and backward, every pair that the mask allows counted once."""
         return PRODUCTS * 2.0 * self.heads * self.head_size * self.tokens * (self.tokens + 1) / 2
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of query, key, value and the output's gradient."""
+        """Shape of query, key, value and the output's gradient."""
         return 1, self.tokens, self.heads, self.head_size
 
 
 def measure(problem: Problem, command: BenchCommand) -> dict[str, Any]:
-    """Seconds (median of interleaved repeats) and temporary bytes a device of forward and backward, by candidate."""
+    """Seconds (median of interleaved repeats) and temporary bytes per device of forward and backward, by candidate."""
     mesh = make_mesh(ring=problem.devices)
     programs = {name: _compile(problem, mesh, name, run) for name, run in candidates(problem, mesh, command).items()}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -77,12 +78,12 @@ def measure(problem: Problem, command: BenchCommand) -> dict[str, Any]:
             results[name] |= {"seconds": median, "gflops": problem.flops / median / 1e9, "all_seconds": seconds[name]}
     layouts = {RING: Layout.contiguous, ZIGZAG: Layout.zigzag}
     work = {name: largest_work(problem, layout) for name, layout in layouts.items()}
-    work[PUBLISHED] = work[RING]  # contiguous too, and it skips the same blocks
+    work[PUBLISHED] = work[RING]  # also contiguous, and it skips the same blocks
     return {**dataclasses.asdict(problem), "candidates": results, "largest_work_in_block_pairs": work}
 
 
 def candidates(problem: Problem, mesh: jax.sharding.Mesh, command: BenchCommand) -> dict[str, Run]:
-    """What is measured, all at the same block size."""
+    """The implementations to measure, all with the same block size."""
 
     def ours(strategy: Strategy, layout: Layout = Layout.contiguous) -> Run:
         config = AttentionConfig(strategy, layout, query_block_size=problem.block, key_block_size=problem.block)
@@ -103,10 +104,10 @@ def candidates(problem: Problem, mesh: jax.sharding.Mesh, command: BenchCommand)
 
 
 def published_ring(problem: Problem, mesh: jax.sharding.Mesh) -> Run:
-    """The package's own function; raises RingRLError where it is not installed."""
+    """The published package's function; raises RingRLError if it is not installed."""
     from jax._src import xla_bridge
 
-    # The package looks for it where it was until jax 0.8.1.
+    # The package expects it at its location before jax 0.8.1.
     jax.lib.xla_bridge = xla_bridge  # type: ignore[attr-defined]
     try:
         from ringattention import ringattention  # pyright: ignore[reportMissingImports]
@@ -136,7 +137,7 @@ def published_ring(problem: Problem, mesh: jax.sharding.Mesh) -> Run:
 
 
 def largest_work(problem: Problem, layout: Layout) -> int:
-    """Pairs of blocks that the busiest device computes, from the skip decisions themselves."""
+    """Pairs of blocks that the busiest device computes, from the implementations' own skip decisions."""
     order = dealing_order(layout, problem.tokens, problem.devices)
     blocks = jnp.asarray(order.reshape(-1, 1, problem.block), jnp.int32)
     queries, keys = (index.reshape(-1) for index in np.indices((len(blocks), len(blocks))))
@@ -147,7 +148,7 @@ def largest_work(problem: Problem, layout: Layout) -> int:
 
 
 def matmul_gflops(repeats: int, size: int = 2048) -> float:
-    """The best rate of a float32 matrix product on the first device: what attention is made of, at its fastest."""
+    """The peak rate of a float32 matrix product on the first device, the upper limit of attention's."""
     array = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(array, array))
@@ -160,7 +161,7 @@ def matmul_gflops(repeats: int, size: int = 2048) -> float:
 
 
 def _compile(problem: Problem, mesh: jax.sharding.Mesh, name: str, run: Run) -> tuple[Any, list[jax.Array]]:
-    """Forward and backward for arrays that lie where the candidate reads them, and such arrays."""
+    """Compile forward and backward for arrays in the candidate's sharding, and create such arrays."""
     alone = name in (BLOCKWISE, JAX_DENSE)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if alone else NamedSharding(mesh, TOKENS)
     generator = np.random.default_rng(0)

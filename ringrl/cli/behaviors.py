@@ -1,4 +1,4 @@
-"""Who acts while data are collected: noise, scripted controllers, actors of a learner, trained agents."""
+"""Policies that collect data: noise, scripted controllers, actors of a learner, trained agents."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from ringrl.config import BehaviorKind, CollectCommand
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in
+from ringrl.evaluation.actions import convert_actions
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.policy import RecomputingPolicy
 from ringrl.evaluation.rollout import check_vector_env
@@ -22,7 +22,7 @@ ACTOR_FILES = "actor_*.npz"
 Weighted = tuple[str, float, ringrl_envs.Behaviour]
 
 
-def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
+def make_behaviors(command: CollectCommand, environments: VectorEnv) -> list[Weighted]:
     """(name, weight, behavior) of each policy in the mix."""
     found: list[Weighted] = []
     for name, behavior in command.behavior.items():
@@ -39,7 +39,7 @@ def behaviors_of(command: CollectCommand, environments: VectorEnv) -> list[Weigh
 
 
 def _of_checkpoint(name: str, weight: float, checkpoint: str, environments: VectorEnv, seed: int) -> Iterator[Weighted]:
-    """A trained agent; or a learner's actor, or all those of a folder with equal shares."""
+    """A trained agent; or a learner's actor, or all actors of a folder with equal shares."""
     path = Path(checkpoint)
     actors = [path] if path.suffix == ".npz" else sorted([*path.glob(ACTOR_FILES), *path.glob(f"actors/{ACTOR_FILES}")])
     steps = [path.name, *(folder.name for where in (path, path / "checkpoints") for folder in where.glob("step_*"))]
@@ -61,13 +61,13 @@ def _of_checkpoint(name: str, weight: float, checkpoint: str, environments: Vect
 class CheckpointBehavior:
     """Acts with an agent from a run folder; every episode begins with an empty history.
 
-    Successive episodes of one environment are of different tasks, so nothing is carried from one to the next.
+    Successive episodes of one environment have different tasks, so no history is carried over.
     """
 
     def __init__(self, checkpoint: str, environments: VectorEnv, seed: int) -> None:
         loaded = load_agent(checkpoint)
         check_vector_env(environments, loaded.agent.spec)
-        # A chain's history never grows beyond one episode here; a shorter window stays as it was learned.
+        # A chain's history never grows beyond one episode here; a shorter window keeps its trained length.
         one_episode = loaded.agent.spec.max_episode_steps if loaded.agent.context is Context.chain else 0
         config = acting_config(
             EvaluationConfig(context_steps=one_episode),
@@ -79,19 +79,19 @@ class CheckpointBehavior:
         self._policy = RecomputingPolicy(loaded.agent, loaded.parameters, loaded.normalization, config)
         self._policy.reset(environments.num_envs, seed)
         self._space = environments.single_action_space
-        self._owned = np.zeros(environments.num_envs, bool)  # where an episode of its own is running
+        self._owned = np.zeros(environments.num_envs, bool)  # where one of its own episodes is running
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Episodes begin where `mask` (B,) is True."""
+        """Begin new episodes where `mask` (B,) is True."""
         self._policy.history.clear(mask)
         self._owned |= mask
 
     def act(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Actions of the environment, (B, ...), for raw observations (B, O)."""
-        return actions_in(self._space, self._policy.act(observations, self._owned), self._owned)
+        return convert_actions(self._space, self._policy.act(observations, self._owned), self._owned)
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, mask: np.ndarray) -> None:
-        """What its own actions, where `mask` is True, led to."""
+        """Record the outcome of its own actions, where `mask` is True."""
         if mask.any():
             self._policy.observe(rewards, finished, mask)
         self._owned &= ~finished

@@ -1,4 +1,4 @@
-"""`ringrl bench attention`: how fast attention is on this machine, and how much memory it takes, beside others."""
+"""`ringrl bench attention`: speed and memory of attention on this machine, compared with other implementations."""
 
 import contextlib
 import datetime
@@ -52,8 +52,10 @@ def run(command: BenchCommand, folder: Path) -> None:
 
 
 def use_virtual_devices(count: int) -> None:
-    """As many devices as the largest ring, virtual ones on a CPU; raises RingRLError where there are too few."""
-    with contextlib.suppress(RuntimeError):  # JAX has started already, with what devices it has
+    """Create as many devices as the largest ring needs, virtual ones on a CPU; raises RingRLError if there are
+    too few.
+    """
+    with contextlib.suppress(RuntimeError):  # JAX is already initialized, with its devices
         set_already = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", max(count, set_already))
     if jax.device_count() < count:
@@ -65,7 +67,7 @@ def use_virtual_devices(count: int) -> None:
 
 
 def ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
-    """By what is compared and over how many devices: tokens -> theirs / ours."""
+    """Ratios by comparison and number of devices: tokens -> theirs / ours."""
     found: dict[str, dict[int, float]] = {}
     for problem in results["problems"]:
         ours, theirs = problem["candidates"][RING], problem["candidates"][PUBLISHED]
@@ -77,7 +79,7 @@ def ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row a size and candidate."""
+    """A table with a row per size and candidate."""
     shown = Table(box=None)
     for column in ("dtype", "devices", "tokens", "attention", "seconds", "GFLOP/s", "of matmul", "MiB/device", "work"):
         shown.add_column(column, justify="left" if column in ("dtype", "attention") else "right")
@@ -94,7 +96,7 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def machine() -> dict[str, Any]:
-    """Where and when, and how busy the machine was."""
+    """The machine, the date, and the machine's load."""
     return {
         "date": datetime.date.today().isoformat(),
         "device": device_name(),

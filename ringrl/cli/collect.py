@@ -1,4 +1,4 @@
-"""`ringrl collect`: a data set from an environment and a mix of behavior policies, or from a learner at work there."""
+"""`ringrl collect`: a data set from an environment and a mix of behavior policies, or from a learner in it."""
 
 import dataclasses
 import json
@@ -13,12 +13,18 @@ import ringrl_envs
 from gymnasium.vector import VectorEnv
 
 import ringrl
-from ringrl.cli.behaviors import ACTOR_FILES, behaviors_of
-from ringrl.cli.collected import RECORD_FILE, Sink, Tally, make_sink, target_of
+from ringrl.cli.behaviors import ACTOR_FILES, make_behaviors
+from ringrl.cli.collected import RECORD_FILE, Sink, Tally, find_target, make_sink
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar, return_in_words
-from ringrl.cli.environments import asked_for, environment_faults, environment_metadata, task_ids, vector_environment
-from ringrl.cli.typed import typed
+from ringrl.cli.environments import (
+    describe_requirements,
+    environment_faults,
+    environment_metadata,
+    task_ids,
+    vector_environment,
+)
+from ringrl.cli.typed import format_override
 from ringrl.config import BehaviorKind, CollectCommand, StorageFormat
 from ringrl.data import data_root
 from ringrl.data.sources.minari_sets import minari_root
@@ -27,19 +33,19 @@ from ringrl.evaluation.rollout import check_vector_env
 from ringrl.evaluation.summary import git_commit
 from ringrl.files import write_atomically
 from ringrl.online import RewardKind, learn_online
-from ringrl.online.spaces import spaces_of
+from ringrl.online.spaces import read_spaces
 
 DECIDES_CONTENTS = ("env", "behavior", "split", "episodes_per_task", "num_environments", "seed")
 OF_A_LEARNER = ("steps", "sac")
-EPISODES_AT_ONCE = 256  # of a set that is written as it is collected
+EPISODES_AT_ONCE = 256  # for a set that is written while it is collected
 REWARD_OF = {BehaviorKind.sac: RewardKind.environment, BehaviorKind.rnd: RewardKind.rnd}
-SNAPSHOTS = 10  # actors that a learner leaves
+SNAPSHOTS = 10  # actors that a learner saves
 
 
 def run(command: CollectCommand, folder: Path) -> None:
-    """Collect every episode, write the set whole or not at all, and say how to use it."""
+    """Collect every episode, write the set atomically, and print how to use it."""
     command = with_reward(command)
-    console, target = output(), target_of(command)
+    console, target = output(), find_target(command)
     if target.exists() and not command.overwrite:
         if not command.reuse:
             raise RingRLError(
@@ -60,14 +66,14 @@ def run(command: CollectCommand, folder: Path) -> None:
     with vector_environment(env, command.num_environments) as environments, environment_faults(env):
         tasks = task_ids(env, command.split)
         check_collectable(command, environments)
-        if longest_of(command, environments) is not None:
+        if find_step_limit(command, environments) is not None:
             console.print(
                 f"{env.id} names no time limit: an episode of over {command.longest_episode} steps ends this."
             )
         sink = make_sink(command, environments)
         try:
-            references = reference_scores(command, longest_of(command, environments))
-            metadata = metadata_of(command, references)
+            references = reference_scores(command, find_step_limit(command, environments))
+            metadata = make_metadata(command, references)
             (learn if command.learner else act)(command, environments, tasks, sink, tally, folder)
             if not tally.episodes:
                 raise RingRLError(
@@ -96,7 +102,7 @@ def run(command: CollectCommand, folder: Path) -> None:
     console.print(
         f"{command.dataset}: {summary['episodes']} episodes, {summary['steps']} steps of {env.id}, "
         f"mean return {return_in_words(summary['mean_return'])}, in {summary['seconds']:.0f} s\n{usage(command)}"
-        f"{asked_for(command.env, metadata)}"
+        f"{describe_requirements(command.env, metadata)}"
         f"  run folder:       {folder}"
     )
 
@@ -104,9 +110,9 @@ def run(command: CollectCommand, folder: Path) -> None:
 def act(
     command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
-    """Episodes of a mix of behaviors; all at once, or some at a time where they are written as they come."""
+    """Episodes of a mix of behaviors; all at once, or some at a time if they are written while collected."""
     del folder
-    behaviors = behaviors_of(command, environments)
+    behaviors = make_behaviors(command, environments)
     total = command.episodes_per_task * len(tasks)
     at_once = min(total, EPISODES_AT_ONCE) if command.format is StorageFormat.exorl else total
     with progress_bar("episodes") as advance:
@@ -116,25 +122,25 @@ def act(
                 behaviors,
                 total_episodes=min(at_once, total - first),
                 task_ids=tasks,
-                seed=_seed_of(command.seed, first),
+                seed=_derive_seed(command.seed, first),
                 on_progress=lambda _, done, before=first: advance(before + done, total),
                 record_physics=sink.physics,
-                longest=longest_of(command, environments),
+                longest=find_step_limit(command, environments),
             )
             for episode in episodes:
                 sink.add(episode)
                 tally.add(episode)
 
 
-def _seed_of(seed: int, first: int) -> int:
-    """Of the episodes from `first` on: another for every pair, so that no two sets share any."""
+def _derive_seed(seed: int, first: int) -> int:
+    """The seed of the episodes from `first` on: unique for every pair, so that no two sets share episodes."""
     return int(np.random.SeedSequence([seed, first]).generate_state(1)[0]) if first else seed
 
 
 def learn(
     command: CollectCommand, environments: VectorEnv, tasks: list[int], sink: Sink, tally: Tally, folder: Path
 ) -> None:
-    """Every episode of a learner's own experience; its actors go into the run folder, stage by stage."""
+    """Episodes of a learner's own experience; its actors are saved in the run folder, stage by stage."""
     actors = folder / "actors"
     for stale in actors.glob(ACTOR_FILES):  # of another command in the same folder
         stale.unlink()
@@ -165,14 +171,14 @@ def learn(
 
 
 def with_reward(command: CollectCommand) -> CollectCommand:
-    """The command with the reward that its learner, if it has one, goes by."""
+    """The command with the reward that its learner, if any, maximizes."""
     if command.learner is None:
         return command
     return dataclasses.replace(command, sac=dataclasses.replace(command.sac, reward=REWARD_OF[command.learner]))
 
 
-def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
-    """What a Minari set says of itself."""
+def make_metadata(command: CollectCommand, references: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    """The metadata of a Minari set."""
     own = references.get("training", {})
     named = {
         f"{split}/{name}": value
@@ -191,36 +197,36 @@ def metadata_of(command: CollectCommand, references: Mapping[str, Mapping[str, f
 
 
 def usage(command: CollectCommand) -> str:
-    """How to go on, in a line or two."""
+    """Instructions for using the set, in a line or two."""
     if command.format is StorageFormat.exorl:
         domain, collector = command.dataset.split("/")
         return (
-            f"  for a task of it: ringrl import source=exorl {typed('path', command.dataset)} "
-            f"{typed('task', f'{domain}_TASK')} {typed('name', f'{domain}_TASK_{collector}')}\n"
+            f"  for a task of it: ringrl import source=exorl {format_override('path', command.dataset)} "
+            f"{format_override('task', f'{domain}_TASK')} {format_override('name', f'{domain}_TASK_{collector}')}\n"
         )
     environment = f"MINARI_DATASETS_PATH={shlex.quote(str(minari_root(data_root()).absolute()))}"
     code = shlex.quote(f"import minari; print(minari.load_dataset({command.dataset!r}))")
     return (
-        f"  train on it:      ringrl train {typed('data.name', command.dataset)}\n"
+        f"  train on it:      ringrl train {format_override('data.name', command.dataset)}\n"
         f"  open it (Python): {environment} python -c {code}\n"
     )
 
 
 def check_collectable(command: CollectCommand, environments: VectorEnv) -> None:
-    """Raise RingRLError, before the first step, for an environment whose data `ringrl train` would refuse."""
+    """Raise RingRLError, before the first step, for an environment whose data `ringrl train` would reject."""
     check_vector_env(environments, None)
     if command.learner is not None:
-        spaces_of(environments)
+        read_spaces(environments)
 
 
-def longest_of(command: CollectCommand, environments: VectorEnv) -> int | None:
-    """The most steps of an episode, where the environment itself names no limit."""
+def find_step_limit(command: CollectCommand, environments: VectorEnv) -> int | None:
+    """The maximum number of steps of an episode, if the environment itself has no limit."""
     return None if ringrl_envs.max_episode_steps(environments) is not None else command.longest_episode
 
 
 def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, dict[str, float | None]]:
-    """Returns of the random policy and of the controller at its best, per split; empty when not asked for."""
-    if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no room for them
+    """Returns of the random policy and of the controller at its best, per split; empty unless requested."""
+    if not command.reference_episodes or command.format is StorageFormat.exorl:  # npz files have no place for them
         return {}
     with environment_faults(command.env), progress_bar("reference scores"):
         return ringrl_envs.reference_scores(
@@ -233,9 +239,10 @@ def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, 
 
 
 def check_same_command(command: CollectCommand, target: Path) -> str:
-    """The storage of the set at `target`, which holds the same whatever it is: sets of earlier versions are arrow's.
+    """The storage format of the set at `target`, whose contents do not depend on it: sets of earlier versions
+    are arrow's.
 
-    Raises RingRLError unless that set was collected by a command that gives the same contents.
+    Raises RingRLError unless that set was collected by a command with the same contents.
     """
     try:
         recorded: Mapping[str, Any] = json.loads((target / RECORD_FILE).read_text())
@@ -253,7 +260,7 @@ def check_same_command(command: CollectCommand, target: Path) -> str:
 
 
 def _first_difference(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
-    """Dotted key and values of the first leaf that differs; an empty key where none does."""
+    """Dotted key and values of the first leaf that differs; an empty key if none does."""
     if theirs == ours:
         return "", None, None
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):

@@ -1,4 +1,4 @@
-"""Where collected episodes go: a Minari set, or a folder of ExoRL's npz files; whole, or not at all."""
+"""Sinks of collected episodes: a Minari set, or a folder of ExoRL's npz files, written atomically."""
 
 import collections
 from pathlib import Path
@@ -17,7 +17,7 @@ from ringrl.data.sources.minari_sets import check_minari_id, minari_root
 from ringrl.errors import RingRLError
 from ringrl.online import OnlineEpisode
 
-RECORD_FILE = "collect.json"  # beside the data: the command that made it
+RECORD_FILE = "collect.json"  # beside the data: the command that made them
 AnyEpisode = ringrl_envs.Episode | OnlineEpisode
 
 
@@ -31,7 +31,7 @@ class Tally:
         self._by_policy: dict[str, list[float]] = collections.defaultdict(list)
 
     def add(self, episode: AnyEpisode) -> None:
-        """Count one episode."""
+        """Add one episode."""
         total = float(episode.rewards.sum())
         self.episodes += 1
         self._returns.append(total)
@@ -39,7 +39,7 @@ class Tally:
         self._by_policy[episode.policy.split("(")[0]].append(total)
 
     def statistics(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """The statistics as plain JSON."""
         returns = np.array(self._returns)
         return {
             "episodes": len(returns),
@@ -54,20 +54,20 @@ class Tally:
 
 
 class Sink(Protocol):
-    """What takes episodes as they come."""
+    """Protocol of a receiver of episodes."""
 
-    physics: bool  # whether it wants the simulator's state
+    physics: bool  # whether it needs the simulator's state
 
     def add(self, episode: AnyEpisode) -> None:
-        """Take one episode."""
+        """Add one episode."""
         ...
 
     def finish(self, **metadata: Any) -> Path:
-        """Put the set into its place; returns its folder."""
+        """Move the set into place; returns its folder."""
         ...
 
     def abort(self) -> None:
-        """Leave nothing behind; after `finish` nothing happens."""
+        """Remove the written files; no effect after `finish`."""
         ...
 
 
@@ -83,7 +83,7 @@ class MinariSink:
         self.episodes: list[CollectedEpisode] = []
 
     def add(self, episode: AnyEpisode) -> None:
-        """Take one episode."""
+        """Add one episode."""
         ended = episode.terminated if isinstance(episode, OnlineEpisode) else bool(episode.terminations[-1])
         self.episodes.append(
             CollectedEpisode(
@@ -114,11 +114,11 @@ class MinariSink:
             )
 
     def abort(self) -> None:
-        """Nothing is on disk."""
+        """No effect: nothing is on disk."""
 
 
 class ExorlSink:
-    """Writes every episode as it comes into a hidden folder, which `finish` moves into place."""
+    """Writes every episode immediately to a hidden folder, which `finish` moves into place."""
 
     physics = True
 
@@ -130,7 +130,7 @@ class ExorlSink:
                 f"env.id=ringrl/dmc_{domain}_..., whose task its id says; env.id={command.env.id} is not."
             )
         del environments
-        self.target, self._overwrite = target_of(command), command.overwrite
+        self.target, self._overwrite = find_target(command), command.overwrite
         try:
             remove_leftovers(self.target)
             self._building = BuildFolder(self.target)
@@ -145,7 +145,7 @@ class ExorlSink:
         self._writer.append(episode.observations, episode.actions, episode.rewards, episode.physics, bool(ended))
 
     def finish(self, **metadata: Any) -> Path:
-        """Move the folder into place; npz files have no room for metadata."""
+        """Move the folder into place; npz files have no place for metadata."""
         del metadata
         try:
             self._building.place(replace=self._overwrite)
@@ -159,12 +159,12 @@ class ExorlSink:
 
 
 def make_sink(command: CollectCommand, environments: Any) -> Sink:
-    """The sink of the format asked for."""
+    """Create the sink of the requested format."""
     return (ExorlSink if command.format is StorageFormat.exorl else MinariSink)(command, environments)
 
 
-def target_of(command: CollectCommand) -> Path:
-    """The set's folder; raises RingRLError for a name that does not fit its format."""
+def find_target(command: CollectCommand) -> Path:
+    """The set's folder; raises RingRLError for a name that is invalid in its format."""
     if command.format is not StorageFormat.exorl:
         check_minari_id(command.dataset)
         return minari_root(data_root()) / command.dataset

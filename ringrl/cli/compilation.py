@@ -1,8 +1,8 @@
-"""Compiled programs kept from run to run, so that the second start does not wait for the compiler.
+"""A persistent cache of compiled programs, so that a second start does not wait for the compiler.
 
-JAX has such a cache. Its files are written in place, so that a process that dies leaves half of one, which is warned of
-and never replaced; bounding their size needs file locks, which many shared file systems lack. The folder here is JAX's
-cache with files that appear whole or not at all, carry a checksum, and are dropped by age.
+JAX has such a cache. Its files are written in place, so that a killed process leaves a partial one, which causes a
+warning and is never replaced; limiting their size needs file locks, which many shared file systems lack. The folder
+here is JAX's cache with files that are written atomically, have a checksum, and are evicted by age.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ringrl.training.programs import Programs
 
-VARIABLE = "RINGRL_COMPILATION_CACHE"  # another folder; empty: none
-MAX_BYTES = 2 << 30  # of all programs, of every version and machine
+VARIABLE = "RINGRL_COMPILATION_CACHE"  # another folder; empty: no cache
+MAX_BYTES = 2 << 30  # total over all versions and machines
 _SUFFIX = ".program"
 _logger = logging.getLogger(__name__)
 
 
 def use_compilation_cache(data_root: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Let JAX keep the programs that this process compiles, in `data_root/compilation` unless `VARIABLE` says else.
+    """Let JAX cache the programs that this process compiles, in `data_root/compilation` unless `VARIABLE` is set.
 
-    Whoever has set JAX's own cache (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) keeps that. A folder that
-    cannot be made, or that other users may write to, is not used: a program is code.
+    JAX's own cache, if configured by the user (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE), takes
+    precedence. A folder that cannot be created, or that other users may write to, is not used: a program is code.
 
     Returns:
-        The folder in use; None where there is none, or it is not RingRL's.
+        The folder in use; None if there is none, or it is not RingRL's.
     """
     import jax
     from jax._src import compilation_cache as of_jax
@@ -56,15 +56,15 @@ def use_compilation_cache(data_root: Path, environment: Mapping[str, str] = os.e
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small ones take as long as a large one
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if not hasattr(of_jax, "_cache") or not hasattr(of_jax, "_cache_initialized"):
-        return folder  # a JAX of another make: its own files, in the same place
-    if of_jax._cache is not None:  # of an earlier command of this process
+        return folder  # a JAX with other internals: its own files, in the same folder
+    if of_jax._cache is not None:  # of an earlier command in this process
         of_jax.reset_cache()
     of_jax._cache, of_jax._cache_initialized = ProgramFolder(folder, root), True  # type: ignore[assignment]
     return folder
 
 
 def kept_programs(definition: Any) -> "Programs | None":
-    """Where whole programs of that definition are kept: beside JAX's own, by a process that is alone; else None."""
+    """Storage of whole programs of that definition, beside JAX's own; None unless this is the only process."""
     from jax._src import compilation_cache as of_jax
 
     from ringrl.training.programs import Programs
@@ -74,22 +74,22 @@ def kept_programs(definition: Any) -> "Programs | None":
 
 
 class ProgramFolder:
-    """A JAX `CacheInterface` over a folder; no fault of the disk or of a file is more than a program not found.
+    """A JAX `CacheInterface` over a folder; any error of the disk or of a file counts as a missing program.
 
     Args:
-        folder: of this machine and version.
-        root: above it, all of which counts toward the limit.
-        max_bytes: that remain under `root` after old programs are dropped.
+        folder: the folder of this machine and version.
+        root: the parent folder, whose total size is limited.
+        max_bytes: limit of the size of `root`, above which old programs are evicted.
     """
 
     def __init__(self, folder: Path, root: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._path = folder  # as JAX names it, in its log
+        self._path = folder  # JAX uses this name in its log
         self._root, self._max_bytes, self._written = root, max_bytes, 0
         self._paused = False
         self.prune()
 
     def get(self, key: str) -> bytes | None:
-        """The program of that key, or None; one that is damaged is removed."""
+        """The program stored under that key, or None; a damaged one is removed."""
         if self._paused or _several_processes():
             return None
         file = self._path / f"{key}{_SUFFIX}"
@@ -101,11 +101,11 @@ class ProgramFolder:
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            os.utime(file)  # the last to go
+            os.utime(file)  # marks it as recently used
         return stored[4:]
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a program, whole or not at all."""
+        """Store a program atomically."""
         if self._paused or _several_processes():
             return
         temporary = None
@@ -126,7 +126,7 @@ class ProgramFolder:
 
     @contextlib.contextmanager
     def compile_afresh(self) -> Iterator[None]:
-        """A context in which nothing is found or kept."""
+        """Context without lookups and writes."""
         self._paused = True
         try:
             yield
@@ -134,7 +134,7 @@ class ProgramFolder:
             self._paused = False
 
     def prune(self) -> None:
-        """Drop the programs used longest ago until the rest fits; of any version and machine, for those pile up."""
+        """Evict the least recently used programs, of all versions and machines, until the rest fits."""
         self._written = 0
         files = []
         for pattern in (f"*/*{_SUFFIX}", "*/.writing-*"):
@@ -152,13 +152,15 @@ class ProgramFolder:
 
 
 def _several_processes() -> bool:
-    """Whether this process is one of several: what one finds and another compiles, GPUs' tuning waits for in vain."""
+    """Whether this process is one of several: if one has a program that another compiles, the tuning of GPUs
+    would deadlock.
+    """
     jax: Any = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 
 
 def _machine() -> str:
-    """A folder's name for this user, version and kind of CPU: a program uses all instructions that its CPU has."""
+    """A folder name for this user, version and kind of CPU: a program uses all instructions of its CPU."""
     import jax
 
     told = [platform.machine(), platform.processor(), jax.__version__, importlib.metadata.version("jaxlib")]
@@ -171,7 +173,7 @@ def _machine() -> str:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can put a program there."""
+    """Whether only this user can write programs there."""
     if not hasattr(os, "getuid"):
         return True
     status = folder.stat()

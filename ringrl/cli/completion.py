@@ -27,10 +27,11 @@ _SCRIPTS = {
 
 
 def completion(words: Sequence[str], commands: Iterable[str], environment: Mapping[str, str] = os.environ) -> str:
-    """What `ringrl -sc ACTION=SHELL` prints: a script for the shell, or the completions of COMP_LINE, one a line.
+    """The output of `ringrl -sc ACTION=SHELL`: a script for the shell, or the completions of COMP_LINE, one per
+    line.
 
     Raises:
-        RingRLError: another action or shell.
+        RingRLError: the action or shell is unknown.
     """
     asked = next((word for word in words if "=" in word), "")
     action, _, shell = asked.partition("=")
@@ -42,7 +43,7 @@ def completion(words: Sequence[str], commands: Iterable[str], environment: Mappi
 
 
 def candidates(line: str, commands: Iterable[str]) -> list[str]:
-    """What the last word of a command line, up to the cursor, may become."""
+    """Possible completions of the last word of a command line, up to the cursor."""
     words = line.split(" ")
     before, word = [text for text in words[1:-1] if text], words[-1]
     commands = list(commands)
@@ -58,17 +59,17 @@ def candidates(line: str, commands: Iterable[str]) -> list[str]:
 
 def _possible(command: str) -> list[str]:
     from ringrl.cli.compose import conf_folder
-    from ringrl.cli.groups import choices_in, groups_of
-    from ringrl.cli.keys import sections_of
+    from ringrl.cli.groups import choices_in, find_groups
+    from ringrl.cli.keys import list_sections
     from ringrl.config import COMMANDS
     from ringrl.data.known_sets import known_names
 
     folders: list[Path] = [conf_folder()]
     choices = choices_in(folders)
-    found = [f"{group}={choice}" for group in groups_of(command, folders[0]) for choice in choices.get(group, ())]
-    if "data" in groups_of(command, folders[0]):
+    found = [f"{group}={choice}" for group in find_groups(command, folders[0]) for choice in choices.get(group, ())]
+    if "data" in find_groups(command, folders[0]):
         found += [f"data.name={name}" for name in known_names()]
-    for section in sections_of(COMMANDS[command]):
+    for section in list_sections(COMMANDS[command]):
         for key in section.keys:
             kinds = key.kind.split("|") if "|" in key.kind and not key.kind.startswith("[") else [""]
             found += [

@@ -1,4 +1,4 @@
-"""Where the configuration comes from: schemas, tables, folders of YAML files; and the dataclasses built from it."""
+"""Sources of the configuration: schemas, tables, folders of YAML files; and the dataclasses built from it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
-from ringrl.cli.groups import files_in, groups_of
+from ringrl.cli.groups import files_in, find_groups
 from ringrl.cli.run_names import register_resolvers
 from ringrl.config import COMMANDS
 from ringrl.config.schema import as_plain, build, schema
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def conf_folder() -> Path:
-    """The checkout's `conf` when RingRL runs from one, else the copy shipped in the wheel."""
+    """The checkout's `conf` if RingRL runs from one, else the copy shipped in the wheel."""
     package = Path(ringrl.__file__).resolve().parent
     checkout = package.parent / "conf"
     if (checkout / "train.yaml").is_file() and (package.parent / "pyproject.toml").is_file():
@@ -28,16 +28,16 @@ def conf_folder() -> Path:
 
 
 def register(commands: Iterable[str] = tuple(COMMANDS), own: Iterable[Path] = ()) -> None:
-    """Make known to Hydra and OmegaConf what no YAML file holds: schemas, tables and the functions of `${...:}`.
+    """Register with Hydra and OmegaConf what is not in YAML files: schemas, tables and the functions of `${...:}`.
 
     Args:
-        commands: whose schemas are registered, each as `<command>_schema`.
-        own: the user's folders of YAML files; a file there takes the place of a table's row.
+        commands: the commands whose schemas are registered, each as `<command>_schema`.
+        own: the user's folders of YAML files; a file there overrides a table's row.
     """
     store, theirs, rows = ConfigStore.instance(), files_in(own), tables()
     for command in commands:
         store.store(name=f"{command}_schema", node=schema(COMMANDS[command]))
-    for group in {group for command in commands for group in groups_of(command, conf_folder()) if group in rows}:
+    for group in {group for command in commands for group in find_groups(command, conf_folder()) if group in rows}:
         store.repo[group] = {}  # Hydra would merge a file with the row of the same name
         for choice, values in rows[group].items():
             if choice not in theirs.get(group, ()):
@@ -47,22 +47,22 @@ def register(commands: Iterable[str] = tuple(COMMANDS), own: Iterable[Path] = ()
 
 
 def _by_agent(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """`${by_agent:{at:16,others:256}}`: the value of the agent that is trained, or else that of `others`."""
+    """`${by_agent:{at:16,others:256}}`: the value for the trained agent, or else that of `others`."""
     return values.get(str(_root_.agent.name), values.get("others"))
 
 
 def command_from(cls: type[T], config: DictConfig) -> T:
-    """The frozen, checked dataclass of a composed configuration."""
+    """Build the frozen, checked dataclass of a composed configuration."""
     return build(cls, OmegaConf.to_container(config, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
 
 
 def as_yaml(command: Any) -> str:
-    """A command's dataclass as YAML that `load_yaml` reads back."""
+    """Format a command's dataclass as YAML that `load_yaml` can read."""
     return OmegaConf.to_yaml(OmegaConf.create(as_plain(command)))
 
 
 def load_yaml(cls: type[T], path: Path, changes: Mapping[str, Any] | None = None) -> T:
-    """The dataclass stored at `path` with `changes` (dotted keys) on top; raises RingRLError where there is none."""
+    """Load the dataclass stored at `path` with `changes` (dotted keys) applied; raises RingRLError if there is none."""
     try:
         config = OmegaConf.load(path)
     except OSError:

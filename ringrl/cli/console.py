@@ -1,4 +1,4 @@
-"""What commands print while they work, on the screen and in the log of their run folder.
+"""Output of commands while they run, on the screen and in the log of their run folder.
 
 Lines of a sweep's jobs that may run side by side begin with the job's name.
 """
@@ -29,18 +29,18 @@ _ONE_AFTER_ANOTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def output(width: int | None = None, *, logged: bool = True) -> Console:
-    """Standard output, of process 0 alone; made anew, for it may have been redirected. The run's log has it too."""
+    """Standard output of process 0 alone, also written to the run's log; created anew because it may be redirected."""
     stream: Any = _Lines(sys.stdout, job_prefix(), logged=logged and not _launches())
     console = Console(
         file=stream, width=width, quiet=not is_main_process(), highlight=False, soft_wrap=True, markup=False
     )
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = UNBOUNDED  # what reads a file or a pipe wants whole names, not a terminal's 80 columns
+        console.width = UNBOUNDED  # readers of a file or a pipe need whole names, not a terminal's 80 columns
     return console
 
 
 def progress_output() -> Console:
-    """Standard error, for what is shown of the way; no terminal to draw on for jobs that may run side by side."""
+    """Standard error, for progress; not treated as a terminal for jobs that may run side by side."""
     prefix = job_prefix()
     if not prefix:
         return Console(stderr=True)
@@ -49,17 +49,19 @@ def progress_output() -> Console:
 
 
 def return_in_words(value: float) -> str:
-    """A return with two decimals, or with three digits where it is so small that these would not show it."""
+    """Format a return with two decimals, or with three digits if it is so small that these would not show it."""
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def table_width(console: Console) -> int:
-    """Columns for a table: the terminal's, or 120 where the output goes to a file."""
+    """Columns for a table: the terminal's, or 120 if the output goes to a file."""
     return console.width - len(job_prefix()) if console.is_terminal else 120
 
 
 def job_prefix() -> str:
-    """What begins the lines of a sweep's job: the name of its folder, where jobs may run side by side; else nothing."""
+    """The prefix of the lines of a sweep's job: its folder's name if jobs may run side by side, else an empty
+    string.
+    """
     if not HydraConfig.initialized() or _launches():
         return ""
     hydra = HydraConfig.get()
@@ -69,7 +71,7 @@ def job_prefix() -> str:
 
 
 def _launches() -> bool:
-    """Whether this process launches a sweep and is in none of its jobs: it has no log, and Hydra's shows on screen."""
+    """Whether this process launches a sweep without running its jobs: it has no log, and Hydra's is shown on screen."""
     if not HydraConfig.initialized():
         return False
     hydra = HydraConfig.get()
@@ -78,7 +80,7 @@ def _launches() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields `advance(done, total)`; a bar on standard error where that is a terminal, elsewhere a line a minute."""
+    """Yields `advance(done, total)`; a bar on standard error if that is a terminal, else a line per minute."""
     console = progress_output()
     if not is_main_process():
         yield lambda done, total: None
@@ -102,19 +104,19 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def say_progress(line: str, console: Console) -> None:
-    """A line about the way, on standard error and in the log."""
+    """Print a progress line on standard error and in the log."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
     _logger.info(line)
 
 
 class _Lines(io.TextIOBase):
-    """A stream of whole lines, each with a prefix; what is written is logged as well, without styles, if asked for."""
+    """A stream of whole lines, each with a prefix; optionally logs the text, without styles."""
 
     def __init__(self, stream: TextIO, prefix: str, *, logged: bool = False) -> None:
         self._stream, self._prefix, self._logged = stream, prefix, logged
 
     def write(self, text: str) -> int:
-        """Write it at once, so that lines of several jobs do not mix."""
+        """Write immediately, so that lines of several jobs do not mix."""
         lines = text.splitlines(keepends=True)
         self._stream.write("".join(f"{self._prefix}{line}" for line in lines))
         plain = _STYLES.sub("", text).rstrip()
@@ -123,21 +125,21 @@ class _Lines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Of the stream."""
+        """Flush the underlying stream."""
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing: the stream is another's, and may be closed before this is collected."""
+        """No effect: the stream has another owner, and may be closed before this is collected."""
 
     def isatty(self) -> bool:
-        """Of the stream."""
+        """Whether the underlying stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """Of the stream."""
+        """File descriptor of the underlying stream."""
         return self._stream.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
+        """Encoding of the underlying stream."""
         return self._stream.encoding or "utf-8"

@@ -1,4 +1,4 @@
-"""Going on with a training run: what all its processes decide together, and what is said about it."""
+"""Resuming a training run: decisions that all its processes make together, and messages about them."""
 
 import dataclasses
 import shlex
@@ -10,22 +10,22 @@ from rich.console import Console
 
 from ringrl.cli.console import table_width
 from ringrl.cli.resuming import RecordedChange, accepted_changes, plain_changes, rate_change
-from ringrl.cli.run_folder import goes_on
+from ringrl.cli.run_folder import resumes_run
 from ringrl.config import ResumeChanges, TrainCommand
 from ringrl.evaluation.report import runs_table
-from ringrl.evaluation.summary import FILE_NAME, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, list_runs, load_summary
 from ringrl.parallel.multiprocess import agree_on_text, in_process_0, is_main_process
 
 
-def goes_on_in_all(command: TrainCommand, folder: Path) -> bool:
-    """`goes_on`, as process 0 finds it."""
-    return agree_on_text("yes" if in_process_0("resume", lambda: goes_on(command, folder)) else "no") == "yes"
+def agree_on_resuming(command: TrainCommand, folder: Path) -> bool:
+    """The result of `resumes_run` in process 0."""
+    return agree_on_text("yes" if in_process_0("resume", lambda: resumes_run(command, folder)) else "no") == "yes"
 
 
-def changes_in_all(
+def agree_on_changes(
     command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path, which: str
 ) -> list[RecordedChange]:
-    """`accepted_changes` in process 0, which has them on record; none elsewhere. What it refuses, all refuse."""
+    """The result of `accepted_changes` in process 0, and no changes elsewhere; an error is raised in all processes."""
     return (
         in_process_0(f"changes of the {which} checkpoint", lambda: accepted_changes(command, metadata, saved, folder))
         or []
@@ -35,14 +35,14 @@ def changes_in_all(
 def is_finished(
     command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], folder: Path
 ) -> bool:
-    """Whether a run is at its end, as process 0 finds it: its results are there, and nothing of it has changed."""
+    """Whether a run is finished according to process 0: it has results, and its settings have not changed."""
 
     def finished() -> bool:
         if resumed["step"] != command.training.steps or resumed.get("evaluation") is None:
             return False
         if not (folder / FILE_NAME).exists():
             return False
-        summary = load_summary(folder)  # of this end, or of one before
+        summary = load_summary(folder)  # of this end, or of an earlier one
         theirs = summary["train"].get("steps"), summary.get("config_changes", [])
         return theirs == (resumed["step"], plain_changes(changes))
 
@@ -50,26 +50,26 @@ def is_finished(
 
 
 def show_finished(folder: Path, console: Console) -> None:
-    """The results of a run that has nothing left to do."""
+    """Print the results of a run that has nothing left to do."""
     if is_main_process():
-        console.print(runs_table(runs_of(load_summary(folder)), width=table_width(console)), end="")
+        console.print(runs_table(list_runs(load_summary(folder)), width=table_width(console)), end="")
     console.print(f"finished already; run folder: {folder}")
 
 
 def show_changes(
     command: TrainCommand, resumed: Mapping[str, Any], changes: Sequence[RecordedChange], console: Console
 ) -> None:
-    """A line for each setting that is another from here on."""
+    """Print a line for each setting that changes from here on."""
     lines = [str(change) for change in changes if change.step == resumed["step"]]
     for line in [*lines, *(map(str, rate_change(command, resumed)) if lines else ())]:
         console.print(line)
 
 
-def as_told(command: TrainCommand) -> TrainCommand:
-    """The command as a run folder keeps it: without what concerns how this process began."""
+def drop_launch_settings(command: TrainCommand) -> TrainCommand:
+    """The command as a run folder stores it, without settings of how this process was started."""
     return dataclasses.replace(command, resume=None, overwrite=False, resume_changes=ResumeChanges.refuse)
 
 
-def command_to_go_on(folder: Path) -> str:
-    """What to type to go on with a run, ready for a shell."""
+def format_resume_command(folder: Path) -> str:
+    """The shell command that resumes a run."""
     return f"ringrl train {shlex.quote(f'resume={folder}')}"

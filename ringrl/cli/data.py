@@ -1,4 +1,4 @@
-"""`ringrl data`: what data there is, and what is known by name; with `data.name=...`, what is in a set."""
+"""`ringrl data`: available and known data sets; with `data.name=...`, the contents of a set."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ def run(command: DataCommand, folder: Path) -> None:
 
 
 def list_everything(folder: Path) -> None:
-    """A table of the sets that are known by name, and one of all sets under the data cache."""
+    """Print a table of the sets that are known by name, and one of all sets in the data cache."""
     console, rows = output(), list_data(data_root())
     summary = {"root": str(data_root()), "sets": rows, "known": known_names()}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -77,7 +77,7 @@ def list_everything(folder: Path) -> None:
 
 
 def show_known() -> None:
-    """The sets that need not be here yet, and how to get them."""
+    """Print the known sets, which need not be on this machine, and how to get them."""
     lists = {
         "Minari's public sets, each by data.name=NAME data.download=true": [(one.pattern, one.text) for one in PUBLIC],
         "sets that `ringrl collect collection=NAME` makes, each by data=NAME": list(COLLECTED.items()),
@@ -92,7 +92,7 @@ def show_known() -> None:
 
 
 def show(store: EpisodeStore, statistics: dict[str, Any]) -> None:
-    """The main numbers of a set on the terminal."""
+    """Print the main numbers of a set."""
     console = output()
     returns, lengths = statistics["returns"], statistics["lengths"]
     console.print(
@@ -118,12 +118,12 @@ def show(store: EpisodeStore, statistics: dict[str, Any]) -> None:
 
 
 def returns_figure(store: EpisodeStore, title: str) -> "Figure":
-    """Histograms of returns and lengths, and the range of each observation."""
+    """Plot histograms of returns and lengths, and the range of each observation."""
     return plot_episodes(store.returns, store.lengths, title=title)
 
 
 def report_violations(violations: "Sequence[Violation]", where: str) -> None:
-    """Print every violation and raise RingRLError where there is one."""
+    """Print every violation and raise RingRLError if there is one."""
     for violation in violations:
         print(f"ringrl: {violation}", file=sys.stderr)
     if violations:
@@ -131,7 +131,7 @@ def report_violations(violations: "Sequence[Violation]", where: str) -> None:
 
 
 def _numbered(task: dict[str, Any]) -> str:
-    """The task's number, by which data.tasks knows it, and its name if it has one."""
+    """The task's number, as used by data.tasks, and its name if it has one."""
     number, name = str(task["task_id"]), str(task["name"])
     return number if name == number else f"{number} {name}"
 

@@ -1,4 +1,4 @@
-"""The devices of a run: its mesh, what lies where on it, and parameters taken from it."""
+"""The devices of a run: its mesh, the sharding of its state, and gathering of parameters."""
 
 import logging
 from typing import Any
@@ -22,14 +22,16 @@ from ringrl.types import Parameters
 _logger = logging.getLogger(__name__)
 
 
-def mesh_of(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
-    """The mesh of a run; None for one device. Raises RingRLError as `make_mesh`, and where a process would be idle."""
+def make_run_mesh(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
+    """The mesh of a run; None for one device. Raises RingRLError as `make_mesh` does, and if a process would be
+    idle.
+    """
     spread = any(size != 1 for size in config.sizes.values())
     return full_mesh(config) if spread or attention.strategy.is_sharded or jax.process_count() > 1 else None
 
 
 def full_mesh(config: MeshConfig) -> jax.sharding.Mesh:
-    """The mesh that a config names; raises RingRLError as `make_mesh`, and where it leaves out some process."""
+    """The mesh that a config describes; raises RingRLError as `make_mesh` does, and if it leaves out a process."""
     mesh = make_mesh(**config.sizes)
     if jax.process_count() > 1 and mesh.size != jax.device_count():
         raise RingRLError(
@@ -39,15 +41,15 @@ def full_mesh(config: MeshConfig) -> jax.sharding.Mesh:
     return mesh
 
 
-def gathered(parameters: Parameters) -> Parameters:
-    """Parameters whole on this process's first device; of several processes all call it."""
+def gather_parameters(parameters: Parameters) -> Parameters:
+    """Gather whole parameters on this process's first device; a collective."""
     if jax.process_count() > 1:
         parameters = multihost_utils.process_allgather(parameters, tiled=True)
     return jax.device_put(parameters, jax.local_devices()[0])
 
 
 def show_compiler_flags(mesh: jax.sharding.Mesh, console: Console) -> None:
-    """What `make_train_step` tells the compiler of these devices, if anything: on the console and in the run's log."""
+    """Print the compiler flags that `make_train_step` uses for these devices, if any, on the console and in the log."""
     if flags := compiler_flags(mesh):
         line = describe_flags(mesh, flags)
         console.print(line)
@@ -55,7 +57,7 @@ def show_compiler_flags(mesh: jax.sharding.Mesh, console: Console) -> None:
 
 
 def print_explanation(agent: SequenceAgent, training: TrainingConfig) -> None:
-    """`mesh.explain=true`: every array of the training state, how it is split, and what of it a device holds."""
+    """`mesh.explain=true`: print the sharding of every array of the training state, and its size per device."""
     console, mesh = output(), agent.mesh
     state = state_shapes(agent, training)
     if mesh is None:
@@ -73,7 +75,7 @@ def print_explanation(agent: SequenceAgent, training: TrainingConfig) -> None:
 
 
 def _words(spec: Any) -> str:
-    """`P(None, ('fsdp', 'ring'))` as "dimension 1: fsdp x ring"."""
+    """Format `P(None, ('fsdp', 'ring'))` as "dimension 1: fsdp x ring"."""
     split = [(dimension, entry) for dimension, entry in enumerate(spec) if entry is not None]
     if not split:
         return "-"

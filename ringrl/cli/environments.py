@@ -1,4 +1,4 @@
-"""Which environment a command acts in, and its faults as one line."""
+"""Selection of a command's environment, and its errors as one line."""
 
 import contextlib
 import dataclasses
@@ -23,33 +23,35 @@ NAME_IT = "give env.id=MODULE:ID, where importing MODULE registers ID"
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An environment to act in: the name that finds it again, and gymnasium's whole specification of it."""
+    """An environment to act in: its name, and gymnasium's full specification of it."""
 
     id: str  # ID, or MODULE:ID
     spec: EnvSpec
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, in JSON; `environment_of` reads it back, as it does a data set's metadata."""
+        """The JSON stored in a checkpoint; `find_environment` reads it, as it does a data set's metadata."""
         record = record_of(self.spec)
         return {"environment": {"id": self.id, "kwargs": record["kwargs"]}, "environment_spec": record}
 
 
-def environment_of(
+def find_environment(
     chosen: EnvConfig, metadata: Mapping[str, Any], warn: Callable[[str], None] = lambda line: None
 ) -> Environment:
-    """The environment chosen by id, else the one that `metadata` of a data set or a checkpoint record.
+    """The environment selected by id, else the one recorded in `metadata` of a data set or a checkpoint.
 
-    Where both are one id, it is made as recorded: arguments, time limit, wrappers; `chosen.kwargs` come on top.
+    If both have the same id, it is made as recorded, with arguments, time limit and wrappers; `chosen.kwargs` override
+    the arguments.
 
     Args:
-        chosen: what the user says; an empty id leaves the choice to `metadata`.
-        metadata: with `environment`, an id or {"id": ..., "kwargs": ...}, and `environment_spec`, its record.
-        warn: told in one line of each recorded wrapper that is left out, as it is where the user names the id.
+        chosen: the user's choice; an empty id selects the environment in `metadata`.
+        metadata: has `environment`, an id or {"id": ..., "kwargs": ...}, and `environment_spec`, its record.
+        warn: called with one line for each recorded wrapper that is omitted, which happens only if the user names the
+            id.
 
     Raises:
         RingRLError: there is no such environment, or it cannot be made as recorded.
     """
-    recorded = _recorded(metadata)
+    recorded = _read_record(metadata)
     if recorded is None or (chosen.id and bare_id(chosen.id) != bare_id(recorded[0])):
         if not chosen.id:
             raise RingRLError("The data set names no environment: give env.id=ENVIRONMENT_ID, or choose env=NAME.")
@@ -61,8 +63,8 @@ def environment_of(
 
 
 def is_own_environment(env: Environment, metadata: Mapping[str, Any]) -> bool:
-    """Whether `env` is what `metadata` record, or they name none: then their reference scores apply."""
-    recorded = _recorded(metadata)
+    """Whether `env` is the one in `metadata`, or there is none in them: then their reference scores apply."""
+    recorded = _read_record(metadata)
     if recorded is None:
         return True
     name, record = recorded
@@ -73,9 +75,9 @@ def is_own_environment(env: Environment, metadata: Mapping[str, Any]) -> bool:
 
 
 def environment_metadata(env: EnvConfig) -> dict[str, Any]:
-    """What a data set collected in `env` records of it, as `write_minari_dataset` takes it."""
+    """The metadata of a data set collected in `env`, as `write_minari_dataset` takes them."""
     with environment_faults(env):
-        made = ringrl_envs.make(_spec_of(env))
+        made = ringrl_envs.make(_find_spec(env))
     spec = made.spec
     made.close()
     if spec is None:
@@ -84,8 +86,8 @@ def environment_metadata(env: EnvConfig) -> dict[str, Any]:
     return {"env_spec": plain, "environment_name": env.id, "environment_unrecorded": lost}
 
 
-def asked_for(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
-    """A line on what training on a set with this `environment_metadata` has to be told; empty where that is nothing."""
+def describe_requirements(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
+    """Settings that training on a set with this `environment_metadata` requires, as a line; empty if there are none."""
     lost = metadata.get("environment_unrecorded")
     if not lost or ":" in env.id:
         return ""
@@ -94,9 +96,9 @@ def asked_for(env: EnvConfig, metadata: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) -> Iterator[gymnasium.vector.VectorEnv]:
-    """`count` copies of an environment, closed at the end; what it refuses is raised as RingRLError."""
+    """Context of `count` copies of an environment, closed at the end; its errors are raised as RingRLError."""
     with environment_faults(env):
-        environments = ringrl_envs.make_vector(_spec_of(env), count, **kwargs)
+        environments = ringrl_envs.make_vector(_find_spec(env), count, **kwargs)
     try:
         yield environments
     except EnvironmentFault as error:
@@ -108,11 +110,11 @@ def vector_environment(env: Environment | EnvConfig, count: int, **kwargs: Any) 
 def task_ids(env: Environment | EnvConfig, split: Split) -> list[int]:
     """The tasks of a split, `[0]` for an environment without tasks."""
     with environment_faults(env):
-        return ringrl_envs.task_ids(_spec_of(env), split.value)
+        return ringrl_envs.task_ids(_find_spec(env), split.value)
 
 
-def dealt_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
-    """(count,) tasks of a split, dealt in turn; raises RingRLError where the split is empty."""
+def assign_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.ndarray:
+    """Assign `count` environments to the tasks of a split in turn; raises RingRLError if the split is empty."""
     tasks = task_ids(env, split)
     if not tasks:
         raise RingRLError(f"env {env.id} has no {split} tasks: set evaluation.split=training, or give it more tasks.")
@@ -121,7 +123,7 @@ def dealt_tasks(env: Environment | EnvConfig, split: Split, count: int) -> np.nd
 
 @contextlib.contextmanager
 def environment_faults(env: Environment | EnvConfig) -> Iterator[None]:
-    """Turn the ValueErrors by which environments refuse an id or an argument into RingRLErrors."""
+    """Turn the ValueErrors by which environments reject an id or an argument into RingRLErrors."""
     try:
         yield
     except ValueError as error:
@@ -133,12 +135,12 @@ def _named(env: EnvConfig) -> Environment:
         return Environment(env.id, with_arguments(find_spec(env.id), env.kwargs))
 
 
-def _spec_of(env: Environment | EnvConfig) -> EnvSpec:
+def _find_spec(env: Environment | EnvConfig) -> EnvSpec:
     return (env if isinstance(env, Environment) else _named(env)).spec
 
 
-def _recorded(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The name and the record that metadata hold; None where they name no environment."""
+def _read_record(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The name and the record in metadata; None if they have no environment."""
     told = metadata.get("environment")
     if not told:
         return None
@@ -151,11 +153,11 @@ def _recorded(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
 
 def _from_record(name: str, record: Mapping[str, Any], *, by_name: bool) -> EnvSpec:
-    """The recorded environment; `by_name` takes the entry point that the user's module registers."""
+    """Make the recorded environment; with `by_name`, from the entry point that the user's module registers."""
     env = EnvConfig(name)
     if by_name or not isinstance(record.get("entry_point"), str):
         with environment_faults(env):
-            find_spec(name)  # its line names the nearest ids
+            find_spec(name)  # its error names the nearest ids
     with environment_faults(env):
         registered = registered_spec(name)
     try:
@@ -165,7 +167,7 @@ def _from_record(name: str, record: Mapping[str, Any], *, by_name: bool) -> EnvS
 
 
 def _with_buildable_wrappers(spec: EnvSpec, named: bool, warn: Callable[[str], None]) -> EnvSpec:
-    """The specification, without the wrappers that cannot be rebuilt where the user has named the environment."""
+    """The specification, without wrappers that cannot be rebuilt if the user has named the environment."""
     with environment_faults(EnvConfig(spec.id)):
         faults = unbuildable_wrappers(spec)
     if faults and not named:

@@ -1,4 +1,4 @@
-"""From exceptions to one line on standard error and an exit code; and the failures of a sweep's jobs."""
+"""Conversion of exceptions to one line on standard error and an exit code; failures of a sweep's jobs."""
 
 import errno
 import os
@@ -24,12 +24,14 @@ _OF_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAME
 SUCCESS, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # and REQUEUE
 _OF_LOST_PROCESSES = re.compile("gloo|nccl|connection|unavailable|deadline|heartbeat|coordination|barrier", re.I)
 
-_Found = dict[Path, int]  # error files, with when they were written
-_sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, and what an earlier one had left there
+_Found = dict[Path, int]  # error files, with their modification times
+_sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, with error files of earlier sweeps
 
 
-class RememberSweep(Callback):
-    """Hydra callback: notes where a sweep writes, for jobs may run in other processes or on other machines."""
+class RecordSweepFolder(Callback):
+    """Hydra callback that records where a sweep writes, because jobs may run in other processes or on other
+    machines.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it."""
@@ -38,7 +40,7 @@ class RememberSweep(Callback):
 
 
 def forget_sweeps() -> None:
-    """Start afresh, before a command."""
+    """Forget the sweeps of earlier commands."""
     _sweeps.clear()
 
 
@@ -53,15 +55,15 @@ def _error_files(folder: Path) -> _Found:
 
 
 def guard(function: Callable[[], int], debug: bool) -> int:
-    """`function()`'s exit code; a fault of the user's prints one line, anything else its traceback.
+    """Run `function` and return its exit code; a user error prints one line, anything else its traceback.
 
-    One of several processes ends at once when it fails, so that the others, which wait for it, hear of it.
+    One of several processes exits immediately when it fails, so that the others, which wait for it, notice.
     """
     code = _guard(function, debug)
     if code != SUCCESS and _is_one_of_several():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # JAX would wait for the others to end too
+        os._exit(code)  # otherwise JAX would wait for the other processes
     return code
 
 
@@ -106,12 +108,12 @@ def _tells_of_a_lost_process(error: Exception) -> bool:
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(f"ringrl: error: {line}", file=sys.stderr)
 
 
 def describe(error: BaseException) -> str | None:
-    """One line for what the user can put right; None for a fault of the program's own."""
+    """One line for an error that the user can fix; None for a bug."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"The disk is full{where}: free some space and run the command again."
@@ -130,7 +132,7 @@ def describe(error: BaseException) -> str | None:
 
 
 def _config_line(error: BaseException) -> str:
-    """Hydra's and OmegaConf's messages span lines and causes: keep what says something, and the key."""
+    """Hydra's and OmegaConf's messages span lines and causes: keep the informative part, and the key."""
     parts: list[str] = []
     key = ""
     unknown = False

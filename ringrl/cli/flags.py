@@ -1,4 +1,4 @@
-"""The flags of a command line, told from its overrides; what is no flag gets one line with the remedy."""
+"""Parsing of a command line into flags and overrides; an invalid flag is reported in one line with the remedy."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,15 @@ PRINTING = ("cfg", "help", "hydra_help", "info")  # nothing runs
 
 
 def parse_flags(command: str, words: Sequence[str], known: Callable[[], Iterable[str]]) -> argparse.Namespace:
-    """Hydra's flags and the overrides among `words`.
+    """Split `words` into Hydra's flags and overrides.
 
     Args:
-        command: of RingRL.
-        words: of the command line, without the command.
-        known: finds keys and groups, for a word such as `--training.steps`.
+        command: the RingRL command.
+        words: words of the command line, without the command.
+        known: looks up keys and groups, for a word such as `--training.steps`.
 
     Raises:
-        RingRLError: a flag that does not exist, lacks its value, or does not go with another.
+        RingRLError: a flag does not exist, lacks its value, or conflicts with another.
     """
     from hydra._internal.utils import get_args_parser
 

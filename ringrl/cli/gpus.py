@@ -1,7 +1,8 @@
-"""One GPU for each process of a sweep by joblib: claimed by a lock before JAX looks for devices, held to its end.
+"""Assignment of one GPU to each process of a joblib sweep, by a lock that is taken before JAX initializes devices and
+held until exit.
 
-The locks lie in one folder of the machine, so several sweeps, of several users, share its GPUs too. Other launchers
-need none: Hydra's own runs one job at a time, SLURM hands GPUs out, submitit_local sets CUDA_VISIBLE_DEVICES itself.
+The locks are in one folder per machine, so several sweeps, of several users, share its GPUs too. Other launchers need
+none: Hydra's own runs one job at a time, SLURM assigns GPUs, submitit_local sets CUDA_VISIBLE_DEVICES itself.
 """
 
 import contextlib
@@ -30,19 +31,25 @@ _POLL_SECONDS = 1.0
 _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 
 _logger = logging.getLogger(__name__)
-_claimed: list[str] = []  # by this process, which may run several jobs of a sweep, one after another
+_claimed: list[str] = []  # by this process, which may run several jobs of a sweep in sequence
 
 
 class LimitJobs(Callback):
-    """Hydra callback: joblib runs no more jobs at once than there are GPUs.
+    """Hydra callback that limits joblib's parallel jobs to the number of GPUs.
 
-    Its processes live on between jobs, with their GPU: one too many would wait for minutes, until another had idled.
+    Its processes keep their GPU between jobs: an additional process would wait for minutes, until another one's idle
+    timeout.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it, before the launcher is made."""
         launcher = config.hydra.launcher
-        if launcher["_target_"] != JOBLIB or "mesh" not in config or _spread(config.mesh) or not uses_gpus(os.environ):
+        if (
+            launcher["_target_"] != JOBLIB
+            or "mesh" not in config
+            or _list_axes(config.mesh)
+            or not uses_gpus(os.environ)
+        ):
             return
         gpus = visible_gpus(os.environ, installed_gpus())
         jobs = 1 if launcher.n_jobs is None else launcher.n_jobs
@@ -54,16 +61,16 @@ class LimitJobs(Callback):
 
 
 def claim_gpu(launcher: str, mesh: Mapping[str, Any] | None, say: Callable[[str], None]) -> str | None:
-    """Make one GPU the only one that this process sees, and return its name; waits where all are taken.
+    """Make one GPU the only one visible to this process, and return its name; waits while all are taken.
 
-    `launcher` is the `_target_` of Hydra's launcher, `mesh` the sizes that the job asks for. Nothing happens, and None
-    is returned, under launchers other than joblib, without GPUs or JAX's plugin for them, for a command without a
-    mesh, and for a mesh of more than one device: such a job sees all GPUs. Raises RingRLError where such a job follows,
-    in the same process, one that was given a GPU.
+    `launcher` is the `_target_` of Hydra's launcher, `mesh` the job's mesh sizes. Nothing happens, and None is
+    returned, under launchers other than joblib, without GPUs or JAX's plugin for them, for a command without a mesh,
+    and for a mesh of more than one device: such a job sees all GPUs. Raises RingRLError if such a job runs in a process
+    that has claimed a GPU for an earlier job.
     """
     if launcher != JOBLIB or mesh is None:
         return None
-    if sizes := _spread(mesh):
+    if sizes := _list_axes(mesh):
         if _claimed:
             raise RingRLError(
                 f"{sizes} in a process of a sweep that was given the one GPU {_claimed[0]}: sweep over larger meshes "
@@ -88,14 +95,14 @@ def uses_gpus(environment: Mapping[str, str]) -> bool:
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         return False
     for plugin in _CUDA_PLUGINS:
-        with contextlib.suppress(ModuleNotFoundError):  # without any plugin not even their common package is there
+        with contextlib.suppress(ModuleNotFoundError):  # without any plugin even their common package is missing
             if importlib.util.find_spec(plugin) is not None:
                 return True
     return False
 
 
 def installed_gpus(proc: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """The machine's GPUs by UUID, from nvidia-smi; by index where that is missing; parts (MIG) in place of a whole."""
+    """The machine's GPUs by UUID, from nvidia-smi; by index without it; MIG slices in place of their GPU."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
@@ -103,16 +110,16 @@ def installed_gpus(proc: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     gpus: list[str] = []
     for uuid in re.findall(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)", listing):
         if uuid.startswith("MIG-") and gpus and gpus[-1].startswith("GPU-"):
-            gpus.pop()  # the GPU that this is a part of, listed just before
+            gpus.pop()  # the GPU of this slice, listed just before
         gpus.append(uuid)
     return gpus
 
 
 def visible_gpus(environment: Mapping[str, str], installed: Sequence[str]) -> dict[str, str]:
-    """The GPUs that the process may use: what CUDA_VISIBLE_DEVICES calls each, and what its lock is called.
+    """The GPUs that the process may use: the name of each in CUDA_VISIBLE_DEVICES, and the name of its lock.
 
-    As CUDA reads it, the list ends at the first name that is no device. The lock goes by the UUID where that is known,
-    so that 0 and GPU-1a2b..., which may be the same, meet.
+    As in CUDA, the list ends at the first invalid name. The lock is named by the UUID if that is known, so that 0 and
+    GPU-1a2b..., which may be the same GPU, share a lock.
     """
     if VISIBLE not in environment:
         return {name: name for name in installed}
@@ -130,7 +137,7 @@ def visible_gpus(environment: Mapping[str, str], installed: Sequence[str]) -> di
 
 
 def lock_folder() -> Path:
-    """The folder of locks, made where it is missing, open to every user of the machine."""
+    """The folder of locks, created if missing and writable by every user of the machine."""
     folder = Path(tempfile.gettempdir()) / "ringrl-gpus"
     try:
         folder.mkdir()
@@ -143,11 +150,11 @@ def lock_folder() -> Path:
 
 
 def wait_for_lock(gpus: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> str:
-    """The first of `gpus` (name -> lock) whose lock is free, now taken for the life of this process."""
+    """Take the first free lock of `gpus` (name -> lock), for the lifetime of this process; waits if all are taken."""
     waiting = False
     while True:
         for name, lock in gpus.items():
-            if _take(folder / re.sub(r"[^\w-]", "_", lock)):
+            if _try_lock(folder / re.sub(r"[^\w-]", "_", lock)):
                 return name
         if not waiting:
             say(f"waiting for a GPU: all are taken by other jobs of sweeps ({', '.join(gpus)}; locks in {folder})")
@@ -155,13 +162,13 @@ def wait_for_lock(gpus: Mapping[str, str], folder: Path, say: Callable[[str], No
         time.sleep(_POLL_SECONDS)
 
 
-def _spread(mesh: Mapping[str, Any]) -> str:
-    """The axes of a mesh of more than one device, as the command line writes them; empty for one device."""
+def _list_axes(mesh: Mapping[str, Any]) -> str:
+    """The axes of a mesh of more than one device, in command-line syntax; empty for one device."""
     return " ".join(f"mesh.{axis}={mesh[axis]}" for axis in AXES if mesh[axis] != 1)
 
 
-def _take(path: Path) -> bool:
-    """Lock the file unless another process holds it. The descriptor stays open: the kernel frees it at our end."""
+def _try_lock(path: Path) -> bool:
+    """Lock the file unless another process holds it. The descriptor stays open: the kernel frees the lock on exit."""
     try:
         # Another user's file in a shared folder must not be opened for writing or with O_CREAT.
         with contextlib.suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""The groups of the command line: which a command has, and what there is to choose from."""
+"""The config groups of the command line: which a command has, and their choices."""
 
 import functools
 import re
@@ -9,18 +9,18 @@ import yaml
 
 from ringrl.config.tables import tables
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if libyaml is installed
 
 
 @functools.cache
-def groups_of(command: str, conf: Path) -> tuple[str, ...]:
-    """The groups that a command's own file in `conf` names, in its order."""
+def find_groups(command: str, conf: Path) -> tuple[str, ...]:
+    """The groups in a command's own file in `conf`, in its order."""
     entries = yaml.load((conf / f"{command}.yaml").read_text(), _LOADER)["defaults"]
     return tuple(str(key) for entry in entries if isinstance(entry, dict) for key in entry)
 
 
 def choices_in(folders: Iterable[Path]) -> dict[str, tuple[str, ...]]:
-    """The choices of every group: rows of tables, and files in `folders`, `exorl/walker` of `collection` among them."""
+    """The choices of every group: rows of tables, and files in `folders`, such as `exorl/walker` of `collection`."""
     groups = {name: set(rows) for name, rows in tables().items()}
     for name, found in files_in(folders).items():
         groups.setdefault(name, set()).update(found)
@@ -28,7 +28,7 @@ def choices_in(folders: Iterable[Path]) -> dict[str, tuple[str, ...]]:
 
 
 def files_in(folders: Iterable[Path]) -> dict[str, set[str]]:
-    """The choices that are YAML files in `folders`, of every group."""
+    """The choices of every group that are YAML files in `folders`."""
     groups: dict[str, set[str]] = {}
     for folder in folders:
         for file in folder.rglob("*.yaml"):
@@ -38,8 +38,8 @@ def files_in(folders: Iterable[Path]) -> dict[str, set[str]]:
     return groups
 
 
-def listed(choices: Iterable[str]) -> str:
-    """Choices in a line: `dark_room, exorl/... (5)`, the number in parentheses counting those of a folder."""
+def format_choices(choices: Iterable[str]) -> str:
+    """Choices in a line: `dark_room, exorl/... (5)`, with the number of choices in a folder in parentheses."""
     alone, folders = [], {}
     for choice in choices:
         folder, slash, _ = choice.partition("/")

@@ -1,4 +1,4 @@
-"""`ringrl COMMAND --help`: the command's groups and every key of it, in a line each."""
+"""`ringrl COMMAND --help`: the command's groups and every key of it, one per line."""
 
 import re
 import shutil
@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringrl.cli.groups import choices_in, files_in, groups_of, listed
-from ringrl.cli.keys import Key, Section, sections_of
+from ringrl.cli.groups import choices_in, files_in, find_groups, format_choices
+from ringrl.cli.keys import Key, Section, list_sections
 from ringrl.config import COMMANDS
 from ringrl.config.schema import nearest
 from ringrl.errors import RingRLError
@@ -19,7 +19,7 @@ FLAGS = (
     ("--debug", "tracebacks instead of one-line errors"),
     ("--hydra-help", "the flags of Hydra, which reads all this"),
 )
-LEFT = 36  # columns of the keys
+LEFT = 36  # width of the column of keys
 NARROW, WIDE = 80, 140
 
 
@@ -27,16 +27,16 @@ def help_text(command: str, summary: str, folders: Sequence[Path], chosen: Seque
     """The help of a command as text.
 
     Args:
-        command: its name.
-        summary: what it does, in a line.
-        folders: of YAML files, RingRL's own first.
-        chosen: sections of keys to show; all without any.
+        command: name of the command.
+        summary: a line about the command.
+        folders: folders of YAML files, RingRL's own first.
+        chosen: sections of keys to show; if empty, all.
 
     Raises:
-        RingRLError: a section that the command does not have.
+        RingRLError: the command has no such section.
     """
     width = max(NARROW, min(WIDE, shutil.get_terminal_size((120, 24)).columns))
-    sections = sections_of(COMMANDS[command])
+    sections = list_sections(COMMANDS[command])
     known = [section.path for section in sections if section.path]
     for name in chosen:
         if name not in known:
@@ -56,10 +56,10 @@ def help_text(command: str, summary: str, folders: Sequence[Path], chosen: Seque
 def _groups(command: str, folders: Sequence[Path], width: int) -> list[str]:
     choices = choices_in(folders)
     own = sorted(name for name in files_in(folders[1:]) if "/" not in name)
-    names = [name for name in dict.fromkeys([*groups_of(command, folders[0]), *own]) if name in choices]
+    names = [name for name in dict.fromkeys([*find_groups(command, folders[0]), *own]) if name in choices]
     if not names:
         return []
-    rows = [line for name in names for line in _row(f"{name}=", listed(choices[name]), width)]
+    rows = [line for name in names for line in _row(f"{name}=", format_choices(choices[name]), width)]
     return ["", "groups, each choice a file of settings, which may change the defaults below:", *rows]
 
 

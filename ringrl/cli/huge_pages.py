@@ -7,10 +7,10 @@ TUNABLES = "GLIBC_TUNABLES"
 
 
 def restart_with_huge_pages() -> None:
-    """Restart this process with glibc's allocator asking for huge pages; whatever the user has set stays.
+    """Restart this process with huge pages enabled in glibc's allocator; settings of the user take precedence.
 
-    XLA's CPU backend takes a step's temporaries from malloc and gives them back each step, so with small pages the
-    kernel's page faults took half of a step's time. The allocator reads its switch only when a process starts.
+    XLA's CPU backend allocates a step's temporaries with malloc and frees them each step, so with small pages the
+    kernel's page faults took half of a step's time. The allocator reads the setting only when a process starts.
     """
     if TUNABLES in os.environ or not _is_glibc():
         return

@@ -1,4 +1,4 @@
-"""Hydra's own program, called with words in place of those that this process was started with."""
+"""Calls Hydra's program with words in place of those that this process was started with."""
 
 import os
 import sys
@@ -13,20 +13,20 @@ _MAY_SET_MODE = ("hydra.mode", "hydra.searchpath", "--config-dir", "-cd")  # beg
 
 
 def call_hydra(command: str, words: Sequence[str], conf: Path, job: Callable[[DictConfig], None]) -> None:
-    """Compose the configuration that `words` ask for and call `job` with it, once per job of a sweep.
+    """Compose the configuration that `words` describe and call `job` with it, once per job of a sweep.
 
-    Exceptions are let through as they are.
+    Exceptions are passed on unchanged.
 
     Args:
-        command: whose file in `conf` is the primary one.
-        words: flags and overrides, as Hydra wants them.
+        command: the command whose file in `conf` is the primary configuration.
+        words: flags and overrides in Hydra's syntax.
         conf: RingRL's folder of YAML files.
-        job: gets the composed configuration.
+        job: called with the composed configuration.
     """
     arguments, full_error, get_mode = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), Hydra.get_mode
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"ringrl {command}", *words], "1"
     if not any(word.lstrip("+").startswith(_MAY_SET_MODE) for word in words):
-        # Hydra composes everything a first time to learn hydra.mode, which no file of RingRL's own sets.
+        # Hydra composes everything an additional time to read hydra.mode, which no file of RingRL's own sets.
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         hydra.main(version_base="1.3", config_path=str(conf), config_name=command)(job)()

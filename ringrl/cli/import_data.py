@@ -1,4 +1,4 @@
-"""`ringrl import`: data made elsewhere, read once and kept as an episode store."""
+"""`ringrl import`: external data, read once and stored as an episode store."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar, return_in_words
 from ringrl.cli.data import report_violations, returns_figure
 from ringrl.cli.environments import environment_faults
-from ringrl.cli.typed import typed
+from ringrl.cli.typed import format_override
 from ringrl.config import EnvConfig, ImportCommand, ImportSource, Rewards
 from ringrl.data import EpisodeStore, check_store, data_root, store_statistics
 from ringrl.data.sources.d4rl import build_from_d4rl, task_of_file
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 def run(command: ImportCommand, folder: Path) -> None:
-    """Build the store, whole or not at all; check every value of it; write what it holds into `folder`."""
+    """Build the store atomically, check every value of it, and write its statistics into `folder`."""
     console, began = output(), time.perf_counter()
     target = data_root() / "stores" / command.name
     if target.exists() and not command.overwrite:
@@ -62,21 +62,21 @@ def run(command: ImportCommand, folder: Path) -> None:
     console.print(
         f"{command.name}: {store.num_episodes} episodes, {store.num_steps} steps, {store.step_bytes / 1e6:.1f} MB, "
         f"mean return {return_in_words(float(store.returns.mean()))}, in {seconds:.1f} s\n"
-        f"  train on it:  ringrl train data=store {typed('data.name', command.name)}\n"
-        f"  look at it:   ringrl data data=store {typed('data.name', command.name)}\n"
+        f"  train on it:  ringrl train data=store {format_override('data.name', command.name)}\n"
+        f"  look at it:   ringrl data data=store {format_override('data.name', command.name)}\n"
         f"  run folder:   {folder}"
     )
 
 
 def from_d4rl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
-    """A D4RL HDF5 file; its task is told, or read off its name."""
+    """Import a D4RL HDF5 file; its task is given, or taken from its name."""
     file = Path(command.path).expanduser()
     task = command.task or task_of_file(file)
     return build_from_d4rl(file, task, target, progress, overwrite=command.overwrite)
 
 
 def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
-    """A folder of ExoRL episodes, with the rewards of a task of its domain."""
+    """Import a folder of ExoRL episodes, with the rewards of a task of its domain."""
     folder = exorl_folder(command.path)
     with environment_faults(EnvConfig(command.task)):
         environment = ringrl_envs.dmc_id(command.task)
@@ -101,7 +101,7 @@ def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> Epis
 
 
 def from_minari(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
-    """A Minari set, as `data=minari` reads it."""
+    """Import a Minari set in the same way as `data=minari`."""
     folder = find_minari_set(command.path, minari_root(data_root()), command.download)
     return build_from_minari(command.path, folder, target, progress, overwrite=command.overwrite)
 
@@ -114,7 +114,7 @@ BUILD: dict[ImportSource, Callable[[ImportCommand, Path, Progress], EpisodeStore
 
 
 def collected_limit(folder: Path) -> int | None:
-    """The time limit that `ringrl collect format=exorl` was told, of a folder that it wrote."""
+    """The time limit of a folder written by `ringrl collect format=exorl`."""
     try:
         told = json.loads((folder.parent / RECORD_FILE).read_text())
         return int(told["env"]["kwargs"]["max_episode_steps"])
@@ -123,7 +123,7 @@ def collected_limit(folder: Path) -> int | None:
 
 
 def exorl_folder(path: str) -> Path:
-    """The folder of npz files that `path` names: itself, its `buffer`, or what `ringrl collect format=exorl` wrote."""
+    """The folder of npz files at `path`: itself, its `buffer`, or the output of `ringrl collect format=exorl`."""
     given = Path(path).expanduser()
     collected = data_root() / "exorl" / path
     for folder in (given / "buffer", given, collected / "buffer", collected):

@@ -1,4 +1,4 @@
-"""What lies under the data cache: episode stores, Minari sets, ExoRL folders."""
+"""Contents of the data cache: episode stores, Minari sets, ExoRL folders."""
 
 import json
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from ringrl.data import EpisodeStore
 from ringrl.data.sources.minari_sets import minari_root
 from ringrl.errors import RingRLError
 
-Row = dict[str, Any]  # name, as, bytes; episodes, steps and environment where known; fault where it is damaged
+Row = dict[str, Any]  # name, as, bytes; episodes, steps and environment if known; fault if it is damaged
 
 
 def list_data(root: Path) -> list[Row]:
-    """One row a set, by kind and name; a damaged one has its fault."""
+    """One row per set, ordered by kind and name; a damaged set has a `fault`."""
     return [*_stores(root / "stores"), *_minari_sets(minari_root(root)), *_exorl_folders(root / "exorl")]
 
 

@@ -1,4 +1,4 @@
-"""One job of a command: its configuration built and checked, its run folder, its failure put on record."""
+"""One job of a command: its configuration is built and checked, its run folder created, its failure recorded."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from ringrl.cli.console import output
 from ringrl.cli.failures import REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
 from ringrl.cli.overrides import AUTO, CONFIG_FILE, changes
-from ringrl.cli.run_folder import held_folder
+from ringrl.cli.run_folder import hold_folder
 from ringrl.config import COMMANDS
 from ringrl.data import data_root
 from ringrl.errors import ERROR_FILE, Preempted
@@ -31,19 +31,19 @@ from ringrl.training.heartbeat import duration
 
 _logger = logging.getLogger(__name__)
 
-HOLD_THEIR_FOLDER = ("train", "eval")  # which may be several processes, and have to find each other first
-RECORD = ".hydra"  # in a run folder: what Hydra puts on record
+HOLD_THEIR_FOLDER = ("train", "eval")  # may be several processes, which must connect to each other first
+RECORD = ".hydra"  # Hydra's record in a run folder
 
-COMPILING = ("train", "eval", "collect")  # `bench` and `plan` are about the compiler itself
+COMPILING = ("train", "eval", "collect")  # `bench` and `plan` measure the compiler itself
 
 
 def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exception | None:
     """Run `command` in its folder; the error of a single run is returned.
 
-    A sweep's job leaves its error in its folder instead, so that the other jobs go on and a job in another
-    process or on another machine is heard of; a fault of the program's own is raised. Jobs side by side on one
-    machine get a GPU each, and a preempted job of a sweep on SLURM is queued again. With `keeps_record` the folder gets
-    Hydra's record of the first command that may write there, and of one that is put in its place.
+    A sweep's job writes its error to its folder instead, so that the other jobs continue and errors in other processes
+    or on other machines are found; a bug is raised. Parallel jobs on one machine get a GPU each, and a preempted job of
+    a sweep on SLURM is requeued. With `keeps_record` the folder gets Hydra's record of the first command that may write
+    there, and of one that replaces it.
     """
     folder, began = Path(HydraConfig.get().runtime.output_dir), time.perf_counter()
     _logger.info("ringrl %s: %s %s", ringrl.__version__, command, " ".join(HydraConfig.get().overrides.task))
@@ -53,11 +53,11 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
         built = _build(command, config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             claim_gpu(HydraConfig.get().launcher["_target_"], config.get("mesh"), output().print)
-            (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt before
-        run = importlib.import_module(module_of(command)).run
+            (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
+        run = importlib.import_module(find_module(command)).run
         if command in COMPILING:
             use_compilation_cache(data_root())
-        with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else held_folder(folder, command):
+        with contextlib.nullcontext() if command in HOLD_THEIR_FOLDER else hold_folder(folder, command):
             if keeps_record and not (folder / RECORD).exists():
                 _write_record(config, folder / RECORD)
             run(built, folder)
@@ -81,7 +81,7 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
 
 
 def _write_record(config: DictConfig, folder: Path) -> None:
-    """The files that Hydra itself would write: the configuration, Hydra's own, and the overrides."""
+    """Write the files that Hydra itself would write: the configuration, Hydra's own, and the overrides."""
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), folder / "hydra.yaml")
@@ -89,7 +89,7 @@ def _write_record(config: DictConfig, folder: Path) -> None:
 
 
 def _log_failure(error: BaseException) -> None:
-    """In the run's log alone, if there is one: on the screen it is shown by `ringrl.cli.failures`."""
+    """Write the failure to the run's log alone, if there is one; `ringrl.cli.failures` shows it on the screen."""
     if not logging.getLogger().handlers:
         return
     line = describe(error) or str(error) or type(error).__name__
@@ -97,13 +97,13 @@ def _log_failure(error: BaseException) -> None:
     _logger.error("%s", line, exc_info=error if of_the_program else None)
 
 
-def module_of(command: str) -> str:
-    """The module whose `run` is the command; `import` is a word of Python's own."""
+def find_module(command: str) -> str:
+    """The module whose `run` is the command; `import` is a Python keyword."""
     return "ringrl.cli.import_data" if command == "import" else f"ringrl.cli.{command}"
 
 
 def _build(command: str, config: DictConfig) -> Any:
-    """The command's dataclass; of `train resume=RUN`, what the run was told, and the overrides on top of that."""
+    """Build the command's dataclass; for `train resume=RUN`, from the run's settings and the overrides."""
     resume = config.get("resume")
     if resume in (None, AUTO):
         return command_from(COMMANDS[command], config)
@@ -112,17 +112,17 @@ def _build(command: str, config: DictConfig) -> Any:
 
 
 def set_defaults_of_libraries() -> None:
-    """The one place that sets library switches; whatever the user has set stays."""
-    os.environ.setdefault("MUJOCO_GL", "disable")  # no display; rendering asks for egl or osmesa
-    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # else it forks, which JAX's threads do not bear
+    """Set defaults of libraries' environment variables, in this one place; settings of the user take precedence."""
+    os.environ.setdefault("MUJOCO_GL", "disable")  # no display; rendering requires egl or osmesa
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # otherwise it forks, unsafe with JAX's threads
 
 
 def queue_again() -> None:
-    """End this job of a sweep on SLURM so that it starts again: by submitit's own handler of its signal.
+    """Requeue this job of a sweep on SLURM, by submitit's own signal handler.
 
-    Raises SystemExit: no result is left, so that the sweep goes on waiting for the job.
+    Raises SystemExit: no result is written, so that the sweep continues to wait for the job.
     """
     name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
-    with contextlib.suppress(subprocess.SubprocessError, OSError):  # SLURM may have queued it again by itself
+    with contextlib.suppress(subprocess.SubprocessError, OSError):  # SLURM may have requeued it by itself
         signal.raise_signal(signal.Signals[f"SIG{name}"])
     raise SystemExit(REQUEUE)

@@ -1,7 +1,7 @@
-"""The keys of a command, each with its default, its kind and what it does: read from the dataclasses' own source.
+"""The keys of a command, each with its default, type and description, read from the source of the dataclasses.
 
-A field is described by the comment behind it, or above it; a field without one by the docstring of its enum. The
-source is part of every installation, so there is one place to write a description and no second to forget.
+A field is described by the comment after it, or above it; a field without one by the docstring of its enum. The source
+is part of every installation, so descriptions are not duplicated.
 """
 
 import ast
@@ -22,8 +22,8 @@ class Key:
 
     path: str
     kind: str  # such as `int`, or the choices `a|b|c`
-    default: str  # as it is typed; empty where a value is needed
-    text: str  # what it does, in a line
+    default: str  # as typed; empty if a value is required
+    text: str  # description in a line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Section:
     keys: tuple[Key, ...]
 
 
-def sections_of(command: type, path: str = "", text: str = "") -> list[Section]:
+def list_sections(command: type, path: str = "", text: str = "") -> list[Section]:
     """The command's own keys first, then those of each section below it.
 
     Args:
         command: a command's dataclass.
-        path: of the section, in recursion.
-        text: what the field that holds the section says of it.
+        path: path of the section, in recursion.
+        text: description of the field that holds the section.
     """
     hints, texts = typing.get_type_hints(command), descriptions(command)
     keys, below = [], []
@@ -49,11 +49,11 @@ def sections_of(command: type, path: str = "", text: str = "") -> list[Section]:
         here = f"{path}.{field.name}" if path else field.name
         hint = _without_none(hints[field.name])
         if dataclasses.is_dataclass(hint):
-            below += sections_of(hint, here, texts[field.name])  # type: ignore[arg-type]
+            below += list_sections(hint, here, texts[field.name])  # type: ignore[arg-type]
             continue
         item = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
         if dataclasses.is_dataclass(item):
-            below += sections_of(item, f"{here}.NAME", texts[field.name])  # type: ignore[arg-type]
+            below += list_sections(item, f"{here}.NAME", texts[field.name])  # type: ignore[arg-type]
             continue
         default = _default(field)
         if item is not None:
@@ -65,7 +65,7 @@ def sections_of(command: type, path: str = "", text: str = "") -> list[Section]:
 
 @functools.cache
 def descriptions(cls: type) -> dict[str, str]:
-    """What the comments behind, or else right above, each field of a dataclass say; empty where there is none."""
+    """The comments after, or else right above, each field of a dataclass; empty if there is none."""
     lines, _ = inspect.getsourcelines(cls)
     source = inspect.cleandoc("".join(["\n", *lines])) if lines[0][:1].isspace() else "".join(lines)
     comments = {
@@ -119,7 +119,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Format a value as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -132,6 +132,6 @@ def _typed(value: Any) -> str:
 
 
 def _first_line(cls: Any) -> str:
-    """The first line of an own class's docstring."""
+    """The first line of the docstring of a RingRL class."""
     own = isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, enum.Enum))
     return (inspect.getdoc(cls) or "").split("\n")[0] if own else ""

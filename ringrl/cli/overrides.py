@@ -1,4 +1,6 @@
-"""Reads the command line's overrides before Hydra does, so that a slip gets one line with the nearest valid name."""
+"""Checks the command line's overrides before Hydra does, so that a typo is reported in one line with the
+nearest valid name.
+"""
 
 import dataclasses
 import re
@@ -11,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import OverrideParseException
 
-from ringrl.cli.groups import choices_in, groups_of, listed
+from ringrl.cli.groups import choices_in, find_groups, format_choices
 from ringrl.config import COMMANDS
 from ringrl.config.schema import key_paths, list_paths, matches, nearest
 from ringrl.data.known_sets import find_known_name
@@ -30,7 +32,7 @@ class Vocabulary:
     keys: tuple[str, ...]
     lists: tuple[str, ...]  # the keys whose values are lists
     groups: dict[str, tuple[str, ...]]
-    others: dict[str, str]  # groups of other commands, with one of those
+    others: dict[str, str]  # groups of other commands, with one command that has the group
     own: Path | None = None  # the user's folder of YAML files
 
     @property
@@ -42,69 +44,74 @@ class Vocabulary:
 def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
     """What `command` accepts, with the groups found in `folders` of YAML files, RingRL's own first."""
     conf, *own = folders
-    named = groups_of(command, conf)
-    others = {group: other for other in COMMANDS for group in groups_of(other, conf) if group not in named}
+    named = find_groups(command, conf)
+    others = {group: other for other in COMMANDS for group in find_groups(other, conf) if group not in named}
     groups = {name: found for name, found in choices_in(folders).items() if name.split("/")[0] not in others}
     cls = COMMANDS[command]
     return Vocabulary(command, tuple(key_paths(cls)), tuple(list_paths(cls)), groups, others, own[0] if own else None)
 
 
-FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are one path each
-FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are the user's own
-WHOLE = ("experiment", "cluster", "collection", "behavior")  # groups whose files set keys of any section
+FOLDER_KEYS = ("resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir")  # their values are single paths
+FREE_MAPPINGS = ("env.kwargs.", "env.kwargs=", "behavior.")  # keys under these are arbitrary
+GROUPS_ACROSS_SECTIONS = (
+    "experiment",
+    "cluster",
+    "collection",
+    "behavior",
+)  # groups whose files set keys of any section
 
 
-def normalise(command: str, arguments: Sequence[str]) -> list[str]:
-    """What users type, as Hydra wants it.
+def normalize_overrides(command: str, arguments: Sequence[str]) -> list[str]:
+    """Convert user input to Hydra's syntax.
 
-    A key under a mapping with free keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
+    A key under a mapping with arbitrary keys needs no `+`; `video=true` is short for `evaluation.video=true`, `bench
     attention` for `bench benchmark=attention`, and `target=v4:4x4x4` for a custom target of that topology. Folders may
-    have any name: those that Hydra would read otherwise are quoted for it.
+    have any name: those that Hydra would misread are quoted.
     """
     if command == "bench" and arguments and arguments[0].isidentifier():
         arguments = [f"benchmark={arguments[0]}", *arguments[1:]]
     texts = [f"evaluation.{text}" if text.startswith("video=") else text for text in arguments]
-    texts = [word for text in texts for word in _target(text)]
-    texts = [_quoted_folder(text) for text in texts]
+    texts = [word for text in texts for word in _expand_target(text)]
+    texts = [_quote_folder(text) for text in texts]
     return [f"++{text}" if text.startswith(FREE_MAPPINGS) else text for text in texts]
 
 
-def quoted(text: str) -> str:
-    """A text as a value that Hydra and OmegaConf read as just this text, whatever is in it."""
+def quote_value(text: str) -> str:
+    """Quote a text so that Hydra and OmegaConf read it literally."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
     return "'" + escaped.replace("${", r"\${") + "'"
 
 
-def _double_quoted(text: str) -> str:
-    """The same, in the quotes that a shell's own leave readable."""
+def _double_quote(text: str) -> str:
+    """The same in double quotes, which stay readable inside a shell's single quotes."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text) + '"'
 
 
-def _quoted_folder(text: str) -> str:
-    """`key=FOLDER` with the folder quoted where that is needed; quotes and interpolations of the user's own stay."""
+def _quote_folder(text: str) -> str:
+    """`key=FOLDER` with the folder quoted if needed; the user's own quotes and interpolations stay."""
     key, _, value = text.partition("=")
     if key.lstrip("+") not in FOLDER_KEYS or re.fullmatch(r"[\w./~@%+-]*", value, re.ASCII) or "${" in value:
         return text
     if key == "checkpoint" and "," in value and not Path(value).exists():  # a sweep
         return text
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return text if is_quoted else f"{key}={quoted(value)}"
+    return text if is_quoted else f"{key}={quote_value(value)}"
 
 
-def _target(text: str) -> list[str]:
-    """`target=TOPOLOGY`, where a topology has a colon and a name has none."""
+def _expand_target(text: str) -> list[str]:
+    """Expand `target=TOPOLOGY`; a topology contains a colon and a name does not."""
     key, _, topology = text.partition("=")
-    quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several are a sweep
+    quoted = ",".join(f"'{name}'" for name in topology.split(","))  # several form a sweep
     return ["target=custom", f"target.topology={quoted}"] if key == "target" and ":" in topology else [text]
 
 
 def check_overrides(texts: Sequence[str], known: Vocabulary, sweeping: bool = False) -> list[Override]:
-    """The parsed overrides, as Hydra is to read them.
+    """Parse and check the overrides for Hydra.
 
-    A `+` before what exists already is dropped: it is the habit of other programs, and can mean nothing else.
+    A `+` before an existing key is dropped: it is common with other programs, and has no other meaning.
 
     Raises:
-        RingRLError: the first key, group choice or form of a value that does not exist.
+        RingRLError: a key, group choice or form of a value is invalid; the first one is reported.
     """
     overrides = []
     for text in texts:
@@ -121,7 +128,7 @@ def check_overrides(texts: Sequence[str], known: Vocabulary, sweeping: bool = Fa
 
 
 def _check_form(override: Override, known: Vocabulary, texts: Sequence[str]) -> None:
-    """Refuse values whose form is another than the key's."""
+    """Reject a value whose form (list, mapping or single value) does not match its key."""
     key, value = override.key_or_group, _unquoted(None if override.is_delete() else override.value())
     if key in known.lists and isinstance(value, str | int | float) and not str(value).startswith("${"):
         raise RingRLError(f"{key}={value}: a list is needed: '{key}=[{value}]'.")
@@ -141,7 +148,7 @@ def _parse(text: str, known: Vocabulary) -> Override:
     key, equals, value = text.partition("=")
     if not equals:
         if key in known.groups:
-            raise RingRLError(f"Cannot read {text!r}: write {key}=CHOICE, one of {listed(known.groups[key])}.")
+            raise RingRLError(f"Cannot read {text!r}: write {key}=CHOICE, one of {format_choices(known.groups[key])}.")
         alike = nearest(key, known.names)[0]
         raise RingRLError(
             f"Cannot read {text!r}: write key=value (the key most like it is {alike}); a value with spaces is quoted "
@@ -150,7 +157,7 @@ def _parse(text: str, known: Vocabulary) -> Override:
     if not key or key != key.strip() or not value.strip():
         raise RingRLError(f"Cannot read {text!r}: write key=value without spaces around the equals sign.")
     is_list = key in known.lists and value[:1] == "["
-    items = [_double_quoted(item) for item in (value.strip("[]").split(",") if is_list else [value])]
+    items = [_double_quote(item) for item in (value.strip("[]").split(",") if is_list else [value])]
     remedy = shlex.quote(f"{key}=[{','.join(items)}]" if is_list else f"{key}={items[0]}")
     raise RingRLError(
         f"Cannot read {text!r}: quote a value with spaces, commas, colons, brackets, quotes or equals signs twice, for "
@@ -166,7 +173,7 @@ def _several_values(override: Override, known: Vocabulary) -> RingRLError:
 
 
 def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
-    """The run folder that `resume=RUN` names, checked; None without it, and for resume=auto."""
+    """The checked run folder of `resume=RUN`; None without it, and for resume=auto."""
     overrides = list(overrides)
     values = [_unquoted(override.value()) for override in overrides if override.key_or_group == "resume"]
     if not values or values[-1] is None:
@@ -185,7 +192,7 @@ def resume_folder(overrides: Iterable[Override], sweeping: bool) -> str | None:
 
 
 def changes(texts: Iterable[str]) -> dict[str, Any]:
-    """The values that the overrides of `ringrl train resume=RUN key=value` change in the run's configuration."""
+    """The values in the run's configuration that the overrides of `ringrl train resume=RUN key=value` change."""
     overrides = OverridesParser.create().parse_overrides(list(texts))
     changed = {}
     for override in overrides:
@@ -211,23 +218,23 @@ def _check(override: Override, known: Vocabulary) -> None:
         for choice in map(_unquoted, choices):
             if choice in ("", None) and not override.is_delete():
                 raise RingRLError(
-                    f"{name}={'null' if choice is None else ''} needs a choice: {listed(known.groups[name])}."
+                    f"{name}={'null' if choice is None else ''} needs a choice: {format_choices(known.groups[name])}."
                 )
             if choice is not None and choice not in known.groups[name]:
-                raise _no_choice(name, choice, known)
+                raise _make_choice_error(name, choice, known)
             if choice is not None:
                 _check_package(name, choice, known)
     elif name not in known.groups and not matches(name, known.keys):
         raise RingRLError(f"Unknown key {name!r}: did you mean {nearest(name, known.names)[0]!r}?")
 
 
-def _no_choice(group: str, choice: str, known: Vocabulary) -> RingRLError:
-    """The error for a choice that does not exist, with the nearest that do; for a Minari set, with its id."""
+def _make_choice_error(group: str, choice: str, known: Vocabulary) -> RingRLError:
+    """The error for a choice that does not exist, with the nearest existing ones; for a Minari set, with its id."""
     identity = find_known_name(choice) if group == "data" else None
     if identity is not None:
         return RingRLError(f"{group}={choice}: a Minari set is chosen by its id: data.name={identity}.")
     alike = nearest(choice, known.groups[group])
-    return RingRLError(f"{group}={choice}: did you mean {alike[0]!r}? Choices: {listed(alike)}.")
+    return RingRLError(f"{group}={choice}: did you mean {alike[0]!r}? Choices: {format_choices(alike)}.")
 
 
 def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
@@ -246,9 +253,11 @@ def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
 
 
 def _check_package(group: str, choice: str, known: Vocabulary) -> None:
-    """Refuse a user's file that would set keys of the whole configuration, and does not say so in its first line."""
+    """Reject a user's file that would set keys of the whole configuration without a package directive in its
+    first line.
+    """
     file = None if known.own is None else known.own / group / f"{choice}.yaml"
-    if group not in WHOLE or file is None or not file.is_file():
+    if group not in GROUPS_ACROSS_SECTIONS or file is None or not file.is_file():
         return
     if not re.search(r"^#\s*@package\s+_global_\s*$", file.read_text(), re.MULTILINE):
         raise RingRLError(

@@ -1,4 +1,4 @@
-"""`ringrl plan`: what fits on a cluster that need not be here, by that cluster's own compiler."""
+"""`ringrl plan`: what fits on a cluster, according to that cluster's own compiler and without the cluster."""
 
 import dataclasses
 import datetime
@@ -29,7 +29,7 @@ from ringrl.ops.sharded import AXES_OF
 from ringrl.ops.ulysses import check_heads
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.meshes import whole_cluster
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan, has_compiler
 from ringrl.planning.model.memory import largest_context, predicted
 from ringrl.planning.plan import MAX_TOKENS, TRAJECTORY_STEPS, Plan, Report
@@ -39,7 +39,7 @@ from ringrl.planning.search import Candidate, Compile, search_blocks, search_con
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What was planned in the end, what to print of it, and what of it to draw and to keep."""
+    """The final plan, the lines to print, and the data to plot and store."""
 
     plan: Plan
     shown: Sequence[RenderableType]
@@ -49,9 +49,9 @@ class Outcome:
 
 
 def run(command: PlanCommand, folder: Path) -> None:
-    """Plan, print, and leave plan.json and plan.png in `folder`."""
+    """Plan, print, and write plan.json and plan.png into `folder`."""
     console = output()
-    plan, notes = plan_of(command)
+    plan, notes = make_plan(command)
     title = f"{model_name() or f'{plan.model.layers} layers of {plan.model.width}'} on {plan.target.name}"
     if not command.compile or not has_compiler(plan.target):
         if command.search in (Search.blocks, Search.strategy):
@@ -79,7 +79,7 @@ def run(command: PlanCommand, folder: Path) -> None:
 
 
 def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) -> Outcome:
-    """One plan, or a search, each compiled."""
+    """Run one plan, or a search, compiling each candidate."""
     with progress_bar("compilations") as advance:
         if command.search in (Search.blocks, Search.strategy):
             compare = search_blocks if command.search is Search.blocks else search_strategies
@@ -110,7 +110,7 @@ def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) 
 
 
 def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
-    """The closed form alone, at once; every line of memory says so."""
+    """Evaluate the closed form alone; every line about memory states that."""
     largest = largest_context(plan) if command.search is Search.context else None
     if largest == 0:
         shortest = plan.of(1)
@@ -119,12 +119,12 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
         )
     plan = plan if largest is None else plan.of(largest)
     terms = predicted(plan).terms
-    neighbours = {
+    nearby = {
         one.tokens: predicted(one).terms
         for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
         if one.tokens <= MAX_TOKENS
     }
-    figure = plan_figure((), title=f"{title}, by the formula", predicted=neighbours, limit=plan.target.memory)
+    figure = plan_figure((), title=f"{title}, by the formula", predicted=nearby, limit=plan.target.memory)
     shown = [
         tables.formula_table(plan, terms),
         *fact_lines(plan, model_name() if predicted(plan).total <= plan.target.memory else "", by_formula=True),
@@ -133,12 +133,12 @@ def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
     return Outcome(plan, shown, figure)
 
 
-def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
-    """The plan that a command asks for, and what had to be rounded or chosen for it, in lines.
+def make_plan(command: PlanCommand) -> tuple[Plan, list[str]]:
+    """The plan that a command describes, and lines about what was rounded or chosen.
 
-    Raises RingRLError for an unknown target, a mesh that does not make it up, and heads that do not split.
+    Raises RingRLError for an unknown target, a mesh that does not match it, and heads that do not divide.
     """
-    target, mesh, training, notes = settle(target_of(command)), command.mesh, command.training, []
+    target, mesh, training, notes = fill_specification(find_target(command)), command.mesh, command.training, []
     if all(size == 1 for size in mesh.sizes.values()) and target.devices > 1:
         mesh = whole_cluster(command.attention.strategy, command.model.width, target.devices)
     plan = Plan(
@@ -163,7 +163,7 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
     if command.trajectories:
         plan = dataclasses.replace(plan, tokens=command.trajectories * TRAJECTORY_STEPS * plan.tokens_per_step)
     if plan.attention.strategy is Strategy.auto:
-        # The search is for long chains, which are blockwise wherever it ends.
+        # The search is for long chains, which are always blockwise.
         tokens = MAX_TOKENS if command.search is not Search.none else plan.tokens
         chains = plan.chains // groups or 1
         attention = settle_by_size(plan.attention, chains, tokens, plan.model.heads)
@@ -182,26 +182,26 @@ def plan_of(command: PlanCommand) -> tuple[Plan, list[str]]:
 
 
 def model_name() -> str:
-    """Of conf/model; empty where single keys of the model were changed, so that it is no longer that one."""
+    """The choice of conf/model; empty if single keys of the model were changed."""
     hydra = HydraConfig.get()
     changed = any(word.lstrip("+~").startswith("model.") for word in hydra.overrides.task)
     return "" if changed else str(hydra.runtime.choices.get("model", ""))
 
 
-def target_of(command: PlanCommand) -> Target:
-    """The target, without its name where single keys of it were changed, so that it is no longer that cluster."""
+def find_target(command: PlanCommand) -> Target:
+    """The target, without its name if single keys of it were changed."""
     keys = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
     changed = any(key.startswith("target.") for key in keys) and "target.name" not in keys
     return dataclasses.replace(command.target, name="") if changed else command.target
 
 
 def how_to_install(plan: Plan) -> str:
-    """In a sentence."""
+    """A sentence on how to install the compiler."""
     return f"This installs it: {install_command(plan.target.platform)}"
 
 
 def record(command: PlanCommand, outcome: Outcome) -> dict[str, Any]:
-    """plan.json: what was asked, what compilers and formula say, and of which version."""
+    """The contents of plan.json: the request, the results of compilers and formula, and their versions."""
     return {
         "config": as_plain(command),
         "plan": json.loads(outcome.plan.to_json()),

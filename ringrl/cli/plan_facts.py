@@ -1,4 +1,4 @@
-"""What is known of a plan without compiling it: FLOPs, the shortest chain a hop may hide in, the paper beside it."""
+"""Facts about a plan without compiling it: FLOPs, the shortest chain that can hide a hop, the paper's context."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from ringrl.planning.report.paper import paper_context
 
 
 def facts(plan: Plan, model_name: str) -> dict[str, Any]:
-    """Numbers for plan.json."""
+    """The facts as numbers for plan.json."""
     work, minimum = step_work(plan), plan_minimum(plan)
     return {
         "tokens": plan.tokens,
@@ -37,7 +37,7 @@ def facts(plan: Plan, model_name: str) -> dict[str, Any]:
 
 
 def fact_lines(plan: Plan, model_name: str, *, by_formula: bool = False) -> list[str]:
-    """The same in sentences; FLOPs and minima are arithmetic, whoever said what the memory is."""
+    """The facts in sentences; FLOPs and minima are arithmetic, whatever the source of the memory estimate."""
     work, minimum, part = step_work(plan), plan_minimum(plan), plan.tokens // plan.sequence_devices
     lines = [
         f"{context_name(plan.tokens)} tokens are {plan.trajectories:,.5g} trajectories of 1,000 steps "
@@ -62,7 +62,7 @@ def fact_lines(plan: Plan, model_name: str, *, by_formula: bool = False) -> list
 
 
 def _better_layout(plan: Plan, balance: float) -> str | None:
-    """Advice, where another layout leaves the ring's devices waiting less."""
+    """Advice if another layout makes the ring's devices wait less."""
     if not plan.attention.strategy.is_sharded or plan.attention.layout is Layout.zigzag:
         return None
     zigzag = dataclasses.replace(plan, attention=dataclasses.replace(plan.attention, layout=Layout.zigzag))

@@ -1,4 +1,4 @@
-"""What `ringrl plan` says on a terminal, and no more than its compilers said: never a speed, or what a run would do."""
+"""Output of `ringrl plan` on a terminal, limited to what its compilers reported: never a speed or a run's behavior."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,15 +7,15 @@ from rich.text import Text
 
 from ringrl.ops.config import Strategy
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
-from ringrl.planning.report.figures import GIB, context_name, kinds, wanted, wanted_gib
+from ringrl.planning.report.figures import GIB, context_name, find_required_bytes, format_required_gib, kinds
 from ringrl.planning.report.paper import paper_context
-from ringrl.planning.search import Candidate, Found
+from ringrl.planning.search import Candidate, SearchResult
 
 BY_FORMULA = "by the formula"
 
 
 def verdict(plan: Plan, report: Report, refused: Report | None = None) -> str:
-    """One sentence: what was accepted, and `refused` where that was asked too, by which compiler for which topology."""
+    """One sentence: what was accepted, and `refused` if that was tried too, by which compiler for which topology."""
     topology, compiler = plan.target.topology, _compiler(plan, report)
     tokens, schedule = f"{context_name(report.tokens)} tokens", hops(report)
     if report.memory is None:
@@ -28,26 +28,26 @@ def verdict(plan: Plan, report: Report, refused: Report | None = None) -> str:
     else:
         judged = "within" if report.accepted else "over"
         said = f"The compiler ({compiler} for {topology}) reports {size} a device at {tokens}, {judged} the limit"
-        more = None if refused is None else wanted(refused)
+        more = None if refused is None else find_required_bytes(refused)
         if report.accepted and refused is not None and more is not None:
             said += f", and {more / GIB:.2f} GiB at {context_name(refused.tokens)}, over it"
     return f"{said}; the schedule puts {schedule} across compute." if schedule else f"{said}."
 
 
-def found_verdict(plan: Plan, found: Found) -> str:
-    """The same of a search, whatever its end."""
+def found_verdict(plan: Plan, found: SearchResult) -> str:
+    """The same for a search, whatever its end."""
     if found.largest is not None:
         said = verdict(plan.of(found.largest.tokens), found.largest, found.refused)
         if found.refused is None:
             said += f" No longer power of two was asked: positions are int32, and {MAX_TOKENS:,} tokens the most."
         return said
-    assert found.refused is not None  # a search that accepts nothing has been refused something
+    assert found.refused is not None  # a search that accepts nothing has a refused report
     shortest = plan.of(found.refused.tokens)
     return f"Not even the shortest chain fits. {verdict(shortest, found.refused)}"
 
 
 def formula_verdict(plan: Plan, total: float, largest: int | None = None) -> str:
-    """One sentence where no compiler is installed: nothing but arithmetic."""
+    """One sentence if no compiler is installed, based on arithmetic alone."""
     limit = plan.target.memory
     judged = "within" if total <= limit else "over"
     size = f"{total / GIB:.2f} of {limit / GIB:.2f} GiB a device"
@@ -60,7 +60,7 @@ def formula_verdict(plan: Plan, total: float, largest: int | None = None) -> str
 
 
 def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = False) -> str | None:
-    """A context of the ring beside the paper's for the same cluster and model; None where the paper has none."""
+    """The ring's context compared with the paper's for the same cluster and model; None if the paper has none."""
     paper = paper_context(plan.target.name, model_name)
     if paper is None or plan.attention.strategy is not Strategy.ring:
         return None
@@ -70,12 +70,14 @@ def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = F
 
 
 def hops(report: Report) -> str:
-    """`62 of 62 hops`: of those of the ring with something to compute meanwhile, how many lie across it; or nothing."""
+    """`62 of 62 hops`: of the ring's hops that can be overlapped, how many lie across computation; empty
+    without any.
+    """
     return f"{report.hops_across_compute:,} of {report.hop_count:,} hops" if report.hops else ""
 
 
 def memory_table(report: Report) -> Table:
-    """A row a kind of memory, of one device; empty where the compiler refused before it knew."""
+    """A table with a row per kind of memory, for one device; empty if the compiler refused before reporting any."""
     table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
     if report.memory is None:
         return table
@@ -88,7 +90,9 @@ def memory_table(report: Report) -> Table:
 
 
 def formula_table(plan: Plan, terms: Mapping[str, float]) -> Table:
-    """A row a term of the formula, bytes of one device, and their sum; each says that it is the formula's."""
+    """A table with a row per term of the formula, in bytes of one device, and their sum, each marked as the
+    formula's.
+    """
     table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
     for term, size in [*terms.items(), ("together", sum(terms.values()))]:
         table.add_row(Text(f"{term}, {BY_FORMULA}"), f"{size / GIB:.2f}", _share(size, plan.target.memory))
@@ -96,7 +100,7 @@ def formula_table(plan: Plan, terms: Mapping[str, float]) -> Table:
 
 
 def buffers_table(report: Report) -> Table:
-    """A row a large temporary; alike ones together."""
+    """A table with a row per large temporary; equal ones are merged."""
     table = _table(left=("largest buffers", "shape"), right=("number", "GiB"))
     for buffer in report.buffers:
         together = f"{buffer.count * buffer.bytes / GIB:.3f}"
@@ -105,7 +109,7 @@ def buffers_table(report: Report) -> Table:
 
 
 def transfers_table(report: Report) -> Table:
-    """A row a kind of collective and place; `across` is a dash where nothing is left to compute meanwhile."""
+    """A table with a row per kind of collective and place; `across` is a dash if no computation is left to overlap."""
     table = _table(left=("transfers", "from"), right=("times a step", "GiB sent a step", "across compute"))
     for one in report.transfers:
         across = "—" if not one.due else "yes" if one.across else "no"
@@ -113,34 +117,34 @@ def transfers_table(report: Report) -> Table:
     return table
 
 
-def search_table(plan: Plan, found: Found) -> Table:
-    """A row a context that was asked for, the shortest first."""
+def search_table(plan: Plan, found: SearchResult) -> Table:
+    """A table with a row per requested context, the shortest first."""
     table = _table(left=(), right=("tokens", "trajectories", "GiB", "of the limit"))
     table.add_column("compiler", justify="left")
     for report in sorted(found.reports, key=lambda report: report.tokens):
-        total = wanted(report)
+        total = find_required_bytes(report)
         trajectories = f"{plan.of(report.tokens).trajectories:,.5g}"
-        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        sizes = format_required_gib(report), "" if total is None else _share(total, report.limit)
         table.add_row(context_name(report.tokens), trajectories, *sizes, outcome(report))
     return table
 
 
 def candidates_table(what: str, candidates: Sequence[Candidate]) -> Table:
-    """A row a choice; one that was not compiled says why."""
+    """A table with a row per choice; one that was not compiled has the reason."""
     table = _table(left=(what,), right=("GiB", "of the limit", "across compute"))
     table.add_column("compiler", justify="left", overflow="fold")
     for candidate in candidates:
         if (report := candidate.report) is None:
             table.add_row(candidate.name, "", "", "", Text(f"not asked: {candidate.reason}"))
             continue
-        total = wanted(report)
-        sizes = wanted_gib(report), "" if total is None else _share(total, report.limit)
+        total = find_required_bytes(report)
+        sizes = format_required_gib(report), "" if total is None else _share(total, report.limit)
         table.add_row(candidate.name, *sizes, hops(report) or "—", outcome(report))
     return table
 
 
 def outcome(report: Report) -> str:
-    """In a word or three."""
+    """The outcome in one to three words."""
     if report.accepted:
         return "accepted"
     return "refused" if report.memory is None else "over the limit"
@@ -157,7 +161,7 @@ def _table(left: Sequence[str], right: Sequence[str]) -> Table:
 
 def _of(report: Report) -> str:
     limit = f" of {report.limit / GIB:.2f}" if report.limit else ""
-    return f"{wanted_gib(report)}{limit} GiB"
+    return f"{format_required_gib(report)}{limit} GiB"
 
 
 def _share(size: float, limit: float) -> str:
@@ -165,6 +169,6 @@ def _share(size: float, limit: float) -> str:
 
 
 def _compiler(plan: Plan, report: Report) -> str:
-    """Names and versions: the target's own compiler first."""
+    """Names and versions of compilers, the target's own first."""
     ordered = sorted(report.compilers.items(), key=lambda item: item[0] == "jax")
     return " with ".join(f"{name} {version}" for name, version in ordered) or f"the {plan.target.platform} compiler"

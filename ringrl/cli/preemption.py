@@ -1,7 +1,7 @@
-"""A scheduler's signal while a command has nothing to save: it ends at once, with the exit code that queues it again.
+"""Preemption while a command has nothing to save: it exits immediately, with the exit code that requeues it.
 
-Before its first step a run may spend minutes in one call (reading, compiling), in which Python hears no signal; so a
-thread of its own listens. While there is something to save, `ringrl.training.interrupt` takes the signals over.
+Before its first step a run may spend minutes in one call (reading, compiling), during which Python handles no signal;
+so a separate thread waits for signals. While there is something to save, `ringrl.training.interrupt` handles them.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from ringrl.training.interrupt import PREEMPTION
 REQUEUE = 75  # EX_TEMPFAIL: try again
 
 
-class EndsWhenPreempted:
-    """While entered, SIGTERM, SIGUSR1 and SIGUSR2 end the process at once with exit code 75.
+class ExitOnPreemption:
+    """Context in which SIGTERM, SIGUSR1 and SIGUSR2 end the process immediately with exit code 75.
 
-    A signal that has a handler already keeps it, and one that is given another meanwhile is left to that. Outside the
-    main thread, where Python takes no handlers, nothing is installed.
+    Existing handlers are kept, and handlers set within the context take precedence. Outside the main thread, where
+    Python accepts no handlers, none is installed.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class EndsWhenPreempted:
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
 
-    def __enter__(self) -> "EndsWhenPreempted":
+    def __enter__(self) -> "ExitOnPreemption":
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe()
@@ -51,10 +51,10 @@ class EndsWhenPreempted:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(self._wakeup)
-        os.close(self._pipe[1])  # which ends the thread
+        os.close(self._pipe[1])  # ends the thread
 
     def _listen(self, descriptor: int) -> None:
-        """The kernel's handler writes each signal's number, also while the main thread is in a long call."""
+        """Wait for signal numbers, which the kernel's handler writes even while the main thread is in a long call."""
         with contextlib.suppress(OSError):
             while numbers := os.read(descriptor, 64):
                 for number in numbers:
@@ -67,7 +67,7 @@ class EndsWhenPreempted:
 
 
 def _leave(number: int) -> None:
-    with contextlib.suppress(Exception):  # this may have interrupted a print
+    with contextlib.suppress(Exception):  # the signal may have interrupted a print
         sys.stdout.flush()
     line = (
         f"\nringrl: preempted: {signal.Signals(number).name} while there was nothing to save. "

@@ -1,4 +1,4 @@
-"""What would end a command after its work, tried before it: acting in the environment, filming it."""
+"""Early checks of what would fail only at the end of a command: acting in the environment, recording a video."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import ringrl_envs
 from ringrl_envs.sync_vector import EnvironmentFault
 
-from ringrl.cli.environments import Environment, dealt_tasks, environment_faults, vector_environment
+from ringrl.cli.environments import Environment, assign_tasks, environment_faults, vector_environment
 from ringrl.errors import RingRLError
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.rollout import check_vector_env
@@ -15,12 +15,12 @@ from ringrl.types import DataSpec
 
 
 def check_acting(env: Environment, spec: DataSpec, evaluation: EvaluationConfig) -> None:
-    """Make one copy of the environment, compare its spaces with the data's, begin an episode, and take one step.
+    """Check acting: make the environment, compare its spaces with the data's, reset it, and take one step.
 
     Raises:
-        RingRLError: the environment does not fit the data, or cannot be made, reset or stepped.
+        RingRLError: the environment does not match the data, or cannot be made, reset or stepped.
     """
-    tasks = dealt_tasks(env, evaluation.split, 1)
+    tasks = assign_tasks(env, evaluation.split, 1)
     with vector_environment(env, 1) as environments:
         check_vector_env(environments, spec)
         environments.action_space.seed(evaluation.seed)
@@ -39,12 +39,12 @@ def check_acting(env: Environment, spec: DataSpec, evaluation: EvaluationConfig)
 
 
 def check_filming(env: Environment, evaluation: EvaluationConfig, folder: Path) -> None:
-    """Render one frame of the environment and encode it, leaving nothing behind.
+    """Check video: render one frame of the environment and encode it, without leaving files.
 
     Raises:
-        RingRLError: nothing can be rendered, encoded or written to `folder` here; the line says what to do.
+        RingRLError: a frame cannot be rendered, encoded or written to `folder`; the error includes the remedy.
     """
-    task = int(dealt_tasks(env, evaluation.split, 1)[0])
+    task = int(assign_tasks(env, evaluation.split, 1)[0])
     with environment_faults(env):
         check_video(
             lambda: ringrl_envs.make(env.spec, render_mode="rgb_array"),

@@ -1,4 +1,4 @@
-"""`ringrl report`: runs over seeds and agents in one table with intervals and one figure."""
+"""`ringrl report`: one table with intervals and one figure of runs over seeds and agents."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ringrl.cli.console import output, table_width
 from ringrl.config import ReportCommand
 from ringrl.errors import RingRLError
 from ringrl.evaluation.report import find_runs, report_runs
-from ringrl.evaluation.run_folders import Latest, latest_runs, unfinished_line, unfinished_runs
+from ringrl.evaluation.run_folders import LatestRuns, latest_runs, unfinished_line, unfinished_runs
 
 
 def run(command: ReportCommand, folder: Path) -> None:
@@ -15,7 +15,7 @@ def run(command: ReportCommand, folder: Path) -> None:
     named = Path("runs/train") / command.name
     if command.runs:
         unfinished = unfinished_runs([path for path in command.runs if Path(path).is_dir()])
-        found, place = Latest(find_runs(command.runs), 0, unfinished), None
+        found, place = LatestRuns(find_runs(command.runs), 0, unfinished), None
     else:
         found, place = _of_name(named), named
     table = report_runs(
@@ -36,7 +36,7 @@ def run(command: ReportCommand, folder: Path) -> None:
     console.print(f"table and figure: {folder}")
 
 
-def _of_name(folder: Path) -> Latest:
+def _of_name(folder: Path) -> LatestRuns:
     if not any(path.is_dir() for path in folder.glob("*")):
         raise RingRLError(f"No run in {folder}: give runs=[FOLDER,...], or the name that `ringrl train` was given.")
     return latest_runs(folder)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run folder: summary.json, trials.csv, trials.png, and a video on request."""
+"""Results of an evaluation in its run folder: summary.json, trials.csv, trials.png, and a video on request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ringrl_envs
 
 from ringrl.cli.console import output, table_width
-from ringrl.cli.environments import Environment, dealt_tasks, environment_faults
+from ringrl.cli.environments import Environment, assign_tasks, environment_faults
 from ringrl.evaluation.config import EvaluationConfig
 from ringrl.evaluation.figures import plot_training_curves, save_png
 from ringrl.evaluation.report import runs_figure, runs_table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def training_curves(
     losses: Mapping[int, float], evaluations: Mapping[int, Mapping[str, float]], title: str
 ) -> "Figure":
-    """Loss by step, and where there are several evaluations the returns of their first and last trials, on one axis."""
+    """Plot loss by step, and with several evaluations the returns of their first and last trials, on one axis."""
     history: dict[str, Any] = {"loss": tuple(zip(*sorted(losses.items()), strict=True)) if losses else ((), ())}
     if len(evaluations) > 1:
         scores = dict(sorted(evaluations.items()))
@@ -34,7 +34,7 @@ def training_curves(
 
 
 def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> None:
-    """Write the three files, the summary last, so that a folder with one is whole; print the table."""
+    """Write the three files, the summary last, so that a folder with a summary is complete; print the table."""
     write_trials(found, folder / "trials.csv")
     save_png(runs_figure([summary]), folder / "trials.png")
     write_summary(summary, folder)
@@ -45,7 +45,7 @@ def write_results(summary: Mapping[str, Any], found: Rollout, folder: Path) -> N
 def write_video(
     policy: ActingPolicy, env: Environment, evaluation: EvaluationConfig, trials: int, folder: Path
 ) -> Video:
-    """Every trial in one environment as video.mp4; raises RingRLError where nothing can be rendered."""
+    """Write every trial in one environment as video.mp4; raises RingRLError if nothing can be rendered."""
     with environment_faults(env):
         return record_video(
             lambda: ringrl_envs.make(env.spec, render_mode="rgb_array"),
@@ -53,5 +53,5 @@ def write_video(
             trials=trials,
             seed=evaluation.seed,
             path=folder / "video.mp4",
-            task_id=int(dealt_tasks(env, evaluation.split, 1)[0]),
+            task_id=int(assign_tasks(env, evaluation.split, 1)[0]),
         )

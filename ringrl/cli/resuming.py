@@ -1,8 +1,7 @@
-"""What a resumed run may change: what does not change its result freely, the rest on request and on record.
+"""Changes allowed on resuming a run: settings that do not affect its result, and others if recorded on request.
 
-A run keeps what it is: its seed, agent, model, chain and data. How it is trained and evaluated changes by
-`resume_changes=record` alone, and every change is recorded with its step. A key that nothing here names changes the
-result.
+A run keeps its seed, agent, model, chain and data. Settings of training and evaluation can change only with
+`resume_changes=record`, and every change is recorded with its step. A key that is not listed here affects the result.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from ringrl.training.config import Schedule, TrainingConfig
 
 CHANGES_FILE = "config_changes.json"  # in a run folder, where it was resumed with other settings
 
-# They change what a run is called, where and how fast it runs, what it logs and keeps; its numbers to rounding at most.
+# These affect names, location, speed, logging and what is kept, and a run's numbers only by rounding.
 FREE = (
     *("name", "label", "resume", "resume_changes", "overwrite", "profile", "debug", "mesh", "distributed", "attention"),
     *("agent.loss_block_size", "model.remat", "model.feedforward_block_size", "model.unroll_layers", "data.download"),
@@ -29,14 +28,14 @@ FREE = (
     *("training.keep_last", "training.loader_threads", "training.prefetch", "training.nonfinite_limit"),
     *("evaluation.video", "evaluation.sharded", "evaluation.bootstrap_samples"),
 )
-KEPT = ("seed", "agent", "model", "chain", "data", "data_fingerprint")  # without these it would be another run
+KEPT = ("seed", "agent", "model", "chain", "data", "data_fingerprint")  # if these change, it is a different run
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedChange:
     """A setting that was changed when a run was resumed."""
 
-    step: int  # the last step that was done with the old value
+    step: int  # the last step with the old value
     key: str
     was: Any
     now: Any
@@ -48,16 +47,16 @@ class RecordedChange:
 def accepted_changes(
     command: TrainCommand, metadata: Mapping[str, Any], saved: Mapping[str, Any], folder: Path
 ) -> list[RecordedChange]:
-    """The changes of a run's settings so far and those that this command makes, ascending by step.
+    """The changes of a run's settings so far and those of this command, ascending by step.
 
     Args:
-        command: What the run is told now.
-        metadata: What its next checkpoints will say: `config`, `data_fingerprint`, `environment`.
-        saved: What the checkpoint that it goes on from says.
-        folder: The run folder, whose record says what was already allowed at that step.
+        command: The resuming command.
+        metadata: Metadata of its next checkpoints: `config`, `data_fingerprint`, `environment`.
+        saved: Metadata of the checkpoint from which it resumes.
+        folder: The run folder, which records the changes already accepted at that step.
 
     Raises:
-        RingRLError: A key differs that may not change, or that may only with `resume_changes=record`; all are named.
+        RingRLError: A key differs that may not change, or only with `resume_changes=record`; all are named.
     """
     step, earlier = int(saved["step"]), [RecordedChange(**entry) for entry in saved.get("config_changes", [])]
     found = differences(metadata, saved)
@@ -88,9 +87,11 @@ def accepted_changes(
 
 
 def differences(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[Change]:
-    """What differs between a checkpoint's metadata and those of the run that goes on, free keys left out."""
+    """Differences between a checkpoint's metadata and those of the resuming run, without keys that may change
+    freely.
+    """
     config, environment = with_defaults(saved)["config"], saved.get("environment")
-    if environment == metadata["environment"]:  # named now and found before, or the other way round
+    if environment == metadata["environment"]:  # explicit in one and found in the data in the other
         config = {**config, "env": metadata["config"]["env"]}
     found = changes_between(config, metadata["config"])
     theirs, ours = ({"data_fingerprint": of.get("data_fingerprint")} for of in (saved, metadata))
@@ -104,23 +105,23 @@ def is_one_of(key: str, sections: Sequence[str]) -> bool:
 
 
 def with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's metadata, keys that its version did not know at their defaults."""
+    """A checkpoint's metadata, with defaults for keys that its version did not have."""
     return {**metadata, "config": as_plain(build(TrainCommand, metadata["config"]))}
 
 
 def write_changes(changes: Sequence[RecordedChange], folder: Path) -> None:
-    """Put the changes of a run on record in its folder; without any there is no such file."""
+    """Write the changes of a run to its folder; without any there is no such file."""
     if changes or (folder / CHANGES_FILE).exists():
         write_atomically(folder / CHANGES_FILE, json.dumps(plain_changes(changes), indent=1) + "\n")
 
 
 def plain_changes(changes: Sequence[RecordedChange]) -> list[dict[str, Any]]:
-    """As JSON."""
+    """The changes as JSON."""
     return [dataclasses.asdict(change) for change in changes]
 
 
 def read_changes(folder: Path) -> list[RecordedChange]:
-    """The changes that a run folder has on record."""
+    """The changes recorded in a run folder."""
     try:
         return [RecordedChange(**entry) for entry in json.loads((folder / CHANGES_FILE).read_text())]
     except (OSError, ValueError, TypeError):
@@ -128,13 +129,13 @@ def read_changes(folder: Path) -> list[RecordedChange]:
 
 
 def _is_harmless(change: Change, training: TrainingConfig) -> bool:
-    """Whether every step has the same update with the new value: more or fewer steps of a rate that does not end."""
+    """Whether the new value gives the same update at every step: a different number of steps with a constant rate."""
     return change.key == "training.steps" and training.optimizer.schedule is Schedule.constant
 
 
 def rate_change(command: TrainCommand, saved: Mapping[str, Any]) -> list[Change]:
-    """The next step's learning rate, where it would have been another; without a step to do it was 0."""
-    from ringrl.training.optimizer import learning_rate_schedule  # loads JAX
+    """The next step's learning rate, if it would have been different; 0 if there was no further step."""
+    from ringrl.training.optimizer import learning_rate_schedule  # imports JAX
 
     step, before = int(saved["step"]), with_defaults(saved)["config"]["training"]
     trained = build(TrainingConfig, before)

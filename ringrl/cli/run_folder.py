@@ -1,4 +1,4 @@
-"""Which command may write into a run folder: one at a time, and none over a training run but by its word."""
+"""Exclusive access to a run folder: one command at a time, and a training run is replaced only on request."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.run_history import EVALUATIONS_FILE, LOSSES_FILE
 
 CHECKPOINTS = "checkpoints"
-RESULTS = (FILE_NAME, "plan.json", "table.md", "actors")  # of commands: what a folder would lose
-# What a training run leaves, besides its checkpoints and TensorBoard's events.
+RESULTS = (FILE_NAME, "plan.json", "table.md", "actors")  # results of commands, which a folder would lose
+# Files of a training run besides its checkpoints and TensorBoard's events.
 _FILES = (
     *(FILE_NAME, CONFIG_FILE, CHANGES_FILE, LOSSES_FILE, EVALUATIONS_FILE, ERROR_FILE),
     *("trials.csv", "trials.png", "curves.png", "video.mp4"),
@@ -27,10 +27,10 @@ _FILES = (
 
 
 @contextlib.contextmanager
-def held_folder(folder: Path, command: str) -> Iterator[None]:
-    """Hold a run folder for a command while entered; of several processes all call it.
+def hold_folder(folder: Path, command: str) -> Iterator[None]:
+    """Context that holds a run folder for a command; a collective.
 
-    Raises RingRLError, in all of them, where another process is at work in the folder, or it has results of another
+    Raises RingRLError, in all processes, if another command is using the folder, or if it has results of another
     command, which this one would replace.
     """
 
@@ -48,28 +48,28 @@ def held_folder(folder: Path, command: str) -> Iterator[None]:
 
 
 def other_command(folder: Path, command: str) -> str | None:
-    """The command other than this one that has left results in a folder, if one has."""
-    if has_run(folder):
+    """Another command that has left results in a folder, if any."""
+    if contains_run(folder):
         return None if command == "train" else "train"
     last = last_command(folder) if any((folder / name).exists() for name in RESULTS) else None
     return last if last != command else None
 
 
-def has_run(folder: Path) -> bool:
-    """Whether a folder has something of a training run that would be missed: a checkpoint, or results."""
+def contains_run(folder: Path) -> bool:
+    """Whether a folder contains a training run worth keeping: a checkpoint, or results."""
     has_results = (folder / CONFIG_FILE).exists() and (folder / FILE_NAME).exists()
     return has_results or bool(CheckpointFolder(folder / CHECKPOINTS).steps())
 
 
-def goes_on(command: TrainCommand, folder: Path) -> bool:
-    """Whether `ringrl train` goes on with the run of a folder, rather than beginning one there.
+def resumes_run(command: TrainCommand, folder: Path) -> bool:
+    """Whether `ringrl train` resumes the run in a folder, rather than beginning one there.
 
-    Raises RingRLError where it would begin one in place of another without being told to.
+    Raises RingRLError if it would replace another run without `overwrite`.
     """
     resume = AUTO if command.resume is None and was_queued_again(os.environ) else command.resume
     if resume is not None and (resume != AUTO or CheckpointFolder(folder / CHECKPOINTS).steps()):
         return True
-    if not command.overwrite and (has_run(folder) or (folder / FILE_NAME).exists()):
+    if not command.overwrite and (contains_run(folder) or (folder / FILE_NAME).exists()):
         raise RingRLError(
             f"{folder} has a run already: give resume=auto to go on with it, overwrite=true to put this one in its "
             "place, or another folder (hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER of a sweep)."
@@ -78,13 +78,13 @@ def goes_on(command: TrainCommand, folder: Path) -> bool:
 
 
 def was_queued_again(environment: Mapping[str, str]) -> bool:
-    """Whether SLURM has started this job before: what is in its folder is its own."""
+    """Whether SLURM has started this job before, so that the contents of its folder are its own."""
     count = environment.get("SLURM_RESTART_COUNT", "")
     return count.isdigit() and int(count) > 0
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a training run has left in a folder; files that are none of a run's stay."""
+    """Remove the files of a training run from a folder; other files stay."""
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
     for events in folder.rglob("*.tfevents.*"):
@@ -93,7 +93,9 @@ def remove_run(folder: Path) -> None:
 
 
 def _in_process_0(what: str, act: Callable[[], None]) -> None:
-    """`ringrl.parallel.multiprocess.in_process_0`; a process that has not loaded JAX is alone, and does without."""
+    """`ringrl.parallel.multiprocess.in_process_0`, without importing it in a process that has not loaded JAX
+    and so is alone.
+    """
     if "jax" not in sys.modules:
         return act()
     from ringrl.parallel.multiprocess import in_process_0

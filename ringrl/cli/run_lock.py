@@ -1,8 +1,9 @@
-"""One command at a time writes into a run folder: a lock that names its owner, and that a dead owner does not keep.
+"""The lock of a run folder, which allows one command at a time, names its owner, and is freed when the owner dies.
 
-The folder's `.lock` is locked by the kernel (flock), which frees it when its owner dies, and says who that is. Some
-file systems do not share such locks between machines, or have none, and a scheduler may restart a run on another
-machine: so the owner also touches the file every few seconds, and an owner elsewhere that has stopped doing so is dead.
+The folder's `.lock` is locked by the kernel (flock), which frees it when its owner dies, and contains the owner's
+identity. Some file systems do not share such locks between machines, or have none, and a scheduler may restart a run on
+another machine: so the owner also touches the file every few seconds, and an owner on another machine that has stopped
+doing so is considered dead.
 """
 
 import contextlib
@@ -23,15 +24,15 @@ from ringrl.errors import RingRLError
 
 LOCK_FILE = ".lock"
 TOUCH_SECONDS = 5.0
-DEAD_SECONDS = 30.0  # without a touch, of an owner on another machine
+DEAD_SECONDS = 30.0  # without a touch by an owner on another machine
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path, command: str, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Hold a run folder for `command` while entered; the folder is made where it is missing.
+    """Context that holds a run folder for `command`; the folder is created if missing.
 
-    Waits up to `DEAD_SECONDS`, which `say` is told, where the last owner was on another machine and may still live.
-    Raises RingRLError, which names the owner, where one lives, and where the folder cannot be written.
+    Waits up to `DEAD_SECONDS`, after a message to `say`, if the last owner was on another machine and may be alive.
+    Raises RingRLError, which names the owner, if one is alive, and if the folder cannot be written.
     """
     path = folder / LOCK_FILE
     try:
@@ -63,13 +64,13 @@ def run_lock(folder: Path, command: str, say: Callable[[str], None] = lambda lin
 
 
 def last_command(folder: Path) -> str | None:
-    """The command that holds a folder, or held it last; None where that is not known."""
+    """The command that holds a folder, or held it last; None if unknown."""
     command = _read_owner(folder / LOCK_FILE).get("command")
     return command if isinstance(command, str) else None
 
 
 def describe_owner(owner: dict[str, Any]) -> str:
-    """Who holds a folder, for a message."""
+    """Describe the owner of a folder, for a message."""
     if not owner:
         return "another process"
     return (
@@ -79,13 +80,13 @@ def describe_owner(owner: dict[str, Any]) -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from others: of this machine, of others, and of those before the machine's last start."""
+    """Identity of this process: unique among the machine's processes, other machines, and earlier boots."""
     process = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "process": process, "started": _start_time(process)}
+    return {"host": socket.gethostname(), "boot": _read_boot_id(), "process": process, "started": _start_time(process)}
 
 
-def _boot() -> str:
-    """Another at each start of a machine; empty where the system does not tell."""
+def _read_boot_id() -> str:
+    """The boot id of the machine; empty if the system does not have one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -93,7 +94,7 @@ def _boot() -> str:
 
 
 def _start_time(process: int) -> float | None:
-    """When a process began; None where there is none of that number."""
+    """The start time of a process; None if there is no process of that number."""
     try:
         return psutil.Process(process).create_time()
     except psutil.Error:
@@ -101,8 +102,7 @@ def _start_time(process: int) -> float | None:
 
 
 def _read_owner(path: Path) -> dict[str, Any]:
-    """What the file says: the owner; of one that ended in order, `command` alone; nothing where it was killed as it
-    wrote."""
+    """The owner recorded in the file: only `command` if it ended normally; empty if it was killed while writing."""
     try:
         owner = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -111,20 +111,20 @@ def _read_owner(path: Path) -> dict[str, Any]:
 
 
 def _write_owner(descriptor: int, owner: dict[str, Any]) -> None:
-    """In place, for a file of another inode would not be locked. A failure leaves the lock itself as good as before."""
+    """Write the owner in place, because a new file would not be locked. A failure does not affect the lock itself."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
 
 
 def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Callable[[str], None]) -> bool:
-    """Whether the owner that a file names, and whose kernel's lock is not seen here, is alive."""
+    """Whether the owner recorded in the file, whose kernel lock is not visible here, may be alive."""
     here = this_process()
     if (owner.get("host"), owner.get("boot")) == (here["host"], here["boot"]):
-        # The kernel that ran it would know: only without its locks does the process itself have to be looked for.
+        # The kernel that ran the owner would show its lock: the process itself is checked only without such locks.
         process = owner.get("process")
         return locked is None and isinstance(process, int) and _start_time(process) == owner.get("started")
-    before, waited = _touched(path), _seconds_since_touch(path)
+    before, waited = _read_modification_time(path), _seconds_since_touch(path)
     if waited < DEAD_SECONDS:
         say(
             f"{path.parent} was last used by {describe_owner(owner)}: waiting up to {DEAD_SECONDS:.0f} s to see "
@@ -133,23 +133,23 @@ def _may_live(owner: dict[str, Any], path: Path, locked: bool | None, say: Calla
     until = time.monotonic() + DEAD_SECONDS - waited
     while time.monotonic() < until:
         time.sleep(min(1.0, DEAD_SECONDS / 10))
-        if _touched(path) != before:
+        if _read_modification_time(path) != before:
             return True
     return False
 
 
-def _touched(path: Path) -> int:
-    """When the file was last touched; it is opened anew, for a network's file system may remember an old answer."""
+def _read_modification_time(path: Path) -> int:
+    """Modification time of the file, reopened because a network file system may cache attributes."""
     with path.open("rb") as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _seconds_since_touch(path: Path) -> float:
-    """By the clock of the file system, which all machines share; 0 where that cannot be asked."""
+    """Seconds since the last touch, by the file system's clock, which all machines share; 0 if unavailable."""
     try:
         with tempfile.TemporaryFile(dir=path.parent) as now:
             os.utime(now.fileno())
-            return max((os.fstat(now.fileno()).st_mtime_ns - _touched(path)) / 1e9, 0.0)
+            return max((os.fstat(now.fileno()).st_mtime_ns - _read_modification_time(path)) / 1e9, 0.0)
     except OSError:
         return 0.0
 

@@ -1,6 +1,7 @@
-"""What run folders are called: by agent, seed, label and what a sweep varies, which tells TensorBoard's runs apart.
+"""Names of run folders, from agent, seed, label and the keys that a sweep varies, which distinguish runs in
+TensorBoard.
 
-Names are of letters, digits and `._+-` alone: they can be typed as values of the command line as they are.
+Names consist of letters, digits and `._+-` alone, so they need no quoting on the command line.
 """
 
 import hashlib
@@ -12,34 +13,36 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from ringrl.cli.overrides import quoted
+from ringrl.cli.overrides import quote_value
 
 LONGEST = 100  # characters of a name
 _HASH = 6
 _NEVER_VARIED = ("resume", "debug")
 
 
-class NameByWhatVaries(Callback):
-    """Hydra callback: tells the jobs of a sweep its folder, and which of their overrides are the same in all of them.
+class RunNaming(Callback):
+    """Hydra callback that passes to a sweep's jobs its folder, and the overrides that are the same in all of them.
 
-    The folder is one, whatever of its name varies (`name=a,b`): table and failures of the sweep are looked for there.
+    There is one folder even if its name varies (`name=a,b`), because it holds the sweep's table and failures.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called once per sweep, in the process that launches it; jobs are composed from what it adds."""
+        """Called once per sweep, in the process that launches it; jobs are composed with its additions."""
         same = constant_keys(config.hydra.overrides.task)
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(same)}]")
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(config.hydra.sweep.dir)}")
 
 
 def register_resolvers() -> None:
-    """Make `${run_label:}` and `${job_name:}` known to the configurations in conf/run_folder.yaml."""
+    """Register `${run_label:}` and `${job_name:}`, used in conf/run_folder.yaml."""
     OmegaConf.register_new_resolver("run_label", _run_label, replace=True)
     OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
 
 
 def constant_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys that a sweep's overrides set to one value; of a key that is given twice, neither may be a sweep."""
+    """The keys that a sweep's overrides set to one value; a key that is given twice is excluded if either is a
+    sweep.
+    """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
     return [one.key_or_group for one in parsed if one.key_or_group not in swept]
@@ -54,16 +57,16 @@ def run_label(agent: str | None, seed: int | None, label: str | None) -> str:
 def job_name(
     agent: str | None, seed: int | None, overrides: Iterable[str], same: Iterable[str], number: int | str
 ) -> str:
-    """The folder of a sweep's job: agent and seed where the command has them, then every other key that varies.
+    """The folder name of a sweep's job: agent and seed if the command has them, then every other key that varies.
 
-    Jobs of one sweep have different names, and the same job sent again, in whatever order, has the same one.
+    Jobs of one sweep have different names, and resubmitting a job, in any order, gives the same name.
 
     Args:
         agent: Name of the agent, or None.
-        seed: The job's seed; named only with an agent, or where it varies.
+        seed: The job's seed; part of the name only with an agent, or if it varies.
         overrides: The job's overrides.
         same: Keys that do not vary.
-        number: The job's number, its name where nothing is known to vary.
+        number: The job's number, its name if no varying key is known.
     """
     excluded = {*same, *_NEVER_VARIED}
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
@@ -82,7 +85,7 @@ def job_name(
 
 
 def safe_name(text: str) -> str:
-    """Text as a folder's name; a hash tells apart what characters that are left out, or its end, would have."""
+    """Convert text to a folder name; a hash distinguishes texts that differ in omitted or truncated characters."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", text.replace("/", "-")).strip("-.")
     if safe == text.replace("/", "-") and len(safe) <= LONGEST:
         return safe

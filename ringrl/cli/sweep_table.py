@@ -1,4 +1,4 @@
-"""The table of a sweep, once all of its jobs have ended."""
+"""The table of a sweep, printed after all of its jobs have ended."""
 
 from pathlib import Path
 from typing import Any
@@ -6,26 +6,28 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-OF_AGENTS = ("train", "eval")  # commands whose jobs leave the summary of an evaluation
+AGENT_COMMANDS = ("train", "eval")  # commands whose jobs write the summary of an evaluation
 
 
 class SweepTable(Callback):
-    """Hydra callback: prints what `ringrl report` would of a sweep, and leaves its files in the sweep's folder."""
+    """Hydra callback that prints the table of `ringrl report` for a sweep, and writes its files to the sweep's
+    folder.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launched it, whichever processes ran the jobs."""
-        if config.hydra.job.name in OF_AGENTS:
+        if config.hydra.job.name in AGENT_COMMANDS:
             report_sweep(Path(config.hydra.sweep.dir))
 
 
 def report_sweep(folder: Path) -> None:
-    """Table, figure, and a line about jobs that did not finish; where none did, that line alone."""
+    """Print the table, save the figure, and report unfinished jobs; if none finished, only the latter."""
     from ringrl.cli.console import output, table_width
     from ringrl.errors import RingRLError
     from ringrl.evaluation.report import find_runs, report_runs
     from ringrl.evaluation.run_folders import unfinished_line, unfinished_runs
 
-    console = output(logged=False)  # outside jobs there is no log, and Hydra would show it on screen again
+    console = output(logged=False)  # outside jobs there is no log, and Hydra would print it again
     try:
         unfinished = unfinished_runs([folder])
         if any(folder.glob("*/summary.json")):

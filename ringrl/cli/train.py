@@ -1,27 +1,27 @@
-"""`ringrl train`: an agent on a data set, evaluated as it learns; `resume=RUN` continues a run in its folder.
+"""`ringrl train`: train an agent on a data set and evaluate it; `resume=RUN` continues a run in its folder.
 
-Of several processes each runs all of this and trains its part; process 0 alone writes, and speaks.
+With several processes each runs this module and trains on its shards; only process 0 writes and prints.
 """
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringrl.cli.acting import scores_of
+from ringrl.cli.acting import collect_scores
 from ringrl.cli.compose import as_plain, as_yaml
 from ringrl.cli.console import output, progress_output
-from ringrl.cli.continuing import command_to_go_on
-from ringrl.cli.devices import gathered
+from ringrl.cli.continuing import format_resume_command
+from ringrl.cli.devices import gather_parameters
 from ringrl.cli.evaluator import Evaluator
 from ringrl.cli.results import training_curves, write_results, write_video
-from ringrl.cli.run_folder import CHECKPOINTS, held_folder
+from ringrl.cli.run_folder import CHECKPOINTS, hold_folder
 from ringrl.cli.session import Session, explain_mesh, prepare
 from ringrl.config import TrainCommand
 from ringrl.errors import Preempted
 from ringrl.evaluation.figures import save_png
 from ringrl.evaluation.policy import make_policy
 from ringrl.parallel.multiprocess import agree_on_text, is_main_process, join_processes, wait_for_process_0
-from ringrl.runs.agent import agent_of
+from ringrl.runs.agent import make_run_agent
 from ringrl.runs.batches import make_batches
 from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.interrupt import Interrupt
@@ -40,12 +40,12 @@ CHARTS = {  # in TensorBoard's tab of custom scalars
 
 
 def run(command: TrainCommand, folder: Path) -> None:
-    """Train, evaluate and write everything into `folder`, which no other command may write into meanwhile."""
+    """Train, evaluate and write everything into `folder`, which no other command may write to in the meantime."""
     join_processes(command.distributed)
     if command.mesh.explain:
         return explain_mesh(command)
     folder = Path(agree_on_text(str(folder)))
-    with held_folder(folder, "train"), interruptions_told(folder):
+    with hold_folder(folder, "train"), report_interruptions(folder):
         session = prepare(command, folder)
         if session is None:
             return
@@ -70,7 +70,7 @@ def run(command: TrainCommand, folder: Path) -> None:
                 programs=session.programs,
             )
             if result.interrupted:
-                line = f"stopped and saved at step {result.steps}; `{command_to_go_on(folder)}` goes on."
+                line = f"stopped and saved at step {result.steps}; `{format_resume_command(folder)}` goes on."
                 raise Preempted(line) if result.preempted else KeyboardInterrupt(line)
             write_outcome(session, result, evaluator, logger, history)
         output().print(f"run folder: {folder}")
@@ -78,21 +78,21 @@ def run(command: TrainCommand, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def interruptions_told(folder: Path) -> Iterator[None]:
-    """A context in which Ctrl-C, while nothing was to be saved or for the second time, says where the run stands."""
+def report_interruptions(folder: Path) -> Iterator[None]:
+    """Context that reports the state of the run on a Ctrl-C that comes second, or while there is nothing to save."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         steps = CheckpointFolder(folder / CHECKPOINTS).steps()
         if str(interrupt) or not steps:
             raise
-        line = f"interrupted; saved last at step {steps[-1]}; `{command_to_go_on(folder)}` goes on."
+        line = f"interrupted; saved last at step {steps[-1]}; `{format_resume_command(folder)}` goes on."
         raise KeyboardInterrupt(line) from None
 
 
 @contextlib.contextmanager
 def records(session: Session) -> Iterator[tuple[TensorBoardLogger | None, RunHistory | None]]:
-    """TensorBoard's events and the history of losses, both open; none in processes other than 0."""
+    """Context of TensorBoard's events and the history of losses, both open; None in processes other than 0."""
     if not is_main_process():
         yield None, None
         return
@@ -114,20 +114,20 @@ def write_outcome(
     logger: TensorBoardLogger | None,
     history: RunHistory | None,
 ) -> None:
-    """The results of a finished run: its last evaluation, curves, and a video on request; every process calls it."""
+    """Write the results of a finished run: its last evaluation, curves, and a video on request; a collective."""
     command, folder = session.command, session.folder
-    whole = gathered(result.state.params) if command.evaluation.video else None
+    whole = gather_parameters(result.state.params) if command.evaluation.video else None
     if logger is None or history is None:
         return
     found = evaluator.found[max(evaluator.found)]
     final_loss = history.losses.get(result.steps, result.final_loss)
-    final = {f"final/{name}": value for name, value in scores_of(found, session.reference).items()}
+    final = {f"final/{name}": value for name, value in collect_scores(found, session.reference).items()}
     logger.hparams(as_plain(command), final, result.steps)
     title = command.label or command.agent.name
     save_png(training_curves(history.losses, history.evaluations, title), folder / "curves.png")
     write_results(session.summarize(found, train={**vars(result), "final_loss": final_loss}), found, folder)
     if whole is not None:
-        actor = agent_of(command, session.sampler.spec)
+        actor = make_run_agent(command, session.sampler.spec)
         policy = make_policy(actor, whole, session.sampler.normalization, session.acting)
         video = write_video(policy, session.env, command.evaluation, session.trials, folder)
         logger.video("trials", video.frames, result.steps, video.fps)

@@ -1,4 +1,4 @@
-"""What each command of the command line is told: the rooms' dataclasses gathered, and the checks that cross rooms."""
+"""Configuration of each command: the packages' dataclasses combined, and the checks across packages."""
 
 from ringrl.config.data import (
     BehaviorConfig,

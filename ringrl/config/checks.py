@@ -1,4 +1,4 @@
-"""Checks of a command that cross rooms."""
+"""Checks of a command's configuration across packages."""
 
 from ringrl.agents.config import AgentConfig, AgentName
 from ringrl.data.config import ChainConfig
@@ -12,19 +12,19 @@ CONTEXT_OF_AGENT = {AgentName.dt: Context.trial, AgentName.bc: Context.step, Age
 
 
 def check_name(name: str) -> None:
-    """A run's name is a folder's name: refuse what would leave the runs' folder."""
+    """Check that a run's name is valid as a folder name and stays within the runs' folder."""
     if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
         raise RingRLError(f"name={name!r}: a plain folder name is needed.")
 
 
 def check_seed(seed: int | None, key: str = "seed") -> None:
-    """A seed is what NumPy, JAX and Gymnasium all take; null chooses none."""
+    """Check that a seed is valid for NumPy, JAX and Gymnasium; null means none."""
     if seed is not None and not 0 <= seed < 2**31:
         raise RingRLError(f"{key}={seed}: use 0 to {2**31 - 1}.")
 
 
 def check_agent_context(agent: AgentConfig, chain: ChainConfig) -> None:
-    """DT looks at its own trial, BC at one step; AT may look at either (its controls)."""
+    """Check the context of an agent: DT uses its own trial, BC one step; AT may use either (its controls)."""
     expected = CONTEXT_OF_AGENT.get(agent.name)
     if expected is not None and chain.context != expected:
         raise RingRLError(
@@ -34,7 +34,7 @@ def check_agent_context(agent: AgentConfig, chain: ChainConfig) -> None:
 
 
 def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
-    """The trajectory embedding needs a row for each trajectory of a chain."""
+    """Check that the trajectory embedding has a row for each trajectory of a chain."""
     if agent.trajectory_embedding and chain.trajectories > agent.max_trajectories:
         raise RingRLError(
             f"chain.trajectories={chain.trajectories} is more than agent.max_trajectories={agent.max_trajectories}: "
@@ -43,7 +43,7 @@ def check_trajectory_embedding(agent: AgentConfig, chain: ChainConfig) -> None:
 
 
 def check_mesh(attention: AttentionConfig, mesh: MeshConfig) -> None:
-    """Only some strategies spread a sequence over the devices of mesh.ring and mesh.head."""
+    """Check that the attention strategy uses mesh.ring and mesh.head: only some shard a sequence."""
     chosen = " ".join(f"mesh.{axis}={size}" for axis in SEQUENCE_AXES if (size := getattr(mesh, axis)) != 1)
     if chosen and not settle_on_mesh(attention, mesh.sizes).strategy.is_sharded:
         raise RingRLError(

@@ -1,4 +1,4 @@
-"""What `ringrl collect`, `ringrl import` and `ringrl data` are told."""
+"""Configuration of `ringrl collect`, `ringrl import` and `ringrl data`."""
 
 import dataclasses
 import enum
@@ -12,7 +12,7 @@ from ringrl.online.config import SacConfig
 
 
 class StorageFormat(enum.StrEnum):
-    """What a collected set is written as: Minari's two storages, or ExoRL's folder of npz files, with physics."""
+    """Storage format of a collected set: Minari's two formats, or ExoRL's folder of npz files, with physics."""
 
     hdf5 = "hdf5"
     arrow = "arrow"
@@ -20,19 +20,19 @@ class StorageFormat(enum.StrEnum):
 
 
 class BehaviorKind(enum.StrEnum):
-    """Who acts while data are collected."""
+    """The kind of policy that collects data."""
 
     random = "random"
-    ou = "ou"  # Ornstein-Uhlenbeck noise: actions that hang together in time
-    scripted = "scripted"  # the environment's own controller, of graded quality: random actions in between
-    detour = "detour"  # the same, but searching: random places on the way
-    checkpoint = "checkpoint"  # a trained RingRL agent, or actors that a learner left
-    sac = "sac"  # learns as it collects: its own stream of episodes, from random to as good as it gets
-    rnd = "rnd"  # the same, but rewarded for what it has not seen yet: data without a task
+    ou = "ou"  # Ornstein-Uhlenbeck noise: temporally correlated actions
+    scripted = "scripted"  # the environment's own controller, of graded quality: mixed with random actions
+    detour = "detour"  # the same with detours: random places on the way
+    checkpoint = "checkpoint"  # a trained RingRL agent, or actors saved by a learner
+    sac = "sac"  # learns while collecting: its own stream of episodes, from random to its best
+    rnd = "rnd"  # the same, but rewarded for novelty: data without a task
 
     @property
     def learns(self) -> bool:
-        """Whether collecting is learning."""
+        """Whether this kind learns while collecting."""
         return self in (BehaviorKind.sac, BehaviorKind.rnd)
 
 
@@ -41,7 +41,7 @@ class BehaviorConfig:
     """One policy of a mix."""
 
     kind: BehaviorKind = BehaviorKind.scripted
-    weight: float = 1.0  # share of the episodes, relative to the other policies
+    weight: float = 1.0  # weight of the policy's share of the episodes, relative to the others
     quality: float | None = None  # of the controller: 0 random, 1 its best; None draws it for every episode
     checkpoint: str = ""  # kind=checkpoint: a run folder; an actor's .npz, or a folder of them, all with equal shares
 
@@ -59,21 +59,21 @@ class CollectCommand:
     """`ringrl collect`: a data set from an environment and a mix of behavior policies."""
 
     dataset: str  # the Minari id to write, such as ringrl/dark_room-v0; with format=exorl <domain>/<collector>
-    name: str = "collect"  # part of the run folder
+    name: str = "collect"  # part of the run folder's name
     seed: int = 0  # of the environments and of the policies
     debug: bool = False  # tracebacks instead of one-line errors
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     behavior: dict[str, BehaviorConfig] = dataclasses.field(default_factory=dict)  # name -> policy
     split: Split = Split.training
     episodes_per_task: int = 100  # episodes of each task, or in all where there are no tasks
-    num_environments: int = 64  # at once
-    longest_episode: int = 10_000  # steps; a longer one of an environment without a time limit ends the command
-    format: StorageFormat = StorageFormat.hdf5  # arrow: a folder an episode
-    steps: int = 20_000  # behavior=sac or rnd: how long it learns; the episodes it meets meanwhile are the set
+    num_environments: int = 64  # run in parallel
+    longest_episode: int = 10_000  # steps; a longer one in an environment without a time limit ends the command
+    format: StorageFormat = StorageFormat.hdf5  # arrow: one folder per episode
+    steps: int = 20_000  # behavior=sac or rnd: environment steps of learning; their episodes form the set
     sac: SacConfig = dataclasses.field(default_factory=SacConfig)
     reference_episodes: int = 256  # per reference score (random, expert); 0 leaves them out
     overwrite: bool = False  # replace a data set of the same id
-    reuse: bool = False  # keep a data set of the same id if it was collected by this very command
+    reuse: bool = False  # keep a data set of the same id if it was collected by the same command
     description: str = ""  # free text that the set's metadata keep
 
     def __post_init__(self) -> None:
@@ -95,13 +95,13 @@ class CollectCommand:
 
     @property
     def learner(self) -> BehaviorKind | None:
-        """The learner that collects, if one does."""
+        """The learner that collects, if any."""
         kinds = [behavior.kind for behavior in self.behavior.values() if behavior.weight > 0 and behavior.kind.learns]
         return kinds[0] if kinds else None
 
 
 class ImportSource(enum.StrEnum):
-    """The format of data made elsewhere."""
+    """The format of external data."""
 
     d4rl = "d4rl"
     exorl = "exorl"
@@ -109,23 +109,23 @@ class ImportSource(enum.StrEnum):
 
 
 class Rewards(enum.StrEnum):
-    """Whose rewards an ExoRL set gets."""
+    """Source of the rewards of an ExoRL set."""
 
     as_recorded = "as_recorded"
-    relabel = "relabel"  # of `task`, from the recorded physics
+    relabel = "relabel"  # rewards of `task`, computed from the recorded physics
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportCommand:
-    """`ringrl import`: data made elsewhere, as an episode store."""
+    """`ringrl import`: convert external data to an episode store."""
 
     source: ImportSource
     path: str  # d4rl: an HDF5 file; exorl: a folder of npz files, or <domain>/<collector> as collected; minari: an id
     name: str = ""  # of the store: data=store data.name=NAME finds it
-    task: str = ""  # d4rl: such as hopper-medium-v2, else told by the file's name; exorl: such as walker_stand
+    task: str = ""  # d4rl: such as hopper-medium-v2, else taken from the file's name; exorl: such as walker_stand
     reward: Rewards = Rewards.relabel  # exorl
-    limit: int | None = None  # exorl: the first so many episodes
-    workers: int = 0  # exorl: processes that read and relabel; 0 takes all cores
+    limit: int | None = None  # exorl: number of episodes to read, from the first
+    workers: int = 0  # exorl: processes that read and relabel; 0 uses all cores
     download: bool = False  # minari: fetch a public set that is not on this machine
     overwrite: bool = False  # replace a store of the same name
     debug: bool = False  # tracebacks instead of one-line errors
@@ -155,11 +155,11 @@ class ImportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class DataCommand:
-    """`ringrl data`: what data there is; with data.name=... what is in a set, as a run with these keys sees it."""
+    """`ringrl data`: list all data; with data.name=... the contents of a set, as a run with these keys reads it."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     name: str = "data"  # part of the run folder
-    check: bool = True  # every value of the set
+    check: bool = True  # check every value of the set
     debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The environments that the command line knows by name: the choices of the group `env`."""
+"""The environments with short names on the command line: the choices of the group `env`."""
 
 from typing import Any
 

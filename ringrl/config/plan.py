@@ -1,4 +1,4 @@
-"""What `ringrl plan` is told."""
+"""Configuration of `ringrl plan`."""
 
 import dataclasses
 import enum
@@ -16,26 +16,26 @@ from ringrl.training.config import TrainingConfig
 
 
 class Search(enum.StrEnum):
-    """What is varied."""
+    """What a search varies."""
 
     none = "none"  # nothing: one plan, of tokens or trajectories
-    context = "context"  # the chain's length, to the largest that fits
-    blocks = "blocks"  # attention's blocks
-    strategy = "strategy"  # how attention goes over the devices
+    context = "context"  # the chain's length, up to the largest that fits
+    blocks = "blocks"  # block sizes of attention
+    strategy = "strategy"  # how attention is distributed over the devices
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanCommand:
-    """`ringrl plan`: the training step of `ringrl train` for a cluster that need not be here."""
+    """`ringrl plan`: compile the training step of `ringrl train` for a cluster, without needing the cluster."""
 
     name: str = "plan"  # part of the run folder
     target: Target = dataclasses.field(default_factory=Target)
-    tokens: int = 0  # of one chain
-    trajectories: int = 0  # in its place: of 1,000 steps
+    tokens: int = 0  # tokens of one chain
+    trajectories: int = 0  # in place of tokens: number of trajectories of 1,000 steps
     search: Search = Search.none
     bisect: bool = False  # of search=context, to 1/8 of a power of two
-    compile: bool = True  # false: the closed form alone, at once
-    cache: bool = True  # what compilers said of a program is kept, beside the data
+    compile: bool = True  # false: only the closed-form estimate, which is immediate
+    cache: bool = True  # cache results of compilers in the data folder
     debug: bool = False  # tracebacks instead of one-line errors
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

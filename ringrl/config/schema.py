@@ -1,7 +1,7 @@
-"""Between the rooms' frozen dataclasses and OmegaConf: schemas out, checked dataclasses back in.
+"""Conversion between frozen dataclasses and OmegaConf: schemas out, checked dataclasses back in.
 
-OmegaConf refuses to merge YAML into a frozen schema, so each dataclass gets a mutable twin of the same fields
-for Hydra to fill; `build` then makes the frozen one, whose `__post_init__` checks run.
+OmegaConf refuses to merge YAML into a frozen schema, so each dataclass gets a mutable copy with the same fields for
+Hydra to fill; `build` then makes the frozen one, whose `__post_init__` checks run.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @functools.cache
 def schema(cls: type) -> type:
-    """The mutable twin of a frozen dataclass, nested dataclasses included; a field without default is `???`."""
+    """The mutable copy of a frozen dataclass, including nested dataclasses; a field without default is `???`."""
     hints = typing.get_type_hints(cls)
     fields = []
     for field in dataclasses.fields(cls):
@@ -38,10 +38,10 @@ def schema(cls: type) -> type:
 
 
 def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
-    """`values` (plain containers, complete or not) as the frozen dataclass `cls`.
+    """Build the frozen dataclass `cls` from `values` (plain containers, complete or not).
 
-    Raises RingRLError on an unknown key (with the nearest valid one), a missing value, a wrong choice, and
-    whatever the dataclasses' own checks refuse.
+    Raises RingRLError on an unknown key (with the nearest valid one), a missing value, an invalid choice, and errors of
+    the dataclasses' own checks.
     """
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -58,7 +58,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 
 
 def as_plain(command: Any) -> dict[str, Any]:
-    """A frozen dataclass as plain dictionaries, lists, numbers and strings, which `build` takes back."""
+    """Convert a frozen dataclass to plain dictionaries, lists, numbers and strings, which `build` accepts."""
     return json.loads(json.dumps(dataclasses.asdict(command)))
 
 
@@ -69,7 +69,9 @@ def _placeholder(hint: Any) -> str:
 
 
 def key_paths(cls: type, path: str = "") -> list[str]:
-    """Every dotted key of `cls`, sections and leaves; `*` stands for one free name, `**` at the end for any below."""
+    """Every dotted key of `cls`, sections and leaves; `*` stands for one arbitrary name, a final `**` for any
+    keys below.
+    """
     paths = []
     for name, hint in typing.get_type_hints(cls).items():
         here = join(path, name)
@@ -87,7 +89,7 @@ def key_paths(cls: type, path: str = "") -> list[str]:
 
 
 def list_paths(cls: type, path: str = "") -> list[str]:
-    """Those of `key_paths` whose values are lists."""
+    """The `key_paths` whose values are lists."""
     paths = []
     for name, hint in typing.get_type_hints(cls).items():
         hint = _without_none(hint)
@@ -99,7 +101,7 @@ def list_paths(cls: type, path: str = "") -> list[str]:
 
 
 def matches(key: str, paths: Iterable[str]) -> bool:
-    """Whether `key` is one of `paths`, as `key_paths` gives them."""
+    """Whether `key` matches one of `paths`, in the format of `key_paths`."""
     return any(_matches(key.split("."), path.split(".")) for path in paths)
 
 
@@ -110,12 +112,12 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def unknown_key(key: str, valid: Iterable[str]) -> RingRLError:
-    """The error for a key that does not exist, with the nearest that does."""
+    """The error for a key that does not exist, with the nearest existing one."""
     return RingRLError(f"Unknown key {key!r}: did you mean {nearest(key, valid)[0]!r}?")
 
 
 def nearest(name: str, candidates: Iterable[str]) -> list[str]:
-    """`candidates` from the most alike to `name` to the least, comparing whole paths and their last parts."""
+    """`candidates` from the most to the least similar to `name`, comparing whole paths and their last parts."""
 
     def likeness(candidate: str) -> float:
         whole = difflib.SequenceMatcher(None, name, candidate).ratio()
@@ -126,7 +128,7 @@ def nearest(name: str, candidates: Iterable[str]) -> list[str]:
 
 
 def join(path: str, name: str) -> str:
-    """A dotted path."""
+    """Join parts of a dotted path."""
     return f"{path}.{name}" if path else name
 
 

@@ -1,6 +1,6 @@
-"""Groups of the command line whose choices are rows of a table: what else would be a YAML file of two lines each.
+"""Config groups whose choices are rows of a table, which would otherwise be YAML files of two lines each.
 
-`ringrl.cli.compose` gives them to Hydra's ConfigStore, where a choice is composed as a file of its group would be.
+`ringrl.cli.compose` registers them in Hydra's ConfigStore under the names that files would have.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from ringrl.planning.cluster.targets import TARGETS, Target
 
 
 def tables() -> dict[str, dict[str, dict[str, Any]]]:
-    """Group -> choice -> the keys that it sets, and their values."""
+    """Map group -> choice -> the keys that it sets, with their values."""
     data = {source.value: {"source": source.value} for source in Source}
     data |= {name: {"source": Source.minari.value, "name": collected_name(name)} for name in COLLECTED}
     return {

@@ -1,4 +1,4 @@
-"""What `ringrl report` and `ringrl bench` are told."""
+"""Configuration of `ringrl report` and `ringrl bench`."""
 
 import dataclasses
 import enum
@@ -11,12 +11,12 @@ from ringrl.training.config import Precision
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
-    """`ringrl report`: a table and a figure over runs."""
+    """`ringrl report`: a table and a figure of runs."""
 
     runs: list[str] = dataclasses.field(default_factory=list)  # run folders, or folders of runs; empty: those of name
     name: str = "run"  # with runs empty: under runs/train/<name>, the latest of each agent, seed and label
-    normalized: bool = True  # where all runs of an environment have the same references
-    bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
+    normalized: bool = True  # if all runs of an environment have the same references
+    bootstrap_samples: int = 2000  # resamples behind a 95 % interval; 0 leaves intervals out
     debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:
@@ -25,29 +25,29 @@ class ReportCommand:
 
 
 class Benchmark(enum.StrEnum):
-    """What is measured."""
+    """The subject of a benchmark."""
 
     attention = "attention"
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchCommand:
-    """`ringrl bench attention`: forward and backward of one causal chain, at every size, beside others."""
+    """`ringrl bench attention`: forward and backward of one causal chain, at every size, compared with others."""
 
     benchmark: Benchmark = Benchmark.attention
     name: str = "attention"  # part of the run folder
-    devices: list[int] = dataclasses.field(default_factory=lambda: [4, 8])  # of the ring; virtual ones on a CPU
+    devices: list[int] = dataclasses.field(default_factory=lambda: [4, 8])  # in the ring; virtual ones on a CPU
     # Lengths of the chain that are measured
     tokens: list[int] = dataclasses.field(default_factory=lambda: [2048, 4096, 8192, 16384, 32768])
     # Precisions that are measured
     dtypes: list[Precision] = dataclasses.field(default_factory=lambda: [Precision.float32])
     heads: int = 4  # attention heads
-    head_size: int = 64  # numbers in a head of a query or key
-    block_size: int = 512  # tokens, of queries and of keys; of every candidate
-    repeats: int = 5  # interleaved, of which the median counts; 0 compiles only, for the memory
-    published: bool = True  # beside the published ringattention 0.1.2
-    one_device: bool = True  # beside blockwise, and JAX's own attention, on one device
-    dense_up_to: int = 8192  # tokens, for JAX's own attention: its memory is quadratic
+    head_size: int = 64  # size of a head's queries and keys
+    block_size: int = 512  # tokens of a block of queries and of keys, in all candidates
+    repeats: int = 5  # interleaved repetitions, of which the median counts; 0 only compiles, for the memory
+    published: bool = True  # include the published ringattention 0.1.2
+    one_device: bool = True  # include blockwise, and JAX's own attention, on one device
+    dense_up_to: int = 8192  # largest number of tokens for JAX's own attention, whose memory is quadratic
     debug: bool = False  # tracebacks instead of one-line errors
 
     def __post_init__(self) -> None:

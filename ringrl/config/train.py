@@ -1,4 +1,4 @@
-"""What `ringrl train` and `ringrl eval` are told."""
+"""Configuration of `ringrl train` and `ringrl eval`."""
 
 import dataclasses
 import enum
@@ -18,31 +18,31 @@ from ringrl.training.config import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    """A gymnasium environment; without an id, the one that the data set names, as it was recorded."""
+    """A gymnasium environment; without an id, the one recorded in the data set."""
 
     id: str = ""  # a gymnasium id, also MODULE:ID; empty: the environment that the data set names
-    # What gymnasium.make is given for the environment, each as env.kwargs.NAME=VALUE
+    # Arguments of gymnasium.make for the environment, each as env.kwargs.NAME=VALUE
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class ResumeChanges(enum.StrEnum):
-    """What happens where a run is resumed with other settings that change its result."""
+    """How a resumed run treats changed settings that affect its result."""
 
     refuse = "refuse"
-    record = "record"  # it goes on with them, and each is on record with its step
+    record = "record"  # it continues with them, and each is recorded with its step
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
-    """`ringrl train`: an agent on a data set."""
+    """`ringrl train`: train an agent on a data set."""
 
     name: str = "run"  # the experiment's name: part of the run folder
-    label: str = ""  # how reports call this run's agent; empty: agent.name
+    label: str = ""  # name of this run's agent in reports; empty: agent.name
     seed: int = 0  # of the parameters, the batches and dropout
     resume: str | None = None  # a run folder to continue; auto: hydra.run.dir, if there is something to continue
-    resume_changes: ResumeChanges = ResumeChanges.refuse  # settings of training and evaluation that differ on resuming
-    overwrite: bool = False  # put this run in place of the one in its folder
-    profile: bool = False  # a trace of a few steps, which TensorBoard opens
+    resume_changes: ResumeChanges = ResumeChanges.refuse  # policy for changed settings of training and evaluation
+    overwrite: bool = False  # replace the run in the folder
+    profile: bool = False  # trace a few steps for TensorBoard's profiler
     debug: bool = False  # tracebacks instead of one-line errors
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -73,7 +73,7 @@ class TrainCommand:
 
 
 class Which(enum.StrEnum):
-    """Which checkpoint of a run: its last, or the one that scored best while training (on the tasks evaluated!)."""
+    """Which checkpoint of a run: its last, or the one with the best score in training (on the tasks evaluated!)."""
 
     last = "last"
     best = "best"
@@ -81,17 +81,17 @@ class Which(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class EvalCommand:
-    """`ringrl eval`: n trials of a trained agent."""
+    """`ringrl eval`: evaluate a trained agent for n trials."""
 
     checkpoint: str  # a run folder, or one of its checkpoints
     which: Which = Which.last
     name: str = "eval"  # the experiment's name: part of the run folder
-    label: str = ""  # how reports call this agent; empty: what its run said
+    label: str = ""  # name of this agent in reports; empty: that of its run
     debug: bool = False  # tracebacks instead of one-line errors
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # with evaluation.sharded=true
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
-    evaluation: EvaluationChoice = dataclasses.field(default_factory=EvaluationChoice)  # null: as the run had it
+    evaluation: EvaluationChoice = dataclasses.field(default_factory=EvaluationChoice)  # null: the value of the run
 
     def __post_init__(self) -> None:
         check_name(self.name)

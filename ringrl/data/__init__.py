@@ -1,4 +1,4 @@
-"""Episodes on disk, chains of them, and batches of chains."""
+"""Episode stores, chains of episodes, and batches of chains."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A folder under construction: it moves into place whole, and one whose builder was killed is removed by the next."""
+"""Folders under construction, which are moved into place when complete and removed if their builder was killed."""
 
 import contextlib
 import fcntl
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK_FILE = "writer.lock"
-_SUFFIX = 8  # letters that `tempfile` puts behind a prefix
+_SUFFIX = 8  # letters that `tempfile` appends to a prefix
 _ASIDE = ".old"
 
 
 class BuildFolder:
     """A hidden folder beside `path` that becomes `path` when `place` is called.
 
-    Its builder holds a lock on a file in it for as long as it lives, so that `remove_leftovers` knows what a killed one
-    has left. Raises OSError as the file system does.
+    Its builder holds a lock on a file in it while it runs, so that `remove_leftovers` recognizes the folders of killed
+    builders. Raises OSError on errors of the file system.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +26,7 @@ class BuildFolder:
         self.folder, self._lock = _new_folder(path)
 
     def place(self, replace: bool = False) -> None:
-        """Move the folder to `path`; with `replace` what is there goes, but stays should anything fail before."""
+        """Move the folder to `path`; with `replace` an existing `path` is removed, but only if the move succeeds."""
         self.folder.chmod(0o755)
         aside = self.folder.with_name(self.folder.name + _ASIDE)
         if replace and self.path.exists():
@@ -42,7 +42,7 @@ class BuildFolder:
         shutil.rmtree(aside, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove the folder; nothing happens once it is in place."""
+        """Remove the folder; no effect once it is in place."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._unlock(self.folder)
 
@@ -54,9 +54,9 @@ class BuildFolder:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what builders of `path` that no longer live have left; put back what one of them was about to replace."""
+    """Remove what killed builders of `path` have left, and restore a folder that one of them was about to replace."""
     for folder in _leftovers(path, ""):
-        with contextlib.suppress(OSError), _locked(folder) as dead:
+        with contextlib.suppress(OSError), _lock_leftover(folder) as dead:
             if dead:
                 aside = folder.with_name(folder.name + _ASIDE)
                 if aside.exists() and not path.exists():
@@ -82,7 +82,7 @@ def _leftovers(path: Path, ending: str) -> list[Path]:
 def _new_folder(path: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        # Another builder may take the folder for a dead one's before its lock is held: then a new one is made.
+        # Another builder may mistake the folder for a killed one's before its lock is held: then a new one is made.
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
             if try_lock(descriptor) is not False and (folder / LOCK_FILE).exists():
@@ -91,12 +91,12 @@ def _new_folder(path: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder whose builder is dead (True); False where it lives, or that cannot be told."""
+def _lock_leftover(folder: Path) -> Iterator[bool]:
+    """Try to lock a folder whose builder has died: True on success, False if it is running or that is unknown."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
     except FileNotFoundError:
-        folder.rmdir()  # fails unless it is empty: a builder's that was killed before it had a lock
+        folder.rmdir()  # fails unless it is empty: left by a builder that was killed before it had a lock
         yield False
         return
     try:
@@ -106,7 +106,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Whether the lock was free and is now held; None where the file system has no locks."""
+    """Whether the lock was free and is now held; None if the file system does not support locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """Chains of hindsight: trajectories of one task, sorted by return, relabeled with the best of them.
 
-docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajectory: Chen et al. 2021 (arXiv
-2106.01345). Letters as in the shape legend of `ringrl.types`.
+See docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one trajectory: Chen et al. 2021 (arXiv
+2106.01345). Letters are those of the shape legend of `ringrl.types`.
 """
 
 from collections.abc import Sequence
@@ -18,33 +18,33 @@ from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 from ringrl.types import Chain, Normalization
 
-Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each place of memory
+Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each memory position
 RETURN_TOLERANCE = 1e-6  # of return_scale, or |R*|: a return this close below the target return R* has reached it
 
 
 class ChainSampler:
     """Draws batches of chains; `batch` is a pure function of (seed, index).
 
-    A chain takes a task uniformly among tasks, then N distinct episodes of it uniformly, in an order without meaning,
-    which is also how equal returns are ordered. With `window_steps` = K a chain is a window of K steps of one episode:
-    the episode with probability proportional to its length T, the start `clip(u, 0, T - K)` with u uniform in
-    -(K - 1) .. T - 1. So windows are full wherever an episode is long enough, no step is rarer than those of the
-    middle, and the start of an episode, where acting begins with a short history, is seen most.
+    A chain samples a task uniformly, then N distinct episodes of it uniformly, in a random order that also breaks ties
+    in return. With `window_steps` = K a chain is a window of K steps of one episode: the episode with probability
+    proportional to its length T, the start `clip(u, 0, T - K)` with u uniform in -(K - 1) .. T - 1. So windows are full
+    if the episode is long enough, no step is rarer than those of the middle, and the start of an episode, where acting
+    begins with a short history, is sampled most often.
 
     Attributes:
         steps: P, the steps of every chain, padding included.
-        spec: sizes of the data and bounds of actions as chains show them: what an agent is made for.
-        normalization: the scales that chains show everything in.
+        spec: sizes of the data and bounds of the scaled actions, from which an agent is made.
+        normalization: the scales applied to chains.
     """
 
     def __init__(
         self, store: EpisodeStore, config: ChainConfig | None = None, normalization: Normalization | None = None
     ) -> None:
-        """Prepare to draw.
+        """Create a sampler.
 
         Args:
             store: the episodes.
-            config: how they are chained; by default `ChainConfig()`.
+            config: how episodes form chains; by default `ChainConfig()`.
             normalization: by default `fit_normalization(store)`, which reads every step once.
 
         Raises:
@@ -69,7 +69,7 @@ class ChainSampler:
             self.steps = min(config.window_steps, int(store.lengths.max()))
         else:
             self.steps = max(
-                int(np.sort(store.lengths[self._episodes_of(task)])[-config.trajectories :].sum())
+                int(np.sort(store.lengths[self._select_episodes(task)])[-config.trajectories :].sum())
                 for task in range(len(tasks))
             )
         self._cumulative_lengths = np.cumsum(store.lengths)
@@ -84,15 +84,15 @@ class ChainSampler:
         rows: slice | None = None,
         places: Int[np.ndarray, " places"] | None = None,
     ) -> Chain:
-        """Batch number `index` of the stream `seed`, scaled.
+        """Batch number `index` of the stream given by `seed`, scaled.
 
         Args:
-            seed: of the stream.
-            index: of the batch, from 0.
+            seed: seed of the stream.
+            index: index of the batch, from 0.
             batch_size: B, chains in a batch.
-            rows: the chains wanted; by default all.
-            places: the steps wanted, as in `assemble`. Time and memory are linear in what is wanted, but for a few
-                numbers a trajectory.
+            rows: the chains of the batch to build; by default all.
+            places: the steps to build, as in `assemble`. Time and memory are linear in the requested part, except for a
+                few numbers per trajectory.
 
         Returns:
             (B, P, ...) numpy arrays.
@@ -102,11 +102,11 @@ class ChainSampler:
         return self.assemble(episodes[rows], first_steps[rows], places)
 
     def batch_in_parts(self, seed: int, index: int, batch_size: int, parts: Sequence[Part]) -> list[Chain]:
-        """Parts of batch number `index` of the stream `seed`, each built by itself: the whole is never held.
+        """Parts of batch number `index`, each built separately: the whole batch is never in memory.
 
         Args:
-            seed: of the stream.
-            index: of the batch, from 0.
+            seed: seed of the stream.
+            index: index of the batch, from 0.
             batch_size: B, chains in a batch.
             parts: `rows` and `places` of each, as in `batch`.
 
@@ -117,11 +117,11 @@ class ChainSampler:
         return [self.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts]
 
     def draw(self, seed: int, index: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `assemble` makes a batch of.
+        """Sample the episodes and first steps from which `assemble` builds a batch.
 
         Args:
-            seed: of the stream.
-            index: of the batch, from 0.
+            seed: seed of the stream.
+            index: index of the batch, from 0.
             batch_size: B, chains in a batch.
 
         Returns:
@@ -139,12 +139,12 @@ class ChainSampler:
         first_steps: np.ndarray | None = None,
         places: Int[np.ndarray, " places"] | None = None,
     ) -> Chain:
-        """The chains of the given episodes; ties in return, and `order=random`, keep the order given.
+        """Build the chains of the given episodes; ties in return, and `order=random`, keep the given order.
 
         Args:
             episodes: (B, N).
             first_steps: (B, N) where each window starts in its episode, for a sampler with `window_steps`.
-            places: the step of every chain at each place of memory, by default all in order; a number of `self.steps`
+            places: the step of every chain at each memory position, by default all in order; a number of `self.steps`
                 or more is padding.
 
         Returns:
@@ -188,12 +188,12 @@ class ChainSampler:
             supervised=supervised.ravel(),
         )
 
-    def _episodes_of(self, task: int) -> np.ndarray:
+    def _select_episodes(self, task: int) -> np.ndarray:
         first = self._task_starts[task]
         return self._by_task[first : first + self._task_counts[task]]
 
     def _draw_episodes(self, generator: np.random.Generator, chains: int) -> np.ndarray:
-        """(B, N) distinct episodes of one task a row (Floyd's sampling, a row at a time in parallel)."""
+        """Sample (B, N) distinct episodes of one task per row (Floyd's algorithm, vectorized over rows)."""
         size = self.config.trajectories
         tasks = generator.integers(len(self._task_counts), size=chains)
         counts = self._task_counts[tasks]

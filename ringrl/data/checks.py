@@ -1,4 +1,4 @@
-"""Every value of a store checked: its files, episodes and steps, and that nothing has changed since it was made."""
+"""Validation of a store: its files, episodes and steps, and that its contents have not changed since it was written."""
 
 import dataclasses
 import itertools
@@ -24,16 +24,16 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, DataSpec
 
 CHUNK_STEPS = 1 << 16  # read at a time, or one episode
-TOLERANCE = 1e-6  # of the sum, or the episode's largest reward: how far a recorded sum may be from the sum itself
+TOLERANCE = 1e-6  # of the sum, or the episode's largest reward: tolerated error of a recorded sum
 
 
 @dataclasses.dataclass(frozen=True)
 class Violation:
-    """One fault of a store; as a string, one line."""
+    """One violation of a store's format; as a string, one line."""
 
     file: Path
     episode: int | None
-    step: int | None  # within the episode; of the whole column where that is not known
+    step: int | None  # within the episode; of the whole column if that is unknown
     field: str | None
     what: str
 
@@ -50,10 +50,10 @@ def check_store(
     content: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Violation]:
-    """The first `limit` faults of all episodes in the folders of a store, whole even where it is a view.
+    """The first `limit` violations over all episodes in the folders of a store, including those outside a view.
 
-    Of each episode and field the first step at fault. With `content` the fingerprint is made anew from the columns.
-    Memory is bounded by the longest episode. `progress(done, total)` counts steps.
+    For each episode and field the first invalid step is reported. With `content` the fingerprint is recomputed from the
+    columns. Memory is bounded by the longest episode. `progress(done, total)` counts steps.
     """
     folders = store.folders if isinstance(store, EpisodeStore) else (Path(store),)
     found = itertools.chain.from_iterable(_folder_violations(folder, content, progress) for folder in folders)
@@ -93,7 +93,7 @@ def _folder_violations(path: Path, content: bool, progress: Callable[[int, int],
 
 
 def _offset_violations(columns: dict[str, MappedColumn]) -> Iterator[Violation]:
-    """Where episodes are not one after the other, over all steps; nothing is known of where steps belong then."""
+    """Check that episodes are contiguous and cover all steps; otherwise the episode of a step is unknown."""
     starts, lengths = columns["starts"].array, columns["lengths"].array
     steps = len(columns["rewards"].array)
     if not len(lengths):
@@ -139,7 +139,7 @@ def _step_violations(
     located: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Violation]:
-    """Faults of the steps, which are put into `hashes` too; sums of rewards only where episodes are `located`."""
+    """Violations of the steps, which are also added to `hashes`; sums of rewards only if episodes are `located`."""
     starts, lengths = (np.array(columns[name].array) for name in ("starts", "lengths"))
     total = len(columns["rewards"].array)
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -171,7 +171,7 @@ def _step_violations(
 
 
 def _chunks(lengths: np.ndarray, total: int, located: bool) -> Iterator[tuple[slice, int, int]]:
-    """Whole episodes where they are located, with their steps; else as many steps."""
+    """Chunks of whole episodes if they are located, with their steps; else chunks of steps alone."""
     if not located:
         for begin in range(0, total, CHUNK_STEPS):
             yield slice(0, 0), begin, min(total, begin + CHUNK_STEPS)
@@ -182,11 +182,11 @@ def _chunks(lengths: np.ndarray, total: int, located: bool) -> Iterator[tuple[sl
         yield slice(first, last), int(ends[first] - lengths[first]), int(ends[last - 1])
 
 
-Fault = tuple[np.ndarray, Callable[[int], str]]  # (S,) where a step of the chunk is at fault, and how
+Fault = tuple[np.ndarray, Callable[[int], str]]  # (S,) where a step of the chunk is invalid, and its description
 
 
 def _value_faults(chunk: dict[str, np.ndarray], spec: DataSpec) -> dict[str, Fault]:
-    """Numbers that are not finite, and actions out of bounds."""
+    """Non-finite numbers, and actions out of bounds."""
     faults: dict[str, Fault] = {}
 
     def note(name: str, wrong: np.ndarray, expected: str) -> None:
@@ -214,7 +214,7 @@ def _value_faults(chunk: dict[str, np.ndarray], spec: DataSpec) -> dict[str, Fau
 
 
 def _sum_faults(chunk: dict[str, np.ndarray], returns: np.ndarray, lengths: np.ndarray) -> dict[str, Fault]:
-    """Returns to go, and returns, that are not the sums of the rewards."""
+    """Returns-to-go and returns that differ from the sums of the rewards."""
     sums, first = sum_to_go(chunk["rewards"], lengths), np.cumsum(lengths) - lengths
     recorded = np.full(len(sums), np.nan)
     recorded[first] = returns

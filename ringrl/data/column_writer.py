@@ -15,7 +15,7 @@ _FORMAT = np.lib.format
 
 
 def disk_error(path: Path, error: OSError) -> RingRLError:
-    """The one line that a user sees when writing `path` fails."""
+    """The one-line error for a failed write of `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RingRLError(f"{path}: the disk is full. Free some space, or point RINGRL_DATA at another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -26,7 +26,7 @@ def disk_error(path: Path, error: OSError) -> RingRLError:
 
 
 def content_hash() -> Any:
-    """The hash of a column's bytes before any is seen; `described_digest` ends it."""
+    """The hash of a column's bytes before any are added; `described_digest` finishes it."""
     return hashlib.blake2b(digest_size=16)
 
 
@@ -38,14 +38,14 @@ def described_digest(content: Any, dtype: np.dtype, row_shape: tuple[int, ...]) 
 
 
 def raw_bytes(values: np.ndarray) -> memoryview:
-    """The memory of an array in C order, byte by byte: not a copy where the array is contiguous."""
+    """The memory of an array in C order as bytes, without a copy if the array is contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 class ColumnWriter:
-    """Appends rows of a fixed shape and dtype to a `.npy` file whose length need not be known beforehand.
+    """Appends rows of a fixed shape and dtype to a `.npy` file of initially unknown length.
 
-    The header is written twice: numpy pads it so that its size does not depend on the number of rows.
+    The header is written twice; numpy pads it so that its size does not depend on the number of rows.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
@@ -56,7 +56,7 @@ class ColumnWriter:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Bytes per row."""
         return self.dtype.itemsize * math.prod(self.row_shape)
 
     def _write_header(self) -> int:
@@ -78,7 +78,7 @@ class ColumnWriter:
         self.rows += len(rows)
 
     def close(self) -> None:
-        """Fix the header and close the file; nothing happens the second time."""
+        """Write the final header and close the file; no effect the second time."""
         if not self._file.closed:
             assert self._write_header() == self._header_size
             self._file.close()

@@ -13,23 +13,25 @@ _FORMAT = np.lib.format
 REMEDY = "Move the folder away, and import it again (a Minari set's comes back by itself)."
 
 
-class Unreadable(RingRLError):
-    """The system does not let a file be read: nothing is known of what is in it."""
+class UnreadableFileError(RingRLError):
+    """A file cannot be read because of the system, so its contents are unknown."""
 
 
-def unreadable(path: Path, error: OSError) -> Unreadable:
-    """The one line that a user sees when reading `path` fails."""
-    return Unreadable(f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk.")
+def unreadable(path: Path, error: OSError) -> UnreadableFileError:
+    """The one-line error for a failed read of `path`."""
+    return UnreadableFileError(
+        f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk."
+    )
 
 
 class MappedColumn:
-    """A `.npy` file seen as a read-only array; `release` gives its resident pages back to the system.
+    """A `.npy` file mapped as a read-only array; `release` returns its resident pages to the system.
 
-    Raises `RingRLError` when the file is missing, is not the column expected, or is shorter than it says, and
-    `Unreadable` where the system does not let it be read.
+    Raises `RingRLError` if the file is missing, is not the expected column, or is shorter than its header states, and
+    `UnreadableFileError` if the system cannot read it.
     """
 
-    keeper: Any = None  # what is to live as long as the file is read, such as a temporary folder
+    keeper: Any = None  # kept alive while the file is mapped, such as a temporary folder
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         try:
@@ -67,6 +69,6 @@ class MappedColumn:
         return self.array.nbytes
 
     def release(self) -> None:
-        """Drop the resident pages (they stay in the page cache and come back when touched)."""
+        """Drop the resident pages (they stay in the page cache and are mapped again when touched)."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""What the data room is told: which set, and how its trajectories are chained."""
+"""Configuration of the data: which set, and how its trajectories form chains."""
 
 import dataclasses
 import enum
@@ -9,7 +9,7 @@ from ringrl.types import Context
 
 
 class Source(enum.StrEnum):
-    """Where episodes come from."""
+    """Source of episodes."""
 
     minari = "minari"
     store = "store"
@@ -24,7 +24,7 @@ class Order(enum.StrEnum):
 
 
 class Supervise(enum.StrEnum):
-    """Whose actions are learned: every trajectory's, or the last one's."""
+    """Whose actions are learned: those of every trajectory, or of the last one."""
 
     all = "all"
     last = "last"
@@ -36,15 +36,15 @@ class DataConfig:
 
     source: Source = Source.minari
     name: str = ""  # a Minari id, or an EpisodeStore: its folder, or its name in the data cache
-    also: list[str] = dataclasses.field(default_factory=list)  # further sets, joined to it, each a task of its own
+    also: list[str] = dataclasses.field(default_factory=list)  # further sets, joined to it, each with tasks of its own
     download: bool = False  # fetch a public Minari set that is not on this machine
-    tasks: list[int] = dataclasses.field(default_factory=list)  # keep the episodes of these; empty keeps all
-    min_length: int = 0  # keep episodes of so many steps
-    max_length: int | None = None  # keep episodes of at most so many steps
+    tasks: list[int] = dataclasses.field(default_factory=list)  # keep the episodes of these tasks; empty keeps all
+    min_length: int = 0  # keep episodes of at least this many steps
+    max_length: int | None = None  # keep episodes of at most this many steps
     min_return: float | None = None  # keep episodes of at least this return
     max_return: float | None = None  # keep episodes of at most this return
-    top_fraction: float = 1.0  # of those, keep the best of each task by return (BC-10 % keeps 0.1)
-    normalize_observations: bool = True  # give the agent observations of mean 0 and deviation 1
+    top_fraction: float = 1.0  # then keep the best of each task by return (BC-10 % keeps 0.1)
+    normalize_observations: bool = True  # scale observations to mean 0 and deviation 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", choice("data.source", self.source, Source))
@@ -78,10 +78,10 @@ class ChainConfig:
 
     trajectories: int = 8  # trajectories in a chain (N)
     order: Order = Order.ascending
-    relabel: bool = True  # every trajectory's target is the best return of the chain, else its own
+    relabel: bool = True  # every trajectory's target is the best return of the chain instead of its own
     supervise: Supervise = Supervise.all
     context: Context = Context.chain
-    window_steps: int = 0  # a random window of this many steps of one trajectory (DT's K); 0 takes it whole
+    window_steps: int = 0  # a random window of this many steps of one trajectory (DT's K); 0 takes all steps
 
     def __post_init__(self) -> None:
         for name, choices in (("order", Order), ("supervise", Supervise), ("context", Context)):

@@ -1,4 +1,4 @@
-"""From what the user names to an open store: found, or built once and kept in the cache; joined and filtered."""
+"""Resolution of a data set's name to an open store: found, or built once and cached; joined and filtered."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.data.columns import Unreadable
+from ringrl.data.columns import UnreadableFileError
 from ringrl.data.config import DataConfig, Source
 from ringrl.data.joined import join_stores
 from ringrl.data.sources.minari import Progress, build_from_minari, minari_key
@@ -22,21 +22,21 @@ def data_root() -> Path:
 
 
 def open_dataset(config: DataConfig, cache_root: Path | None = None, progress: Progress | None = None) -> EpisodeStore:
-    """The episodes that `config` names and its filters keep, as a store or a view of one.
+    """Open the episodes that `config` names and its filters keep, as a store or a view of one.
 
-    With `also`, the sets are joined first. A Minari set is read once and kept as `cache_root/stores/<id>-<key>`; the
-    key changes when the set does.
+    With `also`, the sets are joined first. A Minari set is read once and cached as `cache_root/stores/<id>-<key>`; the
+    key changes with the set.
 
     Args:
-        config: the set, and the filters.
-        cache_root: where sets are found and kept; by default RINGRL_DATA, else ~/.cache/ringrl.
-        progress: called with the episodes read and their number in all.
+        config: the data set and filters.
+        cache_root: folder in which sets are found and cached; by default RINGRL_DATA, else ~/.cache/ringrl.
+        progress: called with the number of episodes read and their total.
 
     Returns:
         The store, read through memory maps.
 
     Raises:
-        RingRLError: there is no such set, it is damaged, or a filter leaves nothing.
+        RingRLError: there is no such set, it is damaged, or the filters leave no episode.
     """
     if not config.name:
         raise RingRLError("data.name is empty: give a Minari id, or with data.source=store the folder of a store.")
@@ -49,7 +49,7 @@ def open_dataset(config: DataConfig, cache_root: Path | None = None, progress: P
 def filter_episodes(store: EpisodeStore, config: DataConfig) -> EpisodeStore:
     """A view of the episodes that the filters keep: by task, then length, then return, then the best of each task.
 
-    Raises `RingRLError` naming the first filter that leaves nothing, and what there was to keep.
+    Raises `RingRLError` naming the first filter that leaves no episode, and the range of the data before it.
     """
     if config.tasks:
         there = np.unique(store.task_ids)
@@ -64,8 +64,8 @@ def filter_episodes(store: EpisodeStore, config: DataConfig) -> EpisodeStore:
 
 
 def find_store(name: str, root: Path) -> Path:
-    """The folder of the store `name`: under `root/stores`, else that folder itself; raises `RingRLError` with the
-    nearest names there are.
+    """The folder of the store `name`: under `root/stores`, else `name` as a path; raises `RingRLError` with the nearest
+    names of existing stores.
     """
     stores = root / "stores"
     if Path(name).name == name and (stores / name).is_dir():
@@ -97,16 +97,16 @@ def _open_or_build(name: str, folder: Path, path: Path, progress: Progress | Non
     if path.exists():
         try:
             return EpisodeStore.open(path)
-        except Unreadable:
+        except UnreadableFileError:
             raise
         except RingRLError:
-            damaged = True  # the new one takes its place when it is whole
+            damaged = True  # the new store replaces it when complete
     try:
         return build_from_minari(name, folder, path, progress, overwrite=damaged)
     except RingRLError:
         if not path.is_dir():
             raise
-        return EpisodeStore.open(path)  # another process has built it meanwhile
+        return EpisodeStore.open(path)  # another process has built it in the meantime
 
 
 def _keep_between(

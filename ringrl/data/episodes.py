@@ -1,4 +1,4 @@
-"""A store of episodes that are at hand in memory."""
+"""Episode stores built from episodes in memory."""
 
 import shutil
 import tempfile
@@ -11,15 +11,15 @@ import gymnasium
 import numpy as np
 
 from ringrl.data.columns import MappedColumn
-from ringrl.data.sources.spaces import action_spec, actions_of
+from ringrl.data.sources.spaces import action_spec, renumber_actions
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
-SOURCE = "from_episodes"  # as errors call it
+SOURCE = "from_episodes"  # the name in errors
 NEEDED = ("observations", "actions", "rewards")
-ENDS = {"terminated": "terminations", "truncated": "truncations"}  # by Minari's names too
+ENDS = {"terminated": "terminations", "truncated": "truncations"}  # Minari's names are accepted too
 FIELDS = (*NEEDED, *ENDS, *ENDS.values(), "task_id", "policy")
 
 
@@ -43,7 +43,7 @@ def store_episodes(
 
 
 class _TemporaryFolder:
-    """A folder that is removed when nothing refers to this object any more, at the latest when Python ends."""
+    """A folder that is removed when this object is no longer referenced, at the latest when Python exits."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="ringrl-"))
@@ -65,7 +65,7 @@ def _written(
     size = np.shape(fields["observations"])[1:]
     if len(size) != 1:
         raise RingRLError(f"{name}: observations have shape {np.shape(fields['observations'])}, expected (steps, O).")
-    spec = _inferred(name, fields["actions"]) if action_space is None else action_spec(action_space, SOURCE)
+    spec = _infer_spec(name, fields["actions"]) if action_space is None else action_spec(action_space, SOURCE)
     with EpisodeStoreWriter(
         path, size[0], spec, source=SOURCE, metadata=dict(metadata or {}), overwrite=overwrite
     ) as writer:
@@ -99,8 +99,10 @@ def _read(index: int, episode: Any) -> tuple[str, dict[str, Any]]:
     return name, fields
 
 
-def _inferred(name: str, actions: np.ndarray) -> ActionSpec:
-    """Real vectors whose bounds are what is seen; choices cannot be counted by looking at some of them."""
+def _infer_spec(name: str, actions: np.ndarray) -> ActionSpec:
+    """An action spec of real vectors bounded by the data; the number of discrete actions cannot be inferred
+    from data.
+    """
     if actions.ndim == 1 and actions.dtype.kind in "biu":
         raise RingRLError(
             f"{name}: actions are whole numbers, one a step: say how many there are to choose from, such as "
@@ -128,10 +130,10 @@ def _append(
     task_id = fields.get("task_id", 0)
     if not isinstance(task_id, int | np.integer) or isinstance(task_id, bool):
         raise RingRLError(f"{name}: task_id={task_id!r}: number the tasks from 0.")
-    ended = {field: _ended(name, fields, field, fields["rewards"].size) for field in ENDS}
+    ended = {field: _is_ended(name, fields, field, fields["rewards"].size) for field in ENDS}
     writer.append(
         fields["observations"],
-        actions_of(spec, actions),
+        renumber_actions(spec, actions),
         fields["rewards"],
         terminated=ended["terminated"],
         task_id=int(task_id),
@@ -139,8 +141,8 @@ def _append(
     )
 
 
-def _ended(name: str, fields: Mapping[str, Any], field: str, steps: int) -> bool:
-    """Whether the last step is the end of that kind; raises RingRLError where an earlier one is."""
+def _is_ended(name: str, fields: Mapping[str, Any], field: str, steps: int) -> bool:
+    """Whether the last step ends the episode in this way; raises RingRLError if an earlier one does."""
     found = [key for key in (field, ENDS[field]) if key in fields]
     if not found:
         return False

@@ -1,4 +1,4 @@
-"""Writing episodes as ExoRL's npz files, one a file, each whole or not at all."""
+"""Writing of episodes as ExoRL's npz files, one per file and each written atomically."""
 
 import errno
 import fcntl
@@ -18,10 +18,10 @@ _UNFINISHED = re.compile(r"\.episode_[0-9]+_[0-9]+\.npz")
 
 
 class ExorlWriter:
-    """Appends episodes to a folder as `episode_<index>_<length>.npz`; goes on from the last one there.
+    """Appends episodes to a folder as `episode_<index>_<length>.npz`, continuing after the last one there.
 
-    Raises `RingRLError` for a folder that holds anything but such files, or that another writer is at work in.
-    Format: Yarats et al. 2022, arXiv 2201.13425.
+    Raises `RingRLError` for a folder that holds any other files, or that another writer is using. Format: Yarats et al.
+    2022, arXiv 2201.13425.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -33,10 +33,10 @@ class ExorlWriter:
             raise RingRLError(f"{self.folder}: is a file; give a folder to write episodes to.") from None
         except OSError as error:
             raise disk_error(self.folder, error) from error
-        weakref.finalize(self, os.close, lock)  # which frees it
+        weakref.finalize(self, os.close, lock)  # closing releases the lock
         self._lock(lock)
         names = os.listdir(self.folder)
-        for name in filter(_UNFINISHED.fullmatch, names):  # of a writer that was killed
+        for name in filter(_UNFINISHED.fullmatch, names):  # of a killed writer
             (self.folder / name).unlink(missing_ok=True)
         matches = {name: FILE_NAME.fullmatch(name) for name in names if not name.startswith(".")}
         foreign = sorted(name for name, match in matches.items() if match is None)
@@ -56,7 +56,7 @@ class ExorlWriter:
     ) -> Path:
         """Write one episode of T steps and return its file.
 
-        Observations (T + 1, O), actions (T, A) and rewards (T,) are kept as float32, physics (T + 1, D) as float64.
+        Observations (T + 1, O), actions (T, A) and rewards (T,) are stored as float32, physics (T + 1, D) as float64.
         Raises `RingRLError` for other shapes, and when the file cannot be written.
         """
         steps = len(rewards)
@@ -99,6 +99,6 @@ class ExorlWriter:
 
 
 def _after_dummy(values: np.ndarray) -> np.ndarray:
-    """Float32 rows after one of zeros."""
+    """Float32 rows after a row of zeros."""
     values = np.asarray(values, np.float32)
     return np.concatenate([np.zeros_like(values[:1]), values])

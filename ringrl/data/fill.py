@@ -1,4 +1,4 @@
-"""Filling in the arrays of chains from a store: any steps at any places, gathered one by one."""
+"""Assembly of chain arrays from a store by gathering individual steps, in any order."""
 
 import dataclasses
 import math
@@ -16,33 +16,33 @@ SCALARS = (
     *("previous_rewards", "previous_completion", "previous_mask"),
 )  # float32
 NUMBERS = ("timesteps", "trajectories", "positions", "segment_ids")  # int32
-ALIGNMENT = 64  # bytes, of each field in the buffer of all
+ALIGNMENT = 64  # bytes, of each field in the shared buffer
 Arrays = dict[str, np.ndarray]  # by field of a `Chain`
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectories:
-    """What is known of each trajectory of B chains, chain after chain: (B * N,).
+    """Precomputed data of each trajectory of B chains, flattened over chains: (B * N,).
 
-    A step's address is its position in its chain plus `steps` for every chain before, so that one sorted search
-    finds the trajectory of any step of any chain.
+    A step's address is its position in its chain plus `steps` for every chain before, so that one binary search finds
+    the trajectory of any step of any chain.
     """
 
     chain_ends: np.ndarray  # (B,) address past the last step of each chain
     starts: np.ndarray  # address of the first step
     ends: np.ndarray  # address past the last step
-    visible_from: np.ndarray  # address of the first step that this trajectory's steps can see
-    to_store: np.ndarray  # from an address to the step's index in the store
-    to_timestep: np.ndarray  # from an address to the step within the episode
+    visible_from: np.ndarray  # address of the first step visible to this trajectory's steps
+    to_store: np.ndarray  # offset from an address to the step's index in the store
+    to_timestep: np.ndarray  # offset from an address to the step within the episode
     completed: np.ndarray  # timestep of completion, or -1
     above_own: np.ndarray  # float64: target return minus own return
-    numbers: np.ndarray  # place in the chain
-    supervised: np.ndarray  # whether its actions are
+    numbers: np.ndarray  # index in the chain
+    supervised: np.ndarray  # whether its actions are supervised
 
 
 @dataclasses.dataclass(frozen=True)
 class StepFiller:
-    """Writes chains of up to `steps` steps, each step by itself: nothing is asked of the order of `places`."""
+    """Writes chains of up to `steps` steps by gathering each step; `places` may be in any order."""
 
     store: EpisodeStore
     normalization: Normalization
@@ -51,13 +51,13 @@ class StepFiller:
     pages: PageBudget
 
     def chains(self, trajectories: Trajectories, places: np.ndarray) -> Chain:
-        """(B, P, ...) arrays, with step `places[p]` of every chain at place p of memory."""
+        """(B, P, ...) arrays, with step `places[p]` of every chain at memory position p."""
         chains = len(trajectories.chain_ends)
         arrays = empty_arrays(self.store, chains, len(places))
         for name, values in arrays.items():
             values[...] = -1 if name == "segment_ids" else 0
         arrays["positions"][...] = np.where(places < self.steps, places, 0)
-        # A block at a time, so that what is computed on the way stays in the cache and off the peak of memory.
+        # A block at a time, so that intermediate results stay in the cache and do not raise peak memory.
         for rows, part in _blocks(chains, len(places)):
             self.fill({name: values[rows, part] for name, values in arrays.items()}, trajectories, rows, places[part])
         return Chain(**arrays)
@@ -69,7 +69,7 @@ class StepFiller:
         valid = addresses < trajectories.chain_ends[rows, None]
         whole = bool(valid.all())
 
-        # From here on one value a valid step, chain after chain: packed (V, ...).
+        # From here on arrays have one entry per valid step, flattened over chains: packed (V, ...).
         def put(name: str, packed: np.ndarray) -> None:
             if whole:
                 block[name][...] = packed.reshape(block[name].shape)
@@ -81,7 +81,7 @@ class StepFiller:
         steps = addresses + trajectories.to_store[which]
         timesteps = addresses + trajectories.to_timestep[which]
         numbers = trajectories.numbers[which]
-        # R* minus what was earned before the step; the own return minus that is the store's return to go.
+        # R* minus the rewards before the step; the episode's own return minus those is the store's return-to-go.
         return_to_go = trajectories.above_own[which] + store.returns_to_go[steps]
         put("observations", scale.observations(store.observations.take(steps, axis=0)))
         put("actions", scale.actions(store.actions.take(steps, axis=0)))
@@ -102,7 +102,7 @@ class StepFiller:
         if context is Context.step:
             return
 
-        hidden = np.flatnonzero(addresses == trajectories.visible_from[which])  # no step before, or not in sight
+        hidden = np.flatnonzero(addresses == trajectories.visible_from[which])  # no previous step, or not visible
         which -= addresses == trajectories.starts[which]
         steps = addresses + (trajectories.to_store[which] - 1)
         steps[hidden] = 0
@@ -119,9 +119,9 @@ class StepFiller:
 
 
 def empty_arrays(store: EpisodeStore, chains: int, places: int) -> Arrays:
-    """The fields of a `Chain` of that size, with anything in them.
+    """Uninitialized arrays for the fields of a `Chain` of that size.
 
-    They lie in one buffer: the system clears the memory of a large one by huge pages, far faster than that of many.
+    They share one buffer: the system zeroes the memory of a large one by huge pages, which is much faster.
     """
     action = store.actions.shape[1:], store.actions.dtype
     rows: dict[str, tuple[tuple[int, ...], np.dtype]] = {
@@ -140,7 +140,7 @@ def empty_arrays(store: EpisodeStore, chains: int, places: int) -> Arrays:
 
 
 def _blocks(chains: int, places: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of chains and of places that cover both, about `BLOCK_STEPS` steps at a time."""
+    """Slices that cover chains and positions in blocks of about `BLOCK_STEPS` steps."""
     rows, columns = max(1, BLOCK_STEPS // max(1, places)), min(BLOCK_STEPS, max(1, places))
     for row in range(0, chains, rows):
         for column in range(0, places, columns):

@@ -1,4 +1,4 @@
-"""Several stores as one: their episodes end to end, every task of each store a task of its own, no column copied."""
+"""Joining of stores: their episodes are concatenated, each store keeps its own tasks, and no column is copied."""
 
 import dataclasses
 import hashlib
@@ -18,12 +18,12 @@ SHARED_METADATA = ("environment", "environment_spec", "ref_min_score", "ref_max_
 
 
 def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = None) -> EpisodeStore:
-    """The episodes of all stores (or views of stores), in order, as one view.
+    """Join the episodes of all stores (or views of stores), in order, as one view.
 
-    Tasks are numbered from 0, store after store; `metadata["task_names"]` has their names, made of the `names` of the
-    stores (by default their `dataset_id`, else their folder). What all stores say alike of their environment and its
-    reference scores is kept; `in_environment` finds what belongs to one of several. Raises `RingRLError` naming two
-    stores whose observations or actions do not go together.
+    Tasks are numbered from 0, store after store; `metadata["task_names"]` has their names, prefixed by the `names` of
+    the stores (by default their `dataset_id`, else their folder). Metadata of the environment and its reference scores
+    are kept if all stores agree on them; `in_environment` selects those of one environment. Raises `RingRLError` naming
+    two stores with incompatible observations or actions.
     """
     names = [store_name(store) for store in stores] if names is None else names
     spec = _joined_spec(stores, names)
@@ -66,9 +66,10 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
 
 
 def in_environment(store: EpisodeStore, environment: str) -> EpisodeStore:
-    """Of a joined store the episodes of the sets made in `environment` (ID or MODULE:ID), with what these say alike.
+    """Select from a joined store the episodes of sets made in `environment` (ID or MODULE:ID), with their
+    shared metadata.
 
-    The store itself where it is not joined, or none of its sets names that environment.
+    The store is returned unchanged if it is not joined, or if none of its sets names that environment.
     """
     name = environment.rpartition(":")[2]
     if not name:
@@ -84,18 +85,18 @@ def in_environment(store: EpisodeStore, environment: str) -> EpisodeStore:
 
 
 def store_name(store: EpisodeStore) -> str:
-    """What a store is called: its `dataset_id`, else its folder."""
+    """The name of a store: its `dataset_id`, else its folder."""
     return str(store.metadata.get("dataset_id") or store.path.name)
 
 
 def task_name(store: EpisodeStore, task_id: int) -> str:
-    """What a task of a store is called in its metadata, else its number."""
+    """The name of a task of a store in its metadata, else its number."""
     names = store.metadata.get("task_names")
     return str(names[task_id]) if isinstance(names, list) and 0 <= task_id < len(names) else str(task_id)
 
 
 def _parts(columns: Any) -> list[Any]:
-    """Mapped columns; those that are joined already are taken apart."""
+    """Mapped columns; joined columns are replaced by their parts."""
     return [part for column in columns for part in (column.parts if isinstance(column, JoinedColumn) else [column])]
 
 
@@ -121,7 +122,7 @@ def _sizes(spec: DataSpec) -> str:
 
 
 def _shared_metadata(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What every store says alike; nothing where the environment, arguments included, is not one: scores are of it."""
+    """Metadata on which all stores agree; empty unless they share the environment with its arguments."""
     first = told[0]
     alike = [key for key in SHARED_METADATA if all(metadata.get(key) == first.get(key) for metadata in told)]
     if not {"environment", "environment_spec"} <= set(alike):

@@ -9,9 +9,9 @@ from ringrl.data.columns import MappedColumn
 
 
 class JoinedColumn:
-    """Mapped columns end to end, read as one array: by an index, a slice, an array of indices, or `take`.
+    """Mapped columns concatenated and read as one array: by an index, a slice, an array of indices, or `take`.
 
-    A slice within one of them is a view, whatever crosses from one to the next a copy.
+    A slice within one column is a view; a slice across columns is a copy.
     """
 
     def __init__(self, parts: list[MappedColumn]) -> None:
@@ -23,12 +23,12 @@ class JoinedColumn:
 
     @property
     def dtype(self) -> np.dtype:
-        """As of each part."""
+        """The dtype of each part."""
         return self.parts[0].array.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of one array."""
+        """The shape of the concatenation."""
         return (len(self), *self.parts[0].array.shape[1:])
 
     @property
@@ -50,7 +50,7 @@ class JoinedColumn:
         return self.take(rows)
 
     def take(self, rows: Any, axis: int = 0) -> np.ndarray:
-        """The rows with these indices, of any shape; along axis 0 alone."""
+        """The rows with these indices, of any shape; along axis 0 only."""
         if axis != 0:
             raise ValueError(f"axis={axis}: a joined column is read along axis 0")
         rows = np.asarray(rows)
@@ -65,7 +65,7 @@ class JoinedColumn:
             first, last = int(flat.min()), int(flat.max())
         if first < 0 or last >= len(self):
             raise IndexError(f"rows {first}..{last} of a joined column of {len(self)}")
-        low, high = self._part_of(first), self._part_of(last)
+        low, high = self._find_part(first), self._find_part(last)
         if low == high:
             taken = self.parts[low].array.take(flat - self._starts[low], axis=0)
         else:
@@ -82,13 +82,13 @@ class JoinedColumn:
             raise ValueError("a joined column is several arrays: it becomes one by copying")
         return self[:].astype(dtype or self.dtype, copy=bool(copy))
 
-    def _part_of(self, row: int) -> int:
+    def _find_part(self, row: int) -> int:
         return bisect.bisect_right(self._starts, row) - 1
 
     def _between(self, start: int, stop: int) -> np.ndarray:
         if start == stop:
             return self.parts[0].array[:0]
-        low, high = self._part_of(start), self._part_of(stop - 1)
+        low, high = self._find_part(start), self._find_part(stop - 1)
         pieces = [
             self.parts[part].array[max(0, start - self._starts[part]) : stop - self._starts[part]]
             for part in range(low, high + 1)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import re
 
-COLLECTED = {  # by the name of the collection, which is the choice of the group `data` too
+COLLECTED = {  # by the name of the collection, which is also the choice of the group `data`
     "adroit_pen": "a hand of 24 joints that turns a pen, by a learner",
     "antmaze_umaze": "an ant in a maze, by a walker of graded quality",
     "dark_key_to_door": "a grid with a hidden key, then a hidden door",
@@ -23,23 +23,23 @@ COLLECTED = {  # by the name of the collection, which is the choice of the group
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Public sets: every task by every kind of policy."""
+    """A family of public sets: every task with every kind of policy."""
 
     namespace: str
     tasks: tuple[str, ...]
     kinds: tuple[str, ...]
     version: int
-    text: str  # what they are
+    text: str  # description of the sets
 
     @property
     def names(self) -> list[str]:
-        """Their Minari ids."""
+        """Minari ids of the family."""
         pairs = itertools.product(self.tasks, self.kinds)
         return [f"{self.namespace}/{task}/{kind}-v{self.version}" for task, kind in pairs]
 
     @property
     def pattern(self) -> str:
-        """All of their ids in one, with the alternatives in braces."""
+        """All ids of the family as one pattern, with the alternatives in braces."""
         return f"{self.namespace}/{_either(self.tasks)}/{_either(self.kinds)}-v{self.version}"
 
 
@@ -63,7 +63,7 @@ PUBLIC = (
 
 
 def collected_name(collection: str) -> str:
-    """The Minari id of what `ringrl collect collection=NAME` makes."""
+    """The Minari id of the set that `ringrl collect collection=NAME` makes."""
     return f"ringrl/{collection}-v0"
 
 
@@ -73,7 +73,7 @@ def known_names() -> list[str]:
 
 
 def find_known_name(text: str) -> str | None:
-    """The known Minari id that `text` spells with other capitals and separators, or without its version; else None."""
+    """The known Minari id that matches `text` up to case, separators and a missing version, or None."""
     return next((name for name in known_names() if _spelling(name) == _spelling(text)), None)
 
 

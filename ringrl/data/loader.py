@@ -1,4 +1,4 @@
-"""Batches in the background: a grain pipeline in which batch k depends on (seed, k) alone."""
+"""Background loading of batches by a grain pipeline in which batch k depends on (seed, k) alone."""
 
 import sys
 import time
@@ -15,10 +15,10 @@ Batch = TypeVar("Batch", Chain, list[Chain])
 class Loader(Iterator[Batch], Generic[Batch]):
     """Iterates over `prepare(k)` for k = start, start + 1, ... stop - 1; close it, or use it in a `with`.
 
-    The first is prepared when it is asked for, and the threads begin with the second: grain takes as long to import as
-    a step may take, and a consumer that has the first can use that time.
+    The first batch is prepared when it is requested, and the threads start with the second: importing grain takes as
+    long as a step may, and a consumer that has the first batch can overlap that time.
 
-    `wait_seconds` is the time the consumer has spent waiting for batches, `next_index` the batch that comes next.
+    `wait_seconds` is the time the consumer has spent waiting for batches, `next_index` the index of the next batch.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Loader(Iterator[Batch], Generic[Batch]):
 
     def _in_background(self) -> Iterator[Batch]:
         if self._iterator is None:
-            import grain  # heavy, and needed only here
+            import grain  # a slow import, needed only here
 
-            # Not past 2**62: grain counts in int64.
+            # No more than 2**62: grain counts in int64.
             stop = min(sys.maxsize // 2, self._stop) if self._stop is not None else sys.maxsize // 2
             batches = grain.MapDataset.range(min(self._start + 1, stop), stop).map(self._prepare)
             prefetch = max(self._prefetch, self._threads) if self._threads else 0
@@ -81,19 +81,19 @@ def make_loader(
     threads: int = 1,
     prefetch: int = 4,
 ) -> Loader[Chain]:
-    """Batches of chains, prepared in the background: batch k is a pure function of (seed, k), whatever the start.
+    """Create a loader that prepares batches of chains in the background; batch k is a pure function of (seed, k).
 
     Args:
-        sampler: draws the chains.
-        seed: of the stream.
+        sampler: samples the chains.
+        seed: seed of the stream.
         batch_size: B, chains in a batch.
         start: the first batch.
-        stop: the batch before which it ends; by default it never does.
-        threads: prepare batches ahead; 0 prepares each when it is asked for.
-        prefetch: batches kept ready by the threads.
+        stop: the index after the last batch; by default the stream is infinite.
+        threads: number of threads that prepare batches ahead; 0 prepares each when it is requested.
+        prefetch: number of batches that the threads keep ready.
 
     Returns:
-        An iterator of chains (B, P, ...) of numpy arrays; close it, or use it in a `with`.
+        An iterator over chains (B, P, ...) of numpy arrays; close it, or use it in a `with`.
     """
 
     def prepare(index: int) -> Chain:

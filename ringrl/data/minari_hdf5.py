@@ -1,7 +1,7 @@
-"""Episodes into the HDF5 file of a Minari set, laid out as Minari reads it and as small as HDF5 allows.
+"""Writing of episodes to the HDF5 file of a Minari set, in Minari's layout and in as little space as HDF5 allows.
 
 Minari's own writer makes every array of every episode growable, which costs a chunk and an index each: some 15 KB an
-episode, however short. Here small arrays lie in their object's header, and larger ones in one piece.
+episode, however short. Here small arrays are stored in their object's header, and larger ones contiguously.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,12 @@ COMPACT_BYTES = 32 << 10  # of an array; HDF5 allows headers of 64 KB
 def write_minari_hdf5(
     path: Path, episodes: Iterable[tuple[Mapping[str, Any], Mapping[str, int | str]]], first: int = 0
 ) -> None:
-    """Add episodes to the file, which is made where there is none or an empty one.
+    """Add episodes to the file, which is created if it is missing or empty.
 
     Args:
         path: the file.
-        episodes: of each its arrays (nested in dictionaries and tuples as their spaces are) and its attributes.
-        first: the number of the first of them.
+        episodes: the arrays (nested in dictionaries and tuples like their spaces) and attributes of each episode.
+        first: the number of the first episode.
     """
     import h5py
 

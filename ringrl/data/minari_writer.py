@@ -1,4 +1,4 @@
-"""Writing a Minari data set: whole, or not at all."""
+"""Atomic writing of a Minari data set."""
 
 import contextlib
 import dataclasses
@@ -24,12 +24,12 @@ _EPISODES_AT_ONCE = 128
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CollectedEpisode:
-    """One episode of L steps, as collected, with who made it."""
+    """One collected episode of L steps, with the policy that made it."""
 
     observations: np.ndarray  # (L + 1, ...) in the environment's observation space (or a dictionary of such)
     actions: np.ndarray  # (L, ...)
     rewards: np.ndarray  # (L,)
-    terminated: bool  # ended by the environment; else cut off by a time limit
+    terminated: bool  # ended by the environment; else truncated by a time limit
     task_id: int = 0
     policy: str = ""
     seed: int | None = None
@@ -58,10 +58,11 @@ def write_minari_dataset(
 
     `minari.load_dataset` opens it (with MINARI_DATASETS_PATH at that root) and `minari.get_normalized_score` works when
     both reference scores are given. Each episode's metadata holds `task_id`, `policy` and `seed`, and its reset options
-    hold `task_id`. `environment_name` is how the environment was asked for, MODULE:ID where a module registers it, and
-    `environment_unrecorded` names what `env_spec` lacks because JSON cannot hold it. Raises `RingRLError` for an id
-    that exists (unless `overwrite`), an id that Minari does not accept, no episodes, an episode whose lengths disagree,
-    and a full disk; an interrupted write leaves no set, and what a killed one has left is removed by the next.
+    hold `task_id`. `environment_name` is the requested id, MODULE:ID if a module registers it, and
+    `environment_unrecorded` names what `env_spec` lacks because JSON cannot represent it. Raises `RingRLError` for an
+    id that exists (unless `overwrite`), an id that Minari does not accept, no episodes, an episode whose lengths
+    disagree, and a full disk; an interrupted write leaves no set, and the next write removes the leftovers of a killed
+    one.
     """
     check_minari_id(dataset_id)
     root = minari_root(Path(cache_root))
@@ -101,15 +102,15 @@ def write_minari_dataset(
 
 
 def check_minari_writable(dataset_id: str, cache_root: Path) -> None:
-    """Raise `RingRLError` where the set could not be written: call it before the episodes are made."""
-    import minari.data_collector  # noqa: F401  a broken installation shows now
+    """Raise `RingRLError` if the set cannot be written; call it before the episodes are made."""
+    import minari.data_collector  # noqa: F401  a broken installation fails here
 
     target = minari_root(Path(cache_root)) / dataset_id
     try:
         remove_leftovers(target)
         missing = [parent for parent in target.parents if not parent.exists()]
         BuildFolder(target).remove()
-        with contextlib.suppress(OSError):  # another process may write there by now
+        with contextlib.suppress(OSError):  # another process may be writing there
             for parent in missing:  # innermost first
                 parent.rmdir()
     except OSError as error:
@@ -172,7 +173,7 @@ def _told(episode: CollectedEpisode) -> dict[str, Any]:
 
 
 def _hdf5_episode(episode: CollectedEpisode) -> tuple[dict[str, Any], dict[str, int | str]]:
-    """Arrays and attributes, as Minari's own storage names them."""
+    """Arrays and attributes under the names of Minari's own storage."""
     arrays = _buffer(episode)
     seed, options = arrays.pop("seed"), arrays.pop("options")
     attributes = {} if seed is None else {"seed": int(seed)}

@@ -1,4 +1,4 @@
-"""Scales of a data set, measured once and stored with the run: what an agent is shown is of order 1 in any units."""
+"""Normalization of a data set, fitted once and stored with the run, so that an agent's inputs are of order 1."""
 
 import itertools
 
@@ -8,40 +8,41 @@ from ringrl.data.rules import column_range
 from ringrl.data.store import EpisodeStore, step_indices
 from ringrl.types import ActionKind, ActionSpec, Normalization
 
-LIMIT = 10.0  # deviations from the mean beyond which an observation, or a reward, is shown as that
+LIMIT = 10.0  # limit, in deviations from the mean, to which observations and rewards are clipped
 ROUNDING = float(np.finfo(np.float32).eps)  # of a column's size: a smaller deviation is float32's own
-SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 has no precision left, so nothing is divided by less
-ALL_BUT_OUTLIERS = 0.999  # the share of rows whose size a scale is measured against
-SAMPLE_BYTES = 32 << 20  # of observations kept to find that size
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 loses precision, so it is the smallest divisor
+ALL_BUT_OUTLIERS = 0.999  # the fraction of rows from which a scale is measured
+SAMPLE_BYTES = 32 << 20  # of observations sampled for that
 SAMPLE_ROWS = 1 << 14
-NARROW = 0.1  # of its bounds: actions that span less are scaled by what they span
+NARROW = 0.1  # fraction of the bounds: actions that span less are scaled by their range in the data
 RETURN_ROUNDING = 1e-6  # of the largest return: returns to go are in float32, returns in float64
 
 
 def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) -> Normalization:
-    """Scales that bring observations to mean 0 and deviation 1, rewards and returns to order 1, actions to [-1, 1].
+    """Fit scales that bring observations to mean 0 and deviation 1, rewards and returns to order 1, actions to
+    [-1, 1].
 
-    An observation column is constant where its deviation is within float32's rounding of its values; then it is only
-    centered, and divided by its size where that is above 1. Its scale is at least a tenth of what all but a thousandth
-    of the rows stay within, and where rarer rows alone would make it over ten times that, these outliers count as ten
-    times that; what lies more than `LIMIT` scales away is shown as `LIMIT`.
+    An observation column is constant if its deviation is within float32's rounding of its values; then it is only
+    centered, and divided by its size if that is above 1. Its scale is at least a tenth of the bound that all but a
+    thousandth of the rows stay within; if rarer rows alone would make it over ten times that bound, these outliers
+    count as ten times the bound. Values more than `LIMIT` scales away are clipped to `LIMIT`.
 
-    `reward_scale` is the root mean square of the rewards that are not zero (so that rare rewards count as much as dense
-    ones), outliers treated alike. `return_scale` is the largest absolute return to go that a chain can show, its
-    trajectories relabeled with the best return of their task or not, so also the largest absolute return. Each is 1
-    where there is no such reward or return.
+    `reward_scale` is the root mean square of the nonzero rewards (so that rare rewards count as much as dense ones),
+    with the same treatment of outliers. `return_scale` is the largest absolute return-to-go in any chain, with or
+    without relabeling by the best return of the task, so also the largest absolute return. Each is 1 if there is no
+    such reward or return.
 
     Continuous actions are scaled by their bounds; a dimension of which the data span less than a tenth is scaled by
-    what they span. One pass over the steps, in bounded memory.
+    their range in the data. One pass over the steps, in bounded memory.
 
     Args:
         store: the data.
-        normalize_observations: else they are shown as they are.
+        normalize_observations: whether to scale observations.
 
     Returns:
         The scales, which the loader and the acting policy share.
     """
-    measured = _Measured(store)
+    measured = _Accumulator(store)
     for first, last in _chunks(store):
         measured.add(np.arange(first, last))
         store.release()
@@ -62,18 +63,18 @@ def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) 
 
 
 def _chunks(store: EpisodeStore, chunk_steps: int = 1 << 16) -> list[tuple[int, int]]:
-    """First episode of each chunk and the one past its last: whole episodes of about so many steps together."""
+    """First and last + 1 episode of each chunk: whole episodes of about that many steps together."""
     chunk = np.cumsum(store.lengths) // chunk_steps
     cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), store.num_episodes]
     return list(itertools.pairwise(cuts))
 
 
-class _Measured:
-    """What the scales are made of, over the steps so far."""
+class _Accumulator:
+    """Accumulated statistics from which the scales are computed."""
 
     def __init__(self, store: EpisodeStore) -> None:
         self._store, size = store, store.spec.observation_size
-        # Around a point of the data, so that the difference of large squares does not cancel.
+        # Relative to a data point, so that the difference of large squares does not cancel.
         self._origin = store.observations[store.starts[0]].astype(np.float64)
         self._total, self._squares, self._steps = np.zeros(size), np.zeros(size), 0
         self._low, self._high = np.full(size, np.inf), np.full(size, -np.inf)
@@ -89,7 +90,7 @@ class _Measured:
         self._action_low, self._action_high = np.inf, -np.inf
 
     def add(self, episodes: np.ndarray) -> None:
-        """Take in all steps of these episodes."""
+        """Accumulate all steps of these episodes."""
         store = self._store
         indices = step_indices(store.starts[episodes], store.lengths[episodes])
         observations = store.observations[indices]
@@ -110,8 +111,8 @@ class _Measured:
         starts = np.cumsum(store.lengths[episodes]) - store.lengths[episodes]
         for extreme in (np.minimum, np.maximum):
             to_go = extreme.reduceat(store.returns_to_go[indices], starts).astype(np.float64)
-            relabelled = np.abs(to_go + self._above_own[episodes]).max()
-            self._largest_to_go = max(self._largest_to_go, float(np.abs(to_go).max()), float(relabelled))
+            relabeled = np.abs(to_go + self._above_own[episodes]).max()
+            self._largest_to_go = max(self._largest_to_go, float(np.abs(to_go).max()), float(relabeled))
         if store.spec.action.kind is ActionKind.continuous:
             low, high = column_range(store.actions[indices])
             self._action_low = np.minimum(self._action_low, low)
@@ -129,10 +130,10 @@ class _Measured:
         middle = np.median(sample, axis=0)
         usual = _usual_size(np.abs(sample - middle))
         scale = np.maximum(deviation, usual / LIMIT)
-        rare = usual == 0  # nearly always the same: the rows that differ are all that is to be seen
+        rare = usual == 0  # nearly always the same value: only the differing rows are informative
         farthest = np.maximum(np.abs(self._low - mean), np.abs(self._high - mean))
         scale = np.where(rare, np.maximum(scale, farthest / LIMIT), scale)
-        # Not where the usual rows differ by rounding alone.
+        # Not if the usual rows differ by rounding alone.
         spoilt = (deviation > LIMIT * usual) & (usual > ROUNDING * np.abs(middle)) & (usual > SMALLEST) & ~constant
         if spoilt.any():
             bound = LIMIT * usual
@@ -141,7 +142,7 @@ class _Measured:
         return mean, np.where(constant, np.maximum(size, 1.0), scale)
 
     def reward_scale(self) -> float:
-        """Of the rewards that are not zero."""
+        """Root mean square of the nonzero rewards."""
         if not self._rewarded:
             return 1.0
         scale, sample = float(np.sqrt(self._reward_squares / self._rewarded)), np.concatenate(self._rewards)
@@ -151,14 +152,14 @@ class _Measured:
         return scale if scale >= SMALLEST else 1.0
 
     def return_scale(self) -> float:
-        """The largest absolute return to go that is shown."""
+        """The largest absolute return-to-go in a chain."""
         largest = float(np.abs(self._store.returns).max())
         if self._largest_to_go > (1.0 + RETURN_ROUNDING) * largest:
             largest = self._largest_to_go
         return largest if largest >= SMALLEST else 1.0
 
     def actions(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Center and half the range (A,) float32 of each dimension; None where actions need no scaling."""
+        """Center and half range (A,) float32 of each dimension; None if actions need no scaling."""
         if self._store.spec.action.kind is not ActionKind.continuous:
             return None, None
         low, high = _range_of_actions(self._store.spec.action, self._action_low, self._action_high)
@@ -170,7 +171,7 @@ class _Measured:
 def _range_of_actions(
     spec: ActionSpec, seen_low: np.ndarray | float, seen_high: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (A,) of each dimension, or what was seen where that is far narrower."""
+    """Bounds (A,) of each dimension, or the range of the data if that is far narrower."""
     low, high = np.asarray(spec.low, np.float64), np.asarray(spec.high, np.float64)
     with np.errstate(invalid="ignore"):
         narrow = ~(seen_high - seen_low >= NARROW * (high - low))
@@ -178,5 +179,5 @@ def _range_of_actions(
 
 
 def _usual_size(sizes: np.ndarray) -> np.ndarray:
-    """What all but a thousandth of the rows (n, K), and at least one, stay within: (K,)."""
+    """The bound that all but a thousandth of the rows (n, K), and at least one, stay within: (K,)."""
     return np.quantile(sizes, ALL_BUT_OUTLIERS, axis=0, method="lower")

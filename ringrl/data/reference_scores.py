@@ -1,4 +1,4 @@
-"""D4RL's reference returns: what counts as 0 and as 100 in a normalized score, by task name or Minari id.
+"""D4RL's reference returns, which count as 0 and as 100 in a normalized score, by task name or Minari id.
 
 The numbers are those of D4RL 1.1: the mean return of a random policy, and of an expert or a scripted controller.
 """
@@ -73,11 +73,11 @@ def reference_of_task(task: str) -> Scores | None:
 
 
 def reference_of_minari(dataset_id: str) -> Scores | None:
-    """(minimum, maximum) return for a Minari id, where D4RL's numbers mean the same there; else None.
+    """(minimum, maximum) return for a Minari id, if D4RL's numbers apply to it; else None.
 
-    They do for D4RL/antmaze (reached or not), D4RL/kitchen (tasks done) and D4RL/pen; nearly for D4RL/door, hammer and
-    relocate, where gymnasium-robotics 1.4 adds a tenth of a distance that D4RL takes off. They do not for
-    D4RL/pointmaze, whose goal moves when it is reached while maze2d's stays, nor for mujoco/*, whose environments (v5)
+    They apply to D4RL/antmaze (reached or not), D4RL/kitchen (tasks done) and D4RL/pen; nearly for D4RL/door, hammer
+    and relocate, where gymnasium-robotics 1.4 adds a tenth of a distance that D4RL takes off. They do not apply to
+    D4RL/pointmaze, whose goal moves when it is reached while maze2d's stays, nor to mujoco/*, whose environments (v5)
     and policies are others.
     """
     namespace, _, rest = dataset_id.partition("/")

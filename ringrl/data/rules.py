@@ -1,4 +1,4 @@
-"""What an episode must be to enter a store: fast tests of many at once, and the one line for the first at fault."""
+"""Validity rules for episodes: fast vectorized tests of many episodes, and the error for the first invalid one."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from ringrl.data.store_format import step_columns
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
-BOUND_TOLERANCE = 1e-3  # of the range of an action dimension: what rounding may exceed; such actions are clipped
-_TOGETHER = 64  # rows that are compared at a time: NumPy is slow along rows of a few numbers
+BOUND_TOLERANCE = 1e-3  # of the range of an action dimension: tolerated excess by rounding, which is clipped
+_TOGETHER = 64  # rows compared at a time: NumPy is slow along rows of a few numbers
 
 
 class EpisodeRules:
-    """Shapes, kinds and bounds of the numbers in the episodes of one store."""
+    """Shapes, dtypes and bounds of the arrays of one store's episodes."""
 
     def __init__(self, observation_size: int, action: ActionSpec) -> None:
         self.observation_size, self.action = observation_size, action
@@ -26,7 +26,7 @@ class EpisodeRules:
         self._least, self._most = low - slack, high + slack
 
     def numbers(self, name: str, observations: Any, actions: Any, rewards: Any) -> tuple[np.ndarray, ...]:
-        """The three as arrays: observations and rewards float32 (beyond its range infinite), actions as they are."""
+        """The three as arrays: observations and rewards in float32 (infinite beyond its range), actions unchanged."""
         fields = {"observations": observations, "actions": actions, "rewards": rewards}
         arrays = []
         for field, given in fields.items():
@@ -41,7 +41,7 @@ class EpisodeRules:
         return tuple(arrays)
 
     def hold(self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> bool:
-        """Whether all these steps of whole episodes may be stored."""
+        """Whether all these steps of whole episodes are valid."""
         steps = len(rewards)
         shapes = (observations.shape, actions.shape, rewards.shape)
         if shapes != ((steps, self.observation_size), (steps, *self.action_shape), (steps,)) or not steps:
@@ -49,7 +49,9 @@ class EpisodeRules:
         return bool(np.isfinite(rewards).all() and np.isfinite(observations).all() and self._allows(actions))
 
     def check(self, name: str, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Raise `RingRLError` for the first fault of the episode `name`: a shape, or a value with field and step."""
+        """Raise `RingRLError` for the first violation in the episode `name`: a shape, or a value with field and
+        step.
+        """
         self._check_shapes(name, observations, actions, rewards)
         fields = {"observations": observations[: len(rewards)], "actions": actions, "rewards": rewards}
         for field, values in fields.items():
@@ -62,11 +64,11 @@ class EpisodeRules:
         self._check_actions(name, actions)
 
     def stored(self, actions: np.ndarray) -> np.ndarray:
-        """Actions that `check` lets through, within their bounds, in the dtype of their column."""
+        """Valid actions clipped to their bounds, in the dtype of their column."""
         if self.action.kind is ActionKind.continuous:
             low, high = column_range(actions)
             if (low < self.low).any() or (high > self.high).any():
-                # Not `clip`, which may turn -0.0 into a bound of 0.0, and only where another action is out of bounds.
+                # Not `clip`, which may turn -0.0 into a bound of 0.0, and only if another action is out of bounds.
                 actions = np.where(actions < self.low, self.low, np.where(actions > self.high, self.high, actions))
         return actions.astype(self.action_dtype, copy=False)
 
@@ -113,7 +115,7 @@ class EpisodeRules:
 
 
 def column_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of each column over the rows of (T, ...), in float64; NaN where there is one."""
+    """Minimum and maximum of each column over the rows of (T, ...), in float64; NaN if any value is."""
     rows, row = len(values), values.shape[1:]
     if rows < 8 * _TOGETHER or not row:
         return values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)

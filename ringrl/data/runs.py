@@ -1,39 +1,39 @@
-"""Filling in the arrays of chains by runs: stretches of a trajectory, which are rows in a row of the store.
+"""Assembly of chain arrays by runs: stretches of a trajectory that are contiguous in the store.
 
-For long trajectories with places mostly in order: whole chains, and slices in the contiguous or the zigzag layout. The
-same bits as `ringrl.data.fill.StepFiller`, at nearly the speed of a copy.
+For long trajectories with positions mostly in order: whole chains, and shards in the contiguous or the zigzag layout.
+The result is bit-identical to `ringrl.data.fill.StepFiller`, at nearly the speed of a copy.
 """
 
 import numpy as np
 
 from ringrl.data.fill import Arrays, StepFiller, Trajectories, empty_arrays
-from ringrl.types import Chain, Context, limited
+from ringrl.types import Chain, Context, clip_to_limit
 
-WORTHWHILE_STEPS = 200  # mean length from which copying runs is faster than gathering steps
-TILE_NUMBERS = 1 << 15  # of observations scaled at a time: with their scales they stay in a core's cache
+WORTHWHILE_STEPS = 200  # mean run length from which copying runs is faster than gathering steps
+TILE_NUMBERS = 1 << 15  # observation values scaled at a time: with their scales they stay in a core's cache
 SEARCHED_PLACES = 1 << 16  # searched for spans at a time
 PREVIOUS = ("previous_actions", "previous_rewards", "previous_completion", "previous_mask")
-Span = tuple[int, int, int]  # first place of memory, the one past the last, the step at the first
+Span = tuple[int, int, int]  # first memory position, last + 1, and the step at the first
 
 
 class RunFiller:
-    """Writes what `StepFiller.chains` does, run by run."""
+    """Writes the arrays of `StepFiller.chains` run by run."""
 
     def __init__(self, filler: StepFiller) -> None:
         self._filler, scale = filler, filler.normalization
         self._store, self._context = filler.store, filler.context
         size = self._store.spec.observation_size
         self._piece = min(max(1, TILE_NUMBERS // size), int(self._store.lengths.max()))
-        # Tiles, since NumPy takes twice as long where it broadcasts rows of a few numbers.
+        # Tiled, because NumPy takes twice as long to broadcast rows of a few numbers.
         self._mean, self._std = (
             np.tile(values, (self._piece, 1)) for values in (scale.observation_mean, scale.observation_std)
         )
         self._count = np.arange(self._piece, dtype=np.int32)
 
     def chains(self, trajectories: Trajectories, places: np.ndarray) -> Chain | None:
-        """As `StepFiller.chains`; None where runs are too short to be worth it."""
+        """Same as `StepFiller.chains`; None if runs are too short for this to be faster."""
         mean_length = (trajectories.ends - trajectories.starts).mean()
-        spans = spans_of(places, most=1 + len(places) / WORTHWHILE_STEPS - len(places) / mean_length)
+        spans = find_spans(places, most=1 + len(places) / WORTHWHILE_STEPS - len(places) / mean_length)
         if spans is None:
             return None
         arrays = empty_arrays(self._store, len(trajectories.chain_ends), len(places))
@@ -48,21 +48,23 @@ class RunFiller:
                 if begin == filled:
                     continue
                 if self._context is not Context.step:
-                    # The step before the first is not in this span: gathered. The others' are copied.
+                    # The step before the first is not in this span and is gathered. The others are copied.
                     block = {name: values[row : row + 1, begin : begin + 1] for name, values in arrays.items()}
                     self._filler.fill(block, trajectories, slice(row, row + 1), np.array([place]))
                 self._fill_span(chain, trajectories, begin, filled, address)
         return Chain(**arrays)
 
     def _fill_positions(self, positions: np.ndarray, place: int) -> None:
-        """Number the places from `place` on, over zeros; those past a whole chain stay 0."""
+        """Number the positions from `place` on, over zeros; those after a whole chain stay 0."""
         known = min(len(positions), max(0, self._filler.steps - place))
         for first in range(0, known, self._piece):
             part = positions[first : min(known, first + self._piece)]
             np.add(self._count[: len(part)], place + first, out=part)
 
     def _fill_span(self, chain: Arrays, trajectories: Trajectories, begin: int, end: int, address: int) -> None:
-        """Steps from `address` on at places begin .. end - 1, all of one chain; but not what the first of them saw."""
+        """Write the steps from `address` on at positions begin .. end - 1 of one chain, except the first one's
+        previous step.
+        """
         stop, offset = address + end - begin, begin - address
         first = int(np.searchsorted(trajectories.ends, address, side="right"))
         last = int(np.searchsorted(trajectories.starts, stop, side="left"))
@@ -95,7 +97,7 @@ class RunFiller:
     def _mark_span(
         self, chain: Arrays, trajectories: Trajectories, part: slice, begin: int, end: int, address: int
     ) -> None:
-        """Ends, segments, and what starts a segment, of the same steps; `part` are their trajectories."""
+        """Write ends, segments and segment starts of the same steps; `part` are their trajectories."""
         stop, offset = address + end - begin, begin - address
         chain["completion"][begin:end] = 0
         completions = trajectories.completed[part] - trajectories.to_timestep[part]
@@ -121,13 +123,13 @@ class RunFiller:
             chain[name][hidden] = 0
 
     def _copy_rows(self, chain: Arrays, to: slice, rows: slice, above_own: np.float64) -> None:
-        """What the store has of the steps `rows`, scaled."""
+        """Copy and scale the steps `rows` of the store."""
         store, scale, size = self._store, self._filler.normalization, rows.stop - rows.start
         observations = chain["observations"][to]
         with np.errstate(over="ignore"):  # a difference beyond float32 is beyond the limit as well
             np.subtract(store.observations[rows], self._mean[:size], out=observations)
             np.divide(observations, self._std[:size], out=observations)
-        limited(observations, scale.observation_limit)
+        clip_to_limit(observations, scale.observation_limit)
         chain["actions"][to] = scale.actions(store.actions[rows])
         chain["rewards"][to] = scale.rewards(store.rewards[rows])
         return_to_go = np.add(store.returns_to_go[rows], above_own)
@@ -136,8 +138,8 @@ class RunFiller:
         self._filler.pages.touch_run(size)
 
 
-def spans_of(places: np.ndarray, most: float) -> list[Span] | None:
-    """The stretches of `places` over which steps are consecutive, in order; None where there are more than `most`."""
+def find_spans(places: np.ndarray, most: float) -> list[Span] | None:
+    """The spans of `places` over which steps are consecutive, in order; None if there are more than `most`."""
     if not len(places):
         return []
     starts = [0]

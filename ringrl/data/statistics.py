@@ -1,4 +1,4 @@
-"""What is in a store, in plain numbers: sizes, returns, lengths, tasks, policies, and the range of every dimension."""
+"""Summary statistics of a store: sizes, returns, lengths, tasks, policies, and the range of every dimension."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,9 @@ QUANTILES = {"minimum": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0
 def store_statistics(store: EpisodeStore, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """A plain JSON description of the episodes in view, in one pass over their steps and bounded memory.
 
-    `returns` and `lengths` have quantiles and the mean; `tasks` and `policies` a row each; `observations` and
-    continuous `actions` the minimum, maximum, mean and deviation of each dimension, discrete ones the `counts` of each.
+    `returns` and `lengths` have quantiles and the mean; `tasks` and `policies` one row per task and policy;
+    `observations` and continuous `actions` the minimum, maximum, mean and deviation of each dimension, discrete ones
+    the `counts` of each.
     """
     return {
         "episodes": store.num_episodes,
@@ -71,10 +72,12 @@ def _policies(store: EpisodeStore) -> list[dict[str, Any]]:
 
 def _steps(store: EpisodeStore, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
     discrete = store.spec.action.kind is ActionKind.discrete
-    measured = {"observations": _Ranges(), "rewards": _Ranges()} | ({} if discrete else {"actions": _Ranges()})
+    measured = {"observations": _ColumnRanges(), "rewards": _ColumnRanges()} | (
+        {} if discrete else {"actions": _ColumnRanges()}
+    )
     counts, rewarded, done = np.zeros(store.spec.action.size, np.int64), 0, 0
     for indices in store.iterate_steps():
-        # A slice reads in place where a list of steps would be gathered.
+        # A slice reads in place; a list of steps would be gathered.
         in_a_row = bool((np.diff(indices) == 1).all())
         steps = slice(int(indices[0]), int(indices[-1]) + 1) if in_a_row else indices
         for name, ranges in measured.items():
@@ -94,18 +97,18 @@ def _steps(store: EpisodeStore, progress: Callable[[int, int], None] | None) -> 
     }
 
 
-class _Ranges:
-    """Minimum, maximum, mean and deviation of each column, of rows that come in chunks."""
+class _ColumnRanges:
+    """Minimum, maximum, mean and deviation of each column, over rows that arrive in chunks."""
 
     def __init__(self) -> None:
         self._rows, self._parts = 0, []
 
     def add(self, values: np.ndarray) -> None:
         if not self._parts:
-            # Around a point of the data, so that the difference of large squares does not cancel.
+            # Relative to a data point, so that the difference of large squares does not cancel.
             self._origin = values[0].astype(np.float64)
-        centred, ones = values - self._origin, np.ones(len(values))
-        self._parts.append((*column_range(values), ones @ centred, ones @ np.square(centred)))
+        centered, ones = values - self._origin, np.ones(len(values))
+        self._parts.append((*column_range(values), ones @ centered, ones @ np.square(centered)))
         self._rows += len(values)
 
     def result(self) -> dict[str, list[float]]:

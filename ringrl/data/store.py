@@ -1,4 +1,4 @@
-"""The episode store: flat memory-mapped columns of steps, and what is known of each episode."""
+"""The episode store: flat memory-mapped columns of steps, and metadata of each episode."""
 
 import dataclasses
 import hashlib
@@ -17,11 +17,11 @@ from ringrl.types import DataSpec
 if TYPE_CHECKING:
     from gymnasium import Space
 
-RESIDENT_BYTES = 96 << 20  # what a reader of steps may hold before it gives pages back
+RESIDENT_BYTES = 96 << 20  # limit for a reader of steps before it releases pages
 
 
 def step_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Indices start, start + 1, ... start + length - 1 of each episode in turn, end to end: (sum of lengths,) int64."""
+    """Concatenated indices start, start + 1, ... start + length - 1 of each episode: (sum of lengths,) int64."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
@@ -31,13 +31,13 @@ class EpisodeStore:
     """Episodes in flat columns of T steps, read through memory maps; a view keeps some of the E episodes.
 
     An episode of L steps has L observations: the one after its last action is not kept. `returns_to_go` is the sum of
-    an episode's rewards from a step on. `starts` and `lengths` locate the episodes in the step columns.
+    the episode's rewards from each step on. `starts` and `lengths` locate the episodes in the step columns.
     """
 
-    path: Path  # its folder; of a joined store, the folders with " + " between them
-    metadata: dict[str, Any]  # where it comes from, its environment, its reference scores
+    path: Path  # its folder; of a joined store, the folders joined by " + "
+    metadata: dict[str, Any]  # origin, environment, reference scores
     spec: DataSpec  # sizes, bounds of actions, and the longest episode
-    fingerprint: str  # of the contents, and of the episodes chosen when this is a view
+    fingerprint: str  # hash of the contents, and of the selected episodes of a view
     observations: np.ndarray | JoinedColumn  # (T, O) float32
     actions: np.ndarray | JoinedColumn  # (T, A) float32, or (T,) int32 when discrete
     rewards: np.ndarray | JoinedColumn  # (T,) float32
@@ -47,8 +47,8 @@ class EpisodeStore:
     returns: np.ndarray  # (E,) float64
     task_ids: np.ndarray  # (E,) int32
     policy_ids: np.ndarray  # (E,) int32: index into metadata["policies"]
-    terminated: np.ndarray  # (E,) bool: ended by the environment, not by a time limit
-    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # of steps, by name
+    terminated: np.ndarray  # ended by the environment, not by a time limit
+    columns: dict[str, MappedColumn] | dict[str, JoinedColumn] = dataclasses.field(repr=False)  # step columns by name
     folders: tuple[Path, ...] = ()  # one, or several when joined
 
     @classmethod
@@ -56,13 +56,13 @@ class EpisodeStore:
         """Open a store.
 
         Args:
-            path: its folder.
+            path: the store's folder.
 
         Returns:
             All of its episodes, read through memory maps.
 
         Raises:
-            RingRLError: it is missing, damaged, or of another version.
+            RingRLError: the store is missing, damaged, or of another version.
         """
         path = Path(path)
         metadata = read_metadata(path)
@@ -70,7 +70,7 @@ class EpisodeStore:
         columns = {name: MappedColumn(path / f"{name}.npy", *column) for name, column in shapes.items()}
         fingerprint = metadata["fingerprint"]
         arrays = {name: columns[name].array for name in STEP_COLUMNS}
-        # Episode columns are small and used all the time: copies in memory.
+        # Episode columns are small and used often: copied to memory.
         arrays |= {name: np.array(columns[name].array) for name in EPISODE_COLUMNS}
         check_episodes(path, arrays)
         return cls(
@@ -93,20 +93,20 @@ class EpisodeStore:
         overwrite: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> "EpisodeStore":
-        """A store of episodes at hand, each checked as `EpisodeStoreWriter` does.
+        """Create a store from episodes in memory, each checked as `EpisodeStoreWriter` does.
 
-        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or
-        (T + 1, O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated`
-        (one bool, or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain
-        never mixes tasks) and `policy` (who acted).
+        An episode is a dictionary, or an object with attributes (others are ignored): `observations` (T, O) or (T + 1,
+        O), `actions` (T, A) or (T,), `rewards` (T,) and, where there are any, `terminated` and `truncated` (one bool,
+        or (T,) with the end last; Minari's `terminations` and `truncations` too), `task_id` (from 0; a chain never
+        mixes tasks) and `policy` (the policy that acted).
 
         Args:
-            episodes: read once, one at a time.
-            action_space: the environment's Box or Discrete; by default vectors (T, A) whose bounds are what is seen.
+            episodes: the episodes, read once, one at a time.
+            action_space: the environment's Box or Discrete space; by default vectors (T, A) bounded by the data.
             path: the folder of the store, which is then also a set for `ringrl train data=store data.name=PATH`. By
-                default it lies among the system's temporary files, and goes when nothing uses the store any more.
-            overwrite: replace a store that is at `path`.
-            metadata: plain JSON about all of them: `environment` (the gymnasium id that evaluations act in) and
+                default it is temporary, and removed when the store is no longer used.
+            overwrite: replace an existing store at `path`.
+            metadata: plain JSON about all episodes: `environment` (the gymnasium id for evaluations) and
                 `environment_spec` (`env.spec.to_json()`, for its arguments, time limit and wrappers), `ref_min_score`
                 and `ref_max_score` (returns that count as 0 and 100), `task_names` (a list).
 
@@ -117,25 +117,25 @@ class EpisodeStore:
             RingRLError: an episode has a wrong shape, a value that is not finite, or an action out of bounds (its
                 number, field and step are named); there is no episode; `path` is taken or cannot be written.
         """
-        from ringrl.data.episodes import store_episodes  # which needs this class
+        from ringrl.data.episodes import store_episodes  # which imports this class
 
         return store_episodes(episodes, action_space=action_space, path=path, overwrite=overwrite, metadata=metadata)
 
     @property
     def num_episodes(self) -> int:
-        """E."""
+        """Number of episodes E."""
         return len(self.lengths)
 
     @property
     def num_steps(self) -> int:
-        """Steps of the episodes in view."""
+        """Number of steps of the episodes in view."""
         return int(self.lengths.sum())
 
     @property
     def offsets(self) -> np.ndarray:
         """(E + 1,) int64: episode e is steps offsets[e]:offsets[e + 1].
 
-        Raises ValueError for a view whose episodes are not contiguous: use `starts` and `lengths` there.
+        Raises ValueError for a view whose episodes are not contiguous: use `starts` and `lengths` instead.
         """
         offsets = np.append(self.starts, self.starts[-1] + self.lengths[-1])
         if np.any(offsets[:-1] + self.lengths != offsets[1:]):
@@ -167,13 +167,13 @@ class EpisodeStore:
         """A view of the best episodes of each task by return: at least one, ties to the earlier.
 
         Args:
-            fraction: of the episodes, in (0, 1].
+            fraction: fraction of the episodes to keep, in (0, 1].
 
         Returns:
             The view.
 
         Raises:
-            RingRLError: an impossible fraction.
+            RingRLError: the fraction is out of range.
         """
         if not 0.0 < fraction <= 1.0:
             raise RingRLError(f"top_fraction={fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
@@ -187,13 +187,13 @@ class EpisodeStore:
         return self.select(np.sort(np.concatenate(kept)))
 
     def iterate_steps(self, chunk_steps: int = 1 << 16) -> Iterator[np.ndarray]:
-        """Indices of the steps in view, whole episodes at a time, about `chunk_steps` to a chunk."""
+        """Indices of the steps in view, whole episodes at a time, in chunks of about `chunk_steps`."""
         chunk = np.cumsum(self.lengths) // chunk_steps
         for part in np.split(np.arange(self.num_episodes), np.flatnonzero(np.diff(chunk)) + 1):
             yield step_indices(self.starts[part], self.lengths[part])
 
     def release(self) -> None:
-        """Give the resident pages of the step columns back to the system."""
+        """Return the resident pages of the step columns to the system."""
         for name in STEP_COLUMNS:
             self.columns[name].release()
 
@@ -204,10 +204,10 @@ class EpisodeStore:
 
 
 def default_target_return(store: EpisodeStore) -> float:
-    """The return to ask of a policy when none is given.
+    """The target return of a policy when none is given.
 
     Args:
-        store: the data that it was trained on.
+        store: the data that the policy was trained on.
 
     Returns:
         The mean over tasks of the best return in the data, in the environment's units.

@@ -26,7 +26,7 @@ EPISODE_COLUMNS = tuple(EPISODE_DTYPES)
 
 
 def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape of a row of each step column."""
+    """Dtype and row shape of each step column."""
     discrete = action.kind is ActionKind.discrete
     number = np.dtype(np.float32)
     return {
@@ -38,8 +38,8 @@ def step_columns(observation_size: int, action: ActionSpec) -> dict[str, tuple[n
 
 
 def sum_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sum of an episode's rewards from each step on, added up from its end in float64: (sum of lengths,)."""
-    # All episodes of one length at once: the same additions in the same order as one by one.
+    """The return-to-go at each step, accumulated from the episode's end in float64: (sum of lengths,)."""
+    # All episodes of the same length at once: the same additions in the same order as one by one.
     if (lengths == lengths[0]).all():
         return np.cumsum(rewards.reshape(len(lengths), -1)[:, ::-1], axis=1, dtype=np.float64)[:, ::-1].reshape(-1)
     starts, sums = np.cumsum(lengths) - lengths, np.empty(len(rewards), np.float64)
@@ -51,10 +51,10 @@ def sum_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def spec_to_json(spec: DataSpec) -> dict[str, Any]:
-    """Plain numbers, strings and lists."""
+    """The spec as plain numbers, strings and lists."""
     values = dataclasses.asdict(spec)
     values["action"] |= {"kind": spec.action.kind.value, "low": list(spec.action.low), "high": list(spec.action.high)}
-    if not spec.action.start:  # as it was before there was a start: fingerprints are made of this
+    if not spec.action.start:  # omitted for compatibility: fingerprints are computed from this
         del values["action"]["start"]
     return values
 
@@ -71,7 +71,7 @@ def spec_from_json(values: dict[str, Any]) -> DataSpec:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
+    """Read metadata.json of the store in folder `path`; raises `RingRLError` unless it is one of this version."""
     file = path / "metadata.json"
     if not path.is_dir():
         raise RingRLError(f"{path}: there is no such folder; give the folder of an EpisodeStore.")
@@ -96,9 +96,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def described_columns(
     path: Path, metadata: dict[str, Any]
 ) -> tuple[DataSpec, dict[str, tuple[np.dtype, tuple[int, ...]]]]:
-    """What metadata.json says of the data, and the dtype and shape that each column's file then has.
+    """The description of the data in metadata.json, and the expected dtype and shape of each column's file.
 
-    Raises `RingRLError` where a key is missing or the columns are not those of the store's version.
+    Raises `RingRLError` if a key is missing or the columns are not those of the store's version.
     """
     try:
         spec = spec_from_json(metadata["spec"])
@@ -128,7 +128,7 @@ def content_fingerprint(digests: dict[str, str], spec: DataSpec, policies: list[
 
 
 def check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raise `RingRLError` unless every episode lies within the step columns, so that none is read beside them."""
+    """Raise `RingRLError` unless every episode lies within the step columns, so that no read is out of range."""
     starts, lengths, steps = arrays["starts"], arrays["lengths"], len(arrays["rewards"])
     wrong = (lengths < 1) | (starts < 0) | (starts > steps - lengths)
     if not len(lengths) or wrong.any():

@@ -1,4 +1,4 @@
-"""Writing an episode store: one pass, bounded memory, all or nothing."""
+"""Writing of an episode store in one pass, in bounded memory and atomically."""
 
 import contextlib
 import itertools
@@ -29,16 +29,17 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
 PIECE_BYTES = 4 << 20  # of columns, checked, hashed and written at a time: they stay in a core's cache
-THREAD_BYTES = 1 << 18  # from which hashing and writing are worth handing to threads
+THREAD_BYTES = 1 << 18  # from which hashing and writing use threads
 
 
 class EpisodeStoreWriter:
-    """Appends episodes to a new store in folder `path`, which appears whole when `finish` is called, or not at all.
+    """Appends episodes to a new store in folder `path`, which appears complete when `finish` is called, or not
+    at all.
 
-    Use it as a context manager: leaving it without `finish` removes what was written, and what a killed writer of the
-    same `path` has left is removed by the next. `source` names the data in error messages. With `overwrite` the new
-    store replaces an old one when it is finished; without, a folder that appeared meanwhile (another process built the
-    same store) is kept and used. Raises `RingRLError` where `path` is taken or cannot be written.
+    Use it as a context manager: leaving it without `finish` removes the written files, and leftovers of a killed writer
+    of the same `path` are removed by the next one. `source` names the data in error messages. With `overwrite` the new
+    store replaces an old one when it is finished; without, a folder that was created in the meantime (another process
+    built the same store) is kept and used. Raises `RingRLError` if `path` exists or cannot be written.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class EpisodeStoreWriter:
         self._episodes: dict[str, list[Any]] = {name: [] for name in EPISODE_DTYPES if name != "starts"}
         self._policies: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="store-writer")
-        self._pending: list[Future[None]] = []  # columns that threads hash and write
+        self._pending: list[Future[None]] = []  # columns being hashed and written by threads
         self._columns: dict[str, ColumnWriter] = {}
         with _disk_errors(self.path):
             remove_leftovers(self.path)
@@ -86,8 +87,8 @@ class EpisodeStoreWriter:
     ) -> None:
         """Append one episode of L steps: observations (L, O) or (L + 1, O), actions (L, A) or (L,), rewards (L,).
 
-        Raises `RingRLError`, naming the episode and `name`, which says where it came from, for a wrong shape, a value
-        that is not finite (with field and step), or an action out of bounds.
+        Raises `RingRLError`, naming the episode and its origin `name`, for a wrong shape, a value that is not finite
+        (with field and step), or an action out of bounds.
         """
         named = self._name(0, [name])
         observations, actions, rewards = self._rules.numbers(named, observations, actions, rewards)
@@ -110,10 +111,10 @@ class EpisodeStoreWriter:
         policies: Sequence[str] | str = "",
         episode_names: Sequence[str] | None = None,
     ) -> None:
-        """Append E whole episodes, end to end: observations (S, O), actions (S, A) or (S,), rewards (S,), lengths (E,).
+        """Append E concatenated episodes: observations (S, O), actions (S, A) or (S,), rewards (S,), lengths (E,).
 
-        `terminated` is (E,), `task_ids` and `policies` are one for all or one each. The store becomes what `append`
-        makes of the episodes one by one, and the errors are the same; those before a faulty one may be in.
+        `terminated` is (E,), `task_ids` and `policies` are one for all or one each. The result and the errors are the
+        same as with `append` for each episode; episodes before an invalid one may have been added.
         """
         lengths = np.asarray(lengths, np.int64)
         episodes = len(lengths)
@@ -145,7 +146,7 @@ class EpisodeStoreWriter:
             self._wait()
 
     def set_tasks(self, task_ids: Sequence[int], names: Sequence[str] | None = None) -> None:
-        """Replace the tasks of the episodes appended so far, one each; with `names`, tasks are numbers of these."""
+        """Replace the tasks of all appended episodes, one each; with `names`, tasks are indices into these."""
         if len(task_ids) != len(self._episodes["task_ids"]):
             raise ValueError(f"{len(task_ids)} tasks for {len(self._episodes['task_ids'])} episodes")
         self._check_tasks(task_ids, [""] * len(task_ids), len(self._episodes["lengths"]))
@@ -154,7 +155,7 @@ class EpisodeStoreWriter:
             self.metadata["task_names"] = list(names)
 
     def finish(self) -> EpisodeStore:
-        """Move the store into place and open it; raises `RingRLError` when no episode was appended."""
+        """Move the store into place and open it; raises `RingRLError` if no episode was appended."""
         if not self._episodes["lengths"]:
             raise RingRLError(f"{self.source}: the set has no episodes, so there is nothing to learn from.")
         self._check_place(finished=True)
@@ -176,7 +177,7 @@ class EpisodeStoreWriter:
         return EpisodeStore.open(self.path)
 
     def abort(self) -> None:
-        """Remove what was written; nothing happens after `finish`."""
+        """Remove the written files; no effect after `finish`."""
         self._pool.shutdown()
         for column in self._columns.values():
             with contextlib.suppress(OSError):
@@ -190,7 +191,7 @@ class EpisodeStoreWriter:
         self.abort()
 
     def _check_place(self, finished: bool = False) -> None:
-        """Raise `RingRLError` where the store may not go to `path`."""
+        """Raise `RingRLError` if the store may not be created at `path`."""
         if not self.path.exists():
             return
         if not self._overwrite:
@@ -208,12 +209,12 @@ class EpisodeStoreWriter:
             )
 
     def _name(self, index: int, names: Sequence[str]) -> str:
-        """The episode `index` after those appended, for an error's line."""
+        """The name, in errors, of the episode at `index` after those appended."""
         number = len(self._episodes["lengths"]) + index
         return f"{self.source}, episode {number}" + (f" ({names[index]})" if names[index] else "")
 
     def _pieces(self, lengths: np.ndarray) -> Iterator[tuple[slice, slice]]:
-        """Whole episodes of about `PIECE_BYTES` together, and their steps."""
+        """Chunks of whole episodes of about `PIECE_BYTES`, with their steps."""
         row_bytes = sum(column.row_bytes for column in self._columns.values())
         ends = np.cumsum(np.maximum(lengths, 0))
         piece = ends // max(1, PIECE_BYTES // row_bytes)
@@ -230,7 +231,7 @@ class EpisodeStoreWriter:
         lengths: np.ndarray,
         names: Sequence[str],
     ) -> None:
-        """Raise `RingRLError` for the first faulty episode."""
+        """Raise `RingRLError` for the first invalid episode."""
         begin = 0
         for index, length in enumerate(lengths.tolist()):
             steps = slice(begin, begin + max(0, length))
@@ -250,7 +251,7 @@ class EpisodeStoreWriter:
         policies: Sequence[str],
         names: Sequence[str],
     ) -> None:
-        """Write checked episodes; threads may still be at it afterwards, until `_wait`."""
+        """Write checked episodes; threads may still be running afterwards, until `_wait`."""
         starts, to_go = np.cumsum(lengths) - lengths, sum_to_go(rewards, lengths)
         with np.errstate(over="ignore"):
             column = to_go.astype(np.float32)
@@ -278,13 +279,13 @@ class EpisodeStoreWriter:
         told["terminated"] += terminated
 
     def _check_tasks(self, task_ids: Sequence[int], names: Sequence[str], before: int = 0) -> None:
-        """Raise RingRLError for a task that has no room in its column; the first is `before` episodes back."""
+        """Raise RingRLError for a task that does not fit its column; the first is `before` episodes back."""
         for index, task_id in enumerate(task_ids):
             if not 0 <= task_id < 1 << 31:
                 raise RingRLError(f"{self._name(index - before, names)}: task_id={task_id} is not in 0..2147483647.")
 
     def _wait(self) -> None:
-        """Until the threads have hashed and written what they were given; their fault is raised as the disk's."""
+        """Wait until the threads have hashed and written their columns; their error is raised as the disk's."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -300,10 +301,10 @@ class EpisodeStoreWriter:
             self._columns[name].append(values)
 
     def _write_metadata(self) -> str:
-        """Returns the fingerprint."""
+        """Write metadata.json and return the fingerprint."""
         action = self.action
         if action.kind is ActionKind.continuous:
-            # An unbounded dimension is bounded by what was seen: heads with a finite range need one.
+            # An unbounded dimension gets the bounds of the data, which heads with a finite range need.
             low = np.where(np.isfinite(self._rules.low), self._rules.low, self._seen_low)
             high = np.where(np.isfinite(self._rules.high), self._rules.high, self._seen_high)
             action = ActionSpec(action.kind, action.size, tuple(map(float, low)), tuple(map(float, high)))

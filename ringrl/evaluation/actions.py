@@ -1,4 +1,4 @@
-"""From what an agent chose to what an environment takes."""
+"""Conversion of an agent's actions to those of an environment."""
 
 import gymnasium
 import numpy as np
@@ -7,10 +7,10 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
-def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """An agent's actions (B, A) or (B,) as a Box or Discrete space takes them: in its shape, dtype and bounds.
+def convert_actions(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Convert an agent's actions (B, A) or (B,) to a Box or Discrete space: its shape, dtype and bounds.
 
-    Discrete actions begin at the space's start, whole numbers of a Box are the nearest. Those not active get 0.
+    Discrete actions begin at the space's start; for an integer Box they are rounded. Inactive rows get 0.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return (np.where(active, actions.reshape(active.shape), 0) + space.start).astype(space.dtype)
@@ -22,7 +22,7 @@ def actions_in(space: gymnasium.Space, actions: np.ndarray, active: np.ndarray) 
 
 
 def check_supported(name: str, space: gymnasium.Space) -> tuple[ActionKind, int]:
-    """Kind and size of an action space; raises RingRLError, which begins with `name`, for any but Box and Discrete."""
+    """Check that an action space is a Box or Discrete, and return its kind and size; errors begin with `name`."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return ActionKind.discrete, int(space.n)
     if isinstance(space, gymnasium.spaces.Box):
@@ -31,7 +31,7 @@ def check_supported(name: str, space: gymnasium.Space) -> tuple[ActionKind, int]
 
 
 def check_action_space(name: str, space: gymnasium.Space, spec: ActionSpec) -> None:
-    """Raises RingRLError, which begins with `name`, for a space of other actions than a policy was trained on."""
+    """Raise RingRLError, beginning with `name`, if a space's actions differ from those a policy was trained on."""
     kind, size = check_supported(name, space)
     if (kind, size) != (spec.kind, spec.size):
         raise RingRLError(
@@ -41,7 +41,7 @@ def check_action_space(name: str, space: gymnasium.Space, spec: ActionSpec) -> N
 
 
 def recorded_space(spec: ActionSpec) -> gymnasium.spaces.Box | gymnasium.spaces.Discrete:
-    """The space of the actions in a data set: float32 vectors within its bounds, or its choices."""
+    """The action space of a data set: float32 vectors within its bounds, or its discrete actions."""
     if spec.kind is ActionKind.discrete:
         return gymnasium.spaces.Discrete(spec.size, start=spec.start)
     return gymnasium.spaces.Box(np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32), dtype=np.float32)

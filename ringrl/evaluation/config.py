@@ -1,4 +1,4 @@
-"""What an evaluation is told."""
+"""Configuration of evaluations."""
 
 import dataclasses
 import enum
@@ -15,7 +15,7 @@ class Split(enum.StrEnum):
 
 
 class WhenFull(enum.StrEnum):
-    """What to do when the context is full: forget the oldest whole trajectory, or end the evaluation there."""
+    """What to do when the context is full: drop the oldest whole trajectory, or end the evaluation there."""
 
     drop = "drop"
     stop = "stop"
@@ -23,21 +23,21 @@ class WhenFull(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How a policy is rolled out and scored."""
+    """Configuration of rollouts and their scores."""
 
     trials: int = 0  # episodes in one context; 0 means as many as trajectories in a chain, at least 8
-    environments: int = 16  # acted in at once, dealt over the tasks in turn
-    repeats: int = 1  # whole evaluations, with other seeds
-    split: Split = Split.held_out  # whose tasks are acted in; an environment without a split has its one task in both
+    environments: int = 16  # run in parallel, assigned to the tasks in turn
+    repeats: int = 1  # whole evaluations, with different seeds
+    split: Split = Split.held_out  # whose tasks are used; an environment without a split has its one task in both
     sample: bool = True  # sample actions, else take the mode
-    temperature: float = 1.0  # of sampled actions; below 1 is closer to the likeliest
+    temperature: float = 1.0  # of sampled actions; below 1 favors likelier ones
     target_return: float | None = None  # None: mean over training tasks of the best return in the data
     when_full: WhenFull = WhenFull.drop
     context_steps: int = 0  # steps of history kept; 0 means as many as in training
-    sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
+    sharded: bool = False  # shard the context over all devices of the mesh (chain.context=chain only), else use one
     seed: int = 10_000  # of the environments and of sampled actions
-    video: bool = False  # film the trials of one environment at the end
-    bootstrap_samples: int = 2000  # redraws behind a 95 % interval; 0 leaves intervals out
+    video: bool = False  # record a video of the trials of one environment at the end
+    bootstrap_samples: int = 2000  # resamples behind a 95 % interval; 0 leaves intervals out
 
     def __post_init__(self) -> None:
         for name, choices in (("split", Split), ("when_full", WhenFull)):
@@ -52,35 +52,35 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationChoice:
-    """How a trained agent is rolled out: null is as its run was; devices and film are asked for anew."""
+    """Evaluation settings of a trained agent: null is the run's own value; devices and video are not inherited."""
 
     trials: int | None = None  # episodes in one context
-    environments: int | None = None  # acted in at once, dealt over the tasks in turn
-    repeats: int | None = None  # whole evaluations, with other seeds
-    split: Split | None = None  # whose tasks are acted in
+    environments: int | None = None  # run in parallel, assigned to the tasks in turn
+    repeats: int | None = None  # whole evaluations, with different seeds
+    split: Split | None = None  # whose tasks are used
     sample: bool | None = None  # sample actions, else take the mode
-    temperature: float | None = None  # of sampled actions; below 1 is closer to the likeliest
-    target_return: float | None = None  # the return that the agent is asked for
+    temperature: float | None = None  # of sampled actions; below 1 favors likelier ones
+    target_return: float | None = None  # the return that the agent is conditioned on
     when_full: WhenFull | None = None
     context_steps: int | None = None  # steps of history kept; 0 means as many as in training
-    sharded: bool = False  # the context lies on all devices of the mesh (chain.context=chain alone), else on one
+    sharded: bool = False  # shard the context over all devices of the mesh (chain.context=chain only), else use one
     seed: int | None = None  # of the environments and of sampled actions
-    video: bool = False  # film the trials of one environment
-    bootstrap_samples: int | None = None  # redraws behind a 95 % interval; 0 leaves intervals out
+    video: bool = False  # record a video of the trials of one environment
+    bootstrap_samples: int | None = None  # resamples behind a 95 % interval; 0 leaves intervals out
 
     def __post_init__(self) -> None:
-        self.of_run(EvaluationConfig())  # what the checks refuse is refused at once
+        self.of_run(EvaluationConfig())  # validates the values immediately
 
     def of_run(self, run: EvaluationConfig) -> EvaluationConfig:
-        """The evaluation of a run with what was chosen here in its place."""
+        """The evaluation of a run, with the values that are set here in place of its own."""
         chosen = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dataclasses.replace(run, **{name: value for name, value in chosen.items() if value is not None})
 
 
-FEWEST_REDRAWS = 40  # the 2.5 % quantile lies among so many, not beyond them
+FEWEST_REDRAWS = 40  # with this many resamples the 2.5 % quantile lies within them
 
 
 def check_redraws(key: str, samples: int) -> None:
-    """Raises RingRLError for a bootstrap of so few redraws that it has no 2.5 % quantile."""
+    """Raise RingRLError for a bootstrap with too few resamples for a 2.5 % quantile."""
     if samples != 0 and samples < FEWEST_REDRAWS:
         raise RingRLError(f"{key}={samples}: a 95 % interval needs {FEWEST_REDRAWS} or more; 0 leaves intervals out.")

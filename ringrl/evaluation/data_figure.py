@@ -1,4 +1,4 @@
-"""A picture of a data set: how returns and lengths of its episodes are spread."""
+"""A figure of a data set: the distributions of its episodes' returns and lengths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 40
-LEAST_SPAN = 10.0  # of an axis of whole numbers, so that a single one stands as one bar among others
+LEAST_SPAN = 10.0  # of an integer axis, so that a single value is drawn as one bar
 
 
 def plot_episodes(
@@ -34,9 +34,10 @@ def plot_episodes(
 
 
 def bin_edges(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " edges"]:
-    """Edges of about 40 bins; around whole numbers, each bin holds as many of them, so that none stays empty for that.
+    """Edges of about 40 bins; for integers each bin spans the same number of them, so that none is
+    systematically empty.
 
-    What is the same in all gets one bin.
+    If all values are equal there is one bin.
     """
     low, high = float(values.min()), float(values.max())
     if (values == np.round(values)).all():

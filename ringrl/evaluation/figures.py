@@ -1,4 +1,4 @@
-"""Figures of an evaluation and of a training: return by trial with bands, and curves by training step."""
+"""Figures of evaluation and training: return by trial with bands, and curves by training step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ringrl.files import write_atomically
 
-if TYPE_CHECKING:  # Matplotlib takes a second to import: only who draws waits for it
+if TYPE_CHECKING:  # Matplotlib takes a second to import, so only plotting functions do
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -22,13 +22,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 AGENT_COLORS = {"AT": PALETTE[0], "DT": PALETTE[1], "BC-10%": PALETTE[2], "BC": PALETTE[3]}
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT, GRID = "#222222", "#767676", "#E6E6E6"
-LABEL_WIDTH = 26  # characters of a line of a label beside a panel
+LABEL_WIDTH = 26  # characters per line of a label beside a panel
 DIRECT_LABELS = 8  # more curves than this get a legend
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Return by trial: mean and interval, each (n,); NaN where no trial ran."""
+    """Return by trial: mean and interval, each (n,); NaN if no trial ran."""
 
     label: str
     mean: Sequence[float]
@@ -45,7 +45,7 @@ def plot_trials(
     references: Mapping[str, float] | None = None,
     note: str = "Mean and 95 % interval",
 ) -> Figure:
-    """Return by trial, one curve with its band per group; `references` are dashed lines such as the optimum."""
+    """Plot return by trial, one curve with its band per group; `references` are dashed lines such as the optimum."""
     return plot_panels({title: curves}, ylabel=ylabel, references={title: references or {}}, note=note)
 
 
@@ -57,9 +57,9 @@ def plot_panels(
     note: str = "Mean and 95 % interval",
     span: tuple[float, float] | None = None,
 ) -> Figure:
-    """One panel of return by trial per entry (an environment), two a row; a label has one color throughout.
+    """Plot one panel of return by trial per entry (an environment), two per row; a label has the same color in all.
 
-    `ylabel` is for all panels, or one for each; `span` is a range that every vertical axis covers at least.
+    `ylabel` is for all panels, or one per panel; `span` is a range that every vertical axis covers at least.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -82,10 +82,10 @@ Series = tuple[Sequence[float], Sequence[float]]  # steps, values
 def plot_training_curves(
     history: Mapping[str, Series | Mapping[str, Series]], *, title: str = "", log: Sequence[str] = ()
 ) -> Figure:
-    """One panel per metric of `{name: (steps, values)}`: every value faint, a running mean strong.
+    """Plot one panel per metric of `{name: (steps, values)}`: all values faint, a running mean strong.
 
     Several curves of one metric, `{name: {label: (steps, values)}}`, share its panel and so its axes. The metrics named
-    in `log` get a logarithmic axis where all their values are positive and differ by a factor of 10.
+    in `log` get a logarithmic axis if all their values are positive and differ by a factor of 10.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -123,7 +123,7 @@ def _draw_history(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str,
 
 
 def save_png(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG atomically."""
     write_atomically(Path(path), png_bytes(figure))
     return Path(path)
 
@@ -136,7 +136,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Empty, of a size in inches."""
+    """An empty figure with a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -146,7 +146,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def _styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Color and dash per label: agents have their own colors, the others what is left of the palette."""
+    """Color and dash per label: agents have fixed colors, other labels the rest of the palette."""
     own = {label: (AGENT_COLORS[label], DASHES[0]) for label in labels if label in AGENT_COLORS}
     others = [label for label in labels if label not in own]
     pairs = [(color, dash) for dash in DASHES for color in PALETTE if (color, dash) not in own.values()]
@@ -172,7 +172,7 @@ def _draw_trials(
             axes.errorbar(trials, mean, bars, color=color, fmt="o", capsize=3, label=curve.label)
             continue
         for index, before in enumerate(curve.earlier):
-            shade = 0.15 + 0.35 * index / max(len(curve.earlier) - 1, 1)  # the later the stronger
+            shade = 0.15 + 0.35 * index / max(len(curve.earlier) - 1, 1)  # later curves are stronger
             axes.plot(np.arange(1, len(before) + 1), np.asarray(before, float), color=color, alpha=shade, linewidth=1)
         axes.fill_between(trials, low, high, color=color, alpha=0.14, linewidth=0)
         marker = "o" if longest <= 20 else ""
@@ -203,14 +203,14 @@ def _draw_trials(
 def _label_ends(
     axes: Axes, curves: Sequence[Curve], styles: Mapping[str, tuple[str, str]], references: Mapping[str, float]
 ) -> None:
-    """Name every curve and reference at its right end, pushed apart where closer than a line of text."""
+    """Label every curve and reference at its right end, moved apart if closer than a line of text."""
     ends = [next((value for value in reversed(list(curve.mean)) if np.isfinite(value)), np.nan) for curve in curves]
-    texts = [(_wrapped(curve.label), styles[curve.label][0], "bold") for curve in curves]
-    texts += [(_wrapped(name), FAINT, "normal") for name in references]
+    texts = [(_wrap(curve.label), styles[curve.label][0], "bold") for curve in curves]
+    texts += [(_wrap(name), FAINT, "normal") for name in references]
     low, high = axes.get_ylim()
     heights = [(end - low) / (high - low) if np.isfinite(end) else 0.0 for end in [*ends, *references.values()]]
     lines = [1 + text.count("\n") for text, _, _ in texts]
-    for (text, color, weight), place in zip(texts, _spread(heights, gap=0.062, sizes=lines), strict=True):
+    for (text, color, weight), place in zip(texts, _separate(heights, gap=0.062, sizes=lines), strict=True):
         axes.annotate(
             text,
             xy=(1.0, place),
@@ -225,7 +225,7 @@ def _label_ends(
 
 
 def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
-    """A legend in the order of the curves: beside the panel, or under it where the labels are long."""
+    """A legend in the order of the curves: beside the panel, or under it if the labels are long."""
     handles, labels = axes.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     ordered = [by_label[curve.label] for curve in curves]
@@ -250,7 +250,7 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
-    """Name the reference lines inside the panel, on a white halo."""
+    """Label the reference lines inside the panel, on a white halo."""
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import blended_transform_factory
 
@@ -262,13 +262,13 @@ def _label_lines(axes: Axes, references: Mapping[str, float]) -> None:
         )
 
 
-def _wrapped(label: str) -> str:
-    """A label in lines short enough to stand beside a panel."""
+def _wrap(label: str) -> str:
+    """Wrap a label into lines short enough to fit beside a panel."""
     return "\n".join(textwrap.wrap(label, LABEL_WIDTH)) or label
 
 
-def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
-    """The nearest heights in the same order that leave `gap` for each line: overlapping neighbors are pooled."""
+def _separate(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = None) -> list[float]:
+    """The nearest heights in the same order that are at least `gap` apart: overlapping neighbors are pooled."""
     sizes = [1] * len(heights) if sizes is None else sizes
     order = np.argsort(heights, kind="stable")
     groups: list[tuple[float, list[int]]] = []  # center, members from the lowest up
@@ -281,8 +281,8 @@ def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = 
                 break
             groups[-2:] = [((below * low + above * high) / (low + high), lower + upper)]
     places = [0.0] * len(heights)
-    for centre, members in groups:
-        foot = centre - gap * sum(sizes[i] for i in members) / 2
+    for center, members in groups:
+        foot = center - gap * sum(sizes[i] for i in members) / 2
         for index in members:
             places[index] = foot + gap * sizes[index] / 2
             foot += gap * sizes[index]
@@ -290,7 +290,7 @@ def _spread(heights: Sequence[float], gap: float, sizes: Sequence[int] | None = 
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a centered window of about a twentieth of the curve; NaN are left out."""
+    """Mean over a centered window of about a twentieth of the curve; NaN are ignored."""
     half = len(values) // 40
     finite = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
@@ -302,7 +302,7 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def tidy(axes: Axes) -> None:
-    """Faint lines, and no frame at the top and right."""
+    """Style the axes with faint lines and without a frame at the top and right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
     axes.grid(axis="y", color=GRID, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Acting in a plain gymnasium loop: one environment, or a vector of them."""
+"""A policy for a plain gymnasium loop, over one environment or a vector of them."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in, check_action_space
+from ringrl.evaluation.actions import check_action_space, convert_actions
 from ringrl.evaluation.policy import HistoryPolicy
 
 
 class Policy:
-    """A trained agent that acts in a gymnasium loop and learns in its context from what it is shown.
+    """A trained agent that acts in a gymnasium loop and learns in its context from observations and rewards.
 
     `reset(seed)` begins a context; each step is `action = act(observation)`, then `observe(reward, finished)`. A
-    context goes on from trial to trial: `finished` ends a trial, and the next one begins in the environment's own
-    `reset`. One observation (O,) acts in one environment, observations (B, O) in a vector of B.
+    context spans trials: `finished` ends a trial, and the next one begins with the environment's own `reset`. One
+    observation (O,) acts in one environment, observations (B, O) in a vector of B.
 
     Attributes:
         vector: the same policy in the form that `ringrl.rollout` takes.
@@ -30,20 +30,20 @@ class Policy:
             action_space: a Box or Discrete space, of one environment.
 
         Raises:
-            RingRLError: the space has other actions than the agent was trained on.
+            RingRLError: the space's actions differ from those the agent was trained on.
         """
         check_action_space("The environment", action_space, vector.agent.spec.action)
         self.vector, self.action_space = vector, action_space
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Forget everything: a new context begins.
+        """Clear the history and begin a new context.
 
         Args:
-            seed: of sampled actions.
+            seed: seed of sampled actions.
         """
         self._seed = seed
-        self._active: np.ndarray | None = None  # (B,) of the last `act`, until `observe` tells what came of it
+        self._active: np.ndarray | None = None  # (B,) of the last `act`, until the next `observe`
         self._single: bool | None = None
         self._environments = 0
 
@@ -52,8 +52,8 @@ class Policy:
 
         Args:
             observation: (O,) of one environment, or (B, O) of a vector of B, in the environment's units.
-            active: (B,) bool, the environments of a vector that take a step; in the others nothing is remembered, and
-                the action is a quiet one. By default all.
+            active: (B,) bool, the environments of a vector that take a step; for the others nothing is recorded, and
+                the action is zero or the nearest valid one. By default all.
 
         Returns:
             An action of `action_space`, or B of them, (B, ...).
@@ -74,18 +74,19 @@ class Policy:
         chosen = np.asarray(self.vector.act(rows, active))
         if not np.isfinite(chosen[active]).all():
             raise RingRLError("Policy.act: the action is not finite: the agent has diverged.")
-        chosen, self._active = actions_in(self.action_space, chosen, active), active
+        chosen, self._active = convert_actions(self.action_space, chosen, active), active
         return chosen[0] if single else chosen
 
     def observe(self, reward: Any, finished: Any) -> None:
-        """Remember what the last action led to.
+        """Record the outcome of the last action.
 
         Args:
             reward: a number, or (B,) of a vector, in the environment's units.
-            finished: whether the trial ended there, terminated or truncated; a bool, or (B,) of a vector.
+            finished: whether the trial ended, terminated or truncated; a bool, or (B,) of a vector.
 
         Raises:
-            RingRLError: `act` did not come before, the numbers are not one an environment, or a reward is not finite.
+            RingRLError: `act` was not called before, the numbers are not one per environment, or a reward is not
+                finite.
         """
         if self._active is None:
             raise RingRLError("Policy.observe without an action: call act(observation) before each observe.")

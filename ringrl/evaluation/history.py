@@ -1,4 +1,4 @@
-"""What each environment of a batch has lived through, as steps of a chain that grows while acting."""
+"""Histories of a batch of environments, as steps of a chain that grows while acting."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ringrl.types import ActionKind, Chain, Context, DataSpec, Normalization
 class History:
     """Ragged histories of a batch of environments: columns (B, capacity), each row filled up to its own length.
 
-    Positions start at 0 with the oldest step kept, whatever was dropped before it, as in training.
+    Positions start at 0 with the oldest step kept, whether or not earlier ones were dropped, as in training.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class History:
         self.timesteps = np.zeros(shape, np.int32)
         self.trajectories = np.zeros(shape, np.int32)
         self.lengths = np.zeros(environments, np.int32)
-        self.timestep = np.zeros(environments, np.int32)  # of the step to come
+        self.timestep = np.zeros(environments, np.int32)  # of the next step
         self.trajectory = np.zeros(environments, np.int32)
-        self.returns = np.zeros(environments, np.float64)  # of the running trial
+        self.returns = np.zeros(environments, np.float64)  # of the current trial
 
     def make_room(self, active: np.ndarray) -> np.ndarray:
-        """Drops the oldest whole trajectory of each active row that is full; returns the rows (B,) that changed.
+        """Drop the oldest whole trajectory of each active row that is full; returns the rows (B,) that changed.
 
-        A row filled by its running trial alone loses that trial's oldest steps instead: one where a step sees only
-        a window, a quarter of the capacity where a cache must be rebuilt after it.
+        A row filled by its current trial alone loses that trial's oldest steps instead: one if a step attends to a
+        window only, a quarter of the capacity if a cache must be rebuilt afterwards.
         """
         full = active & (self.lengths >= self.capacity)
         for row in np.flatnonzero(full).tolist():
@@ -55,7 +55,7 @@ class History:
         return full
 
     def drop(self, row: int, steps: int) -> None:
-        """Forgets the oldest `steps` steps of a row; trajectories are counted from the oldest one kept."""
+        """Drop the oldest `steps` steps of a row; trajectories are counted from the oldest one kept."""
         length = self.lengths[row]
         for column in self._columns():
             column[row, : length - steps] = column[row, steps:length].copy()
@@ -65,12 +65,12 @@ class History:
         self.trajectory[row] -= first
 
     def clear(self, rows: np.ndarray) -> None:
-        """Forgets everything in the rows (B,) chosen."""
+        """Clear the histories of the selected rows (B,)."""
         for row in np.flatnonzero(rows).tolist():
             self.drop(row, int(self.lengths[row]))
 
     def append(self, observations: np.ndarray, active: np.ndarray) -> None:
-        """Adds a step to the active rows, as known before acting: raw observations (B, O) and the return to go."""
+        """Add a step to the active rows, as known before acting: raw observations (B, O) and the return-to-go."""
         rows = np.flatnonzero(active)
         at = self.lengths[rows]
         self.observations[rows, at] = self.normalization.observations(observations[rows])
@@ -84,9 +84,9 @@ class History:
         self.lengths[rows] += 1
 
     def finish_step(self, actions: np.ndarray, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """Completes the newest step of the active rows: what was done, earned, and whether the trial ended there.
+        """Complete the newest step of the active rows with its action, its reward, and whether the trial ended.
 
-        Actions (B, A) or (B,) are those that the agent chose, in its own scale; rewards (B,) are raw.
+        Actions (B, A) or (B,) are the agent's, in its own scale; rewards (B,) are raw.
         """
         rows = np.flatnonzero(active)
         at = self.lengths[rows] - 1
@@ -103,15 +103,15 @@ class History:
         self.trajectory[ended] += 1
 
     def chain(self) -> Chain:
-        """Every row from its oldest step, padded at the end to the capacity."""
+        """The whole history of every row, padded at the end to the capacity."""
         return self.steps(np.broadcast_to(np.arange(self.capacity, dtype=np.int32), self.rewards.shape))
 
     def recent(self, count: int) -> Chain:
-        """The newest `count` steps of every row; where there are fewer, padding comes first."""
+        """The newest `count` steps of every row; if there are fewer, padding comes first."""
         return self.steps(self.lengths[:, None] + np.arange(-count, 0, dtype=np.int32)[None, :])
 
     def steps(self, positions: np.ndarray) -> Chain:
-        """The steps at these positions (B, P); one outside a row's history is padding (segment -1)."""
+        """The steps at these positions (B, P); a position outside a row's history is padding (segment -1)."""
         valid = (positions >= 0) & (positions < self.lengths[:, None])
         at, before = np.clip(positions, 0, self.capacity - 1), np.clip(positions - 1, 0, self.capacity - 1)
         rows = np.arange(len(positions))[:, None]

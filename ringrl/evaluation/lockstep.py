@@ -1,4 +1,4 @@
-"""Environments that every process of a run steps for itself, kept from drifting apart."""
+"""Synchronization of environments that every process of a run steps itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,25 +12,26 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation.rollout import SUCCESS_KEYS, read_success
 
 
-def in_lockstep(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
-    """These environments, whose answers are those of process 0 where there are several processes."""
+def synchronize_environments(environments: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+    """Wrap environments so that they return process 0's results, if there are several processes."""
     return environments if jax.process_count() == 1 else Lockstep(environments)
 
 
 class Lockstep(gymnasium.vector.VectorWrapper):
-    """Replaces what environments answer by what process 0's answered; of `info` only successes remain.
+    """Replaces the results of environments with those of process 0; only successes remain of `info`.
 
-    A policy whose cache lies on the devices of all processes computes with one history: a last bit by which two
-    machines differ would make two of them, and an episode that ends on one alone would have the others wait forever.
+    A policy whose cache is sharded over the devices of all processes computes with a single history: a difference in
+    the last bit between two machines would make it inconsistent, and an episode that ends on one machine alone would
+    make the others wait forever.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """As of the environments; every process calls it."""
+        """Reset the environments; a collective."""
         observations, _ = _in_all(lambda: self.env.reset(seed=seed, options=options))
         return _from_first_process(np.asarray(observations))[0], {}
 
     def step(self, actions: Any):
-        """As of the environments; every process calls it, with the same actions."""
+        """Step the environments with the same actions in every process; a collective."""
         observations, rewards, terminated, truncated, infos = _in_all(lambda: self.env.step(actions))
         success = read_success(infos, self.num_envs)
         observations, rewards, terminated, truncated, told, flags = _from_first_process(
@@ -45,7 +46,7 @@ class Lockstep(gymnasium.vector.VectorWrapper):
 
 
 def _in_all(act: Callable[[], Any]) -> Any:
-    """What `act` returns, in every process; where it fails in one, the others do not wait for it but fail too."""
+    """The result of `act` in every process; if it fails in one, the others do not wait for it but fail too."""
     answer, fault = None, None
     try:
         answer = act()
@@ -60,7 +61,7 @@ def _in_all(act: Callable[[], Any]) -> Any:
 
 
 def _from_first_process(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Process 0's arrays, bit by bit (JAX alone would round float64), in one message."""
+    """Broadcast process 0's arrays bit by bit (JAX alone would round float64), in one message."""
     sent = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
     parts = np.split(received, np.cumsum([array.nbytes for array in arrays])[:-1])

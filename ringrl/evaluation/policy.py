@@ -1,4 +1,4 @@
-"""Acting with a trained agent: the two ways to act from a history, in a batch of environments."""
+"""Acting with a trained agent in a batch of environments, with or without a key-value cache."""
 
 import abc
 import dataclasses
@@ -18,26 +18,26 @@ from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
 from ringrl.types import Array, Chain, Context, Normalization, Parameters
 
-SMALLEST_CACHE = 512  # tokens that a cache holds at the least, so that short contexts compile once
+SMALLEST_CACHE = 512  # minimum capacity of a cache in tokens, so that short contexts compile once
 REBUILD_TOKENS = 512  # tokens decoded at a time when a cache is rebuilt
 
 
 @dataclasses.dataclass(frozen=True)
 class ActingConfig:
-    """How an agent acts: what it aims at, how much it remembers, and how it chooses."""
+    """How an agent acts: target return, length of the history, and choice of actions."""
 
-    target_return: float  # asked for, in the environment's units; `default_target_return(store)`
+    target_return: float  # that the agent is conditioned on, in the environment's units; `default_target_return(store)`
     capacity: int  # steps of history kept; `ChainSampler.steps` for as many as in training
-    sample: bool = True  # sample actions, else take the likeliest
+    sample: bool = True  # sample actions, else take the most likely
     temperature: float = 1.0  # of sampled actions
-    when_full: WhenFull = WhenFull.drop  # forget the oldest whole trial, or start no further one
+    when_full: WhenFull = WhenFull.drop  # drop the oldest whole trial, or start no further one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when_full", choice("when_full", self.when_full, WhenFull))
 
 
 class HistoryPolicy(abc.ABC):
-    """What both ways of acting share: the history and the choice of actions."""
+    """Base class of the policies: the history and the choice of actions."""
 
     def __init__(
         self, agent: SequenceAgent, parameters: Parameters, normalization: Normalization, config: ActingConfig
@@ -48,7 +48,7 @@ class HistoryPolicy(abc.ABC):
         self.config = config
 
     def reset(self, num_environments: int, seed: int) -> None:
-        """Forgets everything, for a new batch."""
+        """Clear the history, for a new batch."""
         self.history = History(
             self.agent.spec,
             self.normalization,
@@ -61,7 +61,7 @@ class HistoryPolicy(abc.ABC):
         self._calls = 0
 
     def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,) for raw observations (B, O); rows that are not active (B,) are ignored."""
+        """Actions (B, A) or (B,) for raw observations (B, O); inactive rows (B,) are ignored."""
         changed = self.history.make_room(active)
         self.history.append(observations, active)
         self._calls += 1
@@ -69,12 +69,12 @@ class HistoryPolicy(abc.ABC):
         calls = jax.device_put(np.int32(self._calls))
         picked = _pick(self.agent, self.config.sample, self.config.temperature, self.outputs, self._key, calls)
         taken = self.normalization.environment_actions(jax.device_get(picked))
-        # What is remembered is what was done, as data would show it: a dimension with one action alone has no other.
+        # Record the executed action, as the data would contain it: a dimension with a single valid action has no other.
         self.actions = self.normalization.actions(taken)
         return taken
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """What the last actions earned (B,), and where they ended a trial (B,)."""
+        """Record the rewards (B,) of the last actions, and where they ended a trial (B,)."""
         self.history.finish_step(self.actions, rewards, finished, active)
 
     @property
@@ -110,15 +110,15 @@ class RecomputingPolicy(HistoryPolicy):
 class CachedPolicy(HistoryPolicy):
     """Keeps keys and values, so that a step costs a constant number of new tokens.
 
-    When the oldest trajectory is dropped, the cache of that environment is rebuilt from what remains: keys and
-    values of later steps have seen the dropped one, so keeping them would not equal the full forward pass.
+    When the oldest trajectory is dropped, the cache of that environment is rebuilt from the remaining steps: keys and
+    values of later steps depend on the dropped one, so keeping them would not equal the full forward pass.
 
-    The cache lies on the agent's mesh if it has one. Where that spans processes, all of them act together, each on
-    the same observations and rewards (`ringrl.evaluation.lockstep`), and each has all actions.
+    The cache is sharded over the agent's mesh if it has one. If that spans processes, all of them act together, each on
+    the same observations and rewards (`ringrl.evaluation.lockstep`), and each gets all actions.
     """
 
     def reset(self, num_environments: int, seed: int) -> None:
-        """Forgets everything, for a new batch."""
+        """Clear the history, for a new batch."""
         super().reset(num_environments, seed)
         self._most_tokens = self.config.capacity * self.agent.tokens_per_step
         self._cache = self.agent.empty_cache(num_environments, min(SMALLEST_CACHE, self._most_tokens))
@@ -131,7 +131,7 @@ class CachedPolicy(HistoryPolicy):
         return outputs if self.agent.mesh is None else jax.device_put(jax.device_get(outputs)[: len(active)])
 
     def _rebuild(self, rows: np.ndarray) -> None:
-        """Writes the cache of `rows` anew, up to what was known when the last step but one was acted upon."""
+        """Rewrite the cache of `rows`, up to the last step but one."""
         count = max(1, REBUILD_TOKENS // self.agent.tokens_per_step)
         self._cache = _forget(self._cache, self._everywhere(rows))
         known = int(self.history.lengths[rows].max()) - 1
@@ -142,12 +142,12 @@ class CachedPolicy(HistoryPolicy):
             self._decode(self._only(rows[:, None] & before_newest, chain))
 
     def _decode(self, chain: Chain) -> jax.Array:
-        """Writes a chain into the cache; outputs (B, U) at its last step."""
+        """Decode a chain into the cache; returns outputs (B, U) at its last step."""
         outputs, self._cache = _decode(self.agent, self.parameters, self._everywhere(chain), self._cache)
         return outputs
 
     def _everywhere(self, arrays: Any) -> Any:
-        """Arrays (B, ...), whole on every device of the mesh; copies of the last context fill it up."""
+        """Replicate arrays (B, ...) on every device of the mesh, padded with copies of the last context."""
         mesh = self.agent.mesh
         if mesh is None:
             return jax.device_put(arrays)
@@ -161,14 +161,14 @@ class CachedPolicy(HistoryPolicy):
         return jax.tree.map(put, arrays)
 
     def _only(self, rows: np.ndarray, chain: Chain) -> Chain:
-        """The chain with all rows (B,), or steps (B, P), but these made padding."""
+        """The chain with all other rows (B,), or steps (B, P), turned into padding."""
         rows = rows if rows.ndim == 2 else rows[:, None]
         return dataclasses.replace(chain, segment_ids=np.where(rows, chain.segment_ids, -1))
 
     def _hold(self, steps: int) -> None:
-        """Grows the cache to hold `steps` steps: by doubling, so that a growing context compiles few programs.
+        """Grow the cache to hold `steps` steps by doubling, so that a growing context compiles few programs.
 
-        A step then reads as many rows as the context needs, and never more than twice that.
+        A step then reads at most twice as many rows as the context needs.
         """
         capacity = self._cache.capacity
         while capacity < steps * self.agent.tokens_per_step:
@@ -180,19 +180,19 @@ class CachedPolicy(HistoryPolicy):
 def make_policy(
     agent: SequenceAgent, parameters: Parameters, normalization: Normalization, config: ActingConfig
 ) -> HistoryPolicy:
-    """The right way to act: cached for a context of whole chains, recomputed where a short window slides.
+    """Create a policy: cached for a context of whole chains, recomputing for a sliding window.
 
-    A sliding window cannot reuse cached keys and values: they have seen the steps that left the window. Its agent
-    needs no mesh; that of a chain may have one, and parameters that lie on it in any way.
+    A sliding window cannot reuse cached keys and values, which depend on the steps that left the window. An agent of
+    windows needs no mesh; an agent of chains may have one, with parameters sharded over it in any way.
 
     Args:
-        agent: as `make_agent` made it.
+        agent: an agent from `make_agent`.
         parameters: such as `TrainState.params`.
-        normalization: the scales that it was trained with: `ChainSampler.normalization`.
-        config: what it aims at, how much it remembers, and how it chooses.
+        normalization: the scales of training, `ChainSampler.normalization`.
+        config: target return, length of the history, and choice of actions.
 
     Returns:
-        A policy of a batch of environments, as `rollout` takes it; `Policy` makes one of a gymnasium loop of it.
+        A policy over a batch of environments, as `rollout` takes it; `Policy` wraps it for a gymnasium loop.
     """
     kind = CachedPolicy if agent.context is Context.chain else RecomputingPolicy
     return kind(agent, parameters, normalization, config)

@@ -1,4 +1,4 @@
-"""A picture of how many times better one thing is than another, by size."""
+"""A figure of performance ratios by size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plot_ratios(ratios: Mapping[str, Mapping[int, float]], *, title: str, ylabel: str) -> Figure:
-    """One line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens, with a line at 1."""
+    """Plot one line per entry of `{name: {tokens: ratio}}`, on a logarithmic axis of tokens, with a line at 1."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     figure = new_figure(7.4, 4.2)

@@ -1,4 +1,4 @@
-"""Gather runs, pool them over seeds, and write one table and one figure."""
+"""Reports: gather runs, pool them over seeds, and write one table and one figure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ringrl.errors import RingRLError
 from ringrl.evaluation import figures, tables
 from ringrl.evaluation.differences import difference
 from ringrl.evaluation.scores import Reference, Sample, Scores, score
-from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, list_runs, load_summary
 from ringrl.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AGENT_LABELS = {"at": "AT", "dt": "DT", "bc10": "BC-10%", "bc": "BC"}  # in the order of tables
-MOST_PAIRED = 4  # groups of an environment that are all compared with each other; of more, each with the first
+MOST_PAIRED = 4  # groups of an environment up to which all pairs are compared; of more, each with the first
 NOT_A_DIFFERENCE = re.compile(r"(^|\.)seed$|^(eval\.)?(name|label|resume|debug|checkpoint|hydra)(\.|$)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ only in their seed, pooled."""
+    """Pooled runs that differ only in their seed."""
 
     environment: str
     label: str
@@ -38,7 +38,7 @@ class Group:
     seeds: tuple[int, ...]
     environments: int  # rollouts of n trials behind the numbers, over all seeds
     scores: Scores
-    normalized: bool  # scores on the scale where the references are 0 and 100
+    normalized: bool  # scores on the scale on which the references are 0 and 100
     reference: Reference | None = None  # of that scale
     samples: Mapping[int, Sample] = dataclasses.field(default_factory=dict, compare=False)  # by seed, not normalized
 
@@ -53,9 +53,9 @@ def write_report(
 ) -> str:
     """Gather the runs under files, folders or globs; write table.md, table.csv and figure.png into `output`.
 
-    Runs are pooled over seeds by environment, agent and label (or what differs in their configuration).
-    `normalized` is heeded where every run of an environment has the same references. Returns the table as plain
-    text for a terminal of `width` columns. Raises `RingRLError` where there is nothing to report.
+    Runs are pooled over seeds by environment, agent and label (or what differs in their configuration). `normalized`
+    takes effect if every run of an environment has the same references. Returns the table as plain text for a terminal
+    of `width` columns. Raises `RingRLError` if there is nothing to report.
     """
     return report_runs(
         find_runs(paths), output, normalized=normalized, bootstrap_samples=bootstrap_samples, width=width
@@ -70,7 +70,7 @@ def report_runs(
     bootstrap_samples: int = 2000,
     width: int = 120,
 ) -> str:
-    """As `write_report`, of summaries at hand."""
+    """Same as `write_report`, for summaries in memory."""
     groups = group_runs(runs, normalized=normalized, bootstrap_samples=bootstrap_samples)
     apart = compare_groups(groups, bootstrap_samples=bootstrap_samples)
     output = Path(output)
@@ -81,25 +81,25 @@ def report_runs(
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True, width: int = 120) -> str:
-    """The text table of summaries at hand, such as those of one command's agents."""
+    """The text table of summaries in memory, such as those of one command's agents."""
     return tables.text(group_runs(runs, normalized=normalized), width=width)
 
 
 def runs_figure(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True) -> Figure:
-    """The figure of summaries at hand: return by trial, one curve per agent."""
+    """The figure of summaries in memory: return by trial, one curve per agent."""
     return plot_groups(group_runs(runs, normalized=normalized))
 
 
 def evaluation_figure(
     run: Mapping[str, Any], *, step: int, returns: tuple[float, float], earlier: Mapping[int, Sequence[float]]
 ) -> Figure:
-    """Return by trial of one evaluation in the course of a training.
+    """Plot return by trial of one evaluation during training.
 
     Args:
-        run: Its summary.
-        step: Optimizer steps until then.
+        run: Summary of the evaluation.
+        step: Optimizer steps before it.
         returns: A range that the axis covers at least (not normalized): figures that share it can be compared.
-        earlier: Mean returns by trial of evaluations before it, by their steps.
+        earlier: Mean returns by trial of earlier evaluations, by step.
     """
     (group,) = group_runs([run])
     normalize = group.reference.normalize if group.reference is not None else np.asarray
@@ -109,15 +109,15 @@ def evaluation_figure(
 
 
 def find_runs(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
-    """Every run in the summaries under files, folders or globs, each once; other commands' summaries are passed over.
+    """Every run in the summaries under files, folders or globs, each once; other commands' summaries are skipped.
 
-    Raises `RingRLError` where a path does not exist, a summary is damaged, or no run is found.
+    Raises `RingRLError` if a path does not exist, a summary is damaged, or no run is found.
     """
     runs: dict[str, dict[str, Any]] = {}
     for path in paths:
         for file in _summary_files(path):
             if is_evaluation(file):
-                runs.update((json.dumps(run, sort_keys=True), run) for run in runs_of(load_summary(file)))
+                runs.update((json.dumps(run, sort_keys=True), run) for run in list_runs(load_summary(file)))
     if not runs:
         places = ", ".join(str(path) for path in paths) or "no path"
         raise RingRLError(
@@ -157,7 +157,9 @@ def group_runs(
 
 
 def compare_groups(groups: Sequence[Group], *, bootstrap_samples: int = 2000) -> list[tables.Comparison]:
-    """Every two groups of an environment, the earlier less the later; of many groups, the first less each other."""
+    """Compare each pair of groups of an environment, earlier minus later; with many groups, the first minus
+    each other.
+    """
     comparisons = []
     for environment, found in itertools.groupby(groups, key=lambda group: group.environment):
         members = list(found)
@@ -178,10 +180,10 @@ def plot_groups(
     earlier: Sequence[Sequence[float]] = (),
     when: str = "",
 ) -> Figure:
-    """Return by trial: one panel per environment, one curve with its 95 % band per group.
+    """Plot return by trial: one panel per environment, one curve with its 95 % band per group.
 
-    The axis covers the range `returns` at least (not normalized), and of normalized returns 0, and 100 where that
-    does not leave the curves at the foot. `earlier` are thin curves besides, and `when` begins the note.
+    The axis covers at least the range `returns` (not normalized), and for normalized returns 0, and 100 unless the
+    curves would end up at the bottom. `earlier` are additional thin curves, and `when` begins the note.
     """
     panels: dict[str, list[figures.Curve]] = {}
     references: dict[str, dict[str, float]] = {}
@@ -196,7 +198,7 @@ def plot_groups(
         if reference is not None:
             shown = (0, 100) if returns is not None or highest > 40 else (0,)
             names = {
-                score: reference.name_of(score).replace("(return ", "(return\N{NO-BREAK SPACE}") for score in shown
+                score: reference.describe(score).replace("(return ", "(return\N{NO-BREAK SPACE}") for score in shown
             }
             references[group.environment] = {f"{score}: {name}": float(score) for score, name in names.items()}
         if returns is not None:
@@ -213,7 +215,7 @@ def plot_groups(
 
 
 def _note(groups: Sequence[Group]) -> str:
-    """What curves and bands are, under a figure's title."""
+    """Explanation of curves and bands under a figure's title."""
     seeds = sorted({len(group.seeds) for group in groups})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     if not any(trial.has_interval for group in groups for trial in group.scores.trials):
@@ -257,7 +259,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a nested configuration, without those that do not make another experiment."""
+    """Dotted keys of a nested configuration, without those that do not define a different experiment."""
     flat = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -271,7 +273,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _samples(runs: Sequence[Mapping[str, Any]]) -> dict[int, Sample]:
-    """One sample per training seed: runs of the same seed add rows, they are not further seeds."""
+    """One sample per training seed; runs with the same seed add rows, not seeds."""
     rows: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for run in runs:
         if not run.get("returns"):
@@ -290,7 +292,7 @@ def _samples(runs: Sequence[Mapping[str, Any]]) -> dict[int, Sample]:
 
 
 def _reference(runs: Sequence[Mapping[str, Any]]) -> Reference | None:
-    """The references that all runs share, else None; their names are those of the first run that tells them."""
+    """The references that all runs share, else None; their names are taken from the first run that has them."""
     told = [run.get("references") for run in runs]
     found = {None if one is None else (float(one["minimum"]), float(one["maximum"])) for one in told}
     shared = found.pop() if len(found) == 1 else None

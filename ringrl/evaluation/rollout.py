@@ -1,4 +1,4 @@
-"""Roll a policy out for n trials in one context, over a batch of environments whose episodes end raggedly."""
+"""Rollout of a policy for n trials in one context, over a batch of environments with episodes of different lengths."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,25 +8,25 @@ import gymnasium
 import numpy as np
 
 from ringrl.errors import RingRLError
-from ringrl.evaluation.actions import actions_in, check_action_space, check_supported
+from ringrl.evaluation.actions import check_action_space, check_supported, convert_actions
 from ringrl.types import DataSpec
 
-SUCCESS_KEYS = ("success", "is_success")  # what environments call it in their `info`
+SUCCESS_KEYS = ("success", "is_success")  # names of the success flag in an environment's `info`
 
 
 class ActingPolicy(Protocol):
-    """What a rollout asks of a policy, which acts in a batch of environments over many trials."""
+    """Protocol of a policy for `rollout`, acting in a batch of environments over many trials."""
 
     def reset(self, num_environments: int, seed: int) -> None:
-        """Forgets everything, for a new batch."""
+        """Clear the history, for a new batch."""
         ...
 
     def act(self, observations: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions (B, A) or (B,), discrete ones from 0, for raw observations (B, O); rows not active are ignored."""
+        """Actions (B, A) or (B,), discrete ones from 0, for raw observations (B, O); inactive rows are ignored."""
         ...
 
     def observe(self, rewards: np.ndarray, finished: np.ndarray, active: np.ndarray) -> None:
-        """What the last actions earned (B,), and where they ended a trial (B,)."""
+        """Record the rewards (B,) of the last actions, and where they ended a trial (B,)."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class ActingPolicy(Protocol):
 
 
 class FrameSink(Protocol):
-    """What receives each moment of environment 0, such as a video recorder."""
+    """Protocol of a receiver of the frames of environment 0, such as a video recorder."""
 
     def capture(self, vector_env: Any, *, trial: int, step: int, trial_return: float) -> None:
         """Called after every reset (step 0) and every step of environment 0 while it is active."""
@@ -45,13 +45,13 @@ class FrameSink(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """What n trials in each of B environments gave; NaN (length 0) for a trial that could not run."""
+    """Results of n trials in each of B environments; NaN (length 0) for a trial that could not run."""
 
     trial_returns: np.ndarray  # (B, n) float64
     trial_lengths: np.ndarray  # (B, n) int64, environment steps
-    trial_success: np.ndarray | None  # (B, n) float64: 1 where `info` reported success at any step; None: never told
+    trial_success: np.ndarray | None  # (B, n) float64: 1 if `info` reported success at any step; None: not reported
     task_ids: np.ndarray  # (B,) int64
-    repeats: np.ndarray  # (B,) int64: which whole evaluation a row belongs to
+    repeats: np.ndarray  # (B,) int64: index of the evaluation that a row belongs to
 
 
 def rollout(
@@ -66,21 +66,21 @@ def rollout(
     trial_steps_limit: int = 100_000,
     check: Callable[[], None] | None = None,
 ) -> Rollout:
-    """Run `trials` episodes in every environment, each environment going straight on to its next one.
+    """Run `trials` episodes in every environment; each environment starts its next episode independently.
 
     An environment idles once its trials are done or the policy's context is full.
 
     Args:
-        vector_env: B environments of flat Box observations (O,), autoreset mode DISABLED; `ringrl_envs.make_vector`
-            makes them so.
-        policy: what `make_policy` returns, or the `vector` form of `load_policy`.
+        vector_env: B environments of flat Box observations (O,), with autoreset mode DISABLED, as made by
+            `ringrl_envs.make_vector`.
+        policy: a policy from `make_policy`, or the `vector` attribute of one from `load_policy`.
         trials: episodes in one context.
         task_ids: (B,) the task of each environment; by default task 0 for all.
-        seed: of sampled actions; environment i starts from `seed + i`.
-        on_progress: called with finished trials and their number in all.
-        frames: receives each moment of environment 0, such as a video recorder.
-        trial_steps_limit: steps after which a trial counts as endless.
-        check: called before every step; what it raises ends the rollout.
+        seed: seed of sampled actions; environment i is seeded with `seed + i`.
+        on_progress: called with the number of finished trials and their total.
+        frames: receives every frame of environment 0, such as a video recorder.
+        trial_steps_limit: number of steps after which a trial is considered endless.
+        check: called before every step; its exceptions end the rollout.
 
     Returns:
         Returns, lengths in steps and successes of all trials, (B, trials).
@@ -101,8 +101,8 @@ def rollout(
     lengths = np.zeros((count, trials), np.int64)
     success = np.zeros((count, trials))
     success_known = False
-    trial = np.zeros(count, np.int64)  # index of the running trial
-    steps = np.zeros(count, np.int64)  # of the running trial
+    trial = np.zeros(count, np.int64)  # index of the current trial
+    steps = np.zeros(count, np.int64)  # of the current trial
     sums = np.zeros(count)
     succeeded = np.zeros(count, bool)
 
@@ -161,7 +161,7 @@ def rollout(
 
 
 def join_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
-    """One rollout of all rows, `repeats` numbered in the order given; all have the same number of trials."""
+    """Concatenate rollouts with the same number of trials, with `repeats` numbered in the given order."""
     success = [part.trial_success for part in rollouts if part.trial_success is not None]
     return Rollout(
         np.concatenate([part.trial_returns for part in rollouts]),
@@ -173,7 +173,7 @@ def join_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
 
 
 def check_vector_env(vector_env: gymnasium.vector.VectorEnv, spec: DataSpec | None) -> None:
-    """Refuse, in one line, spaces that cannot be acted in or that differ from what the policy was made for."""
+    """Raise a one-line error for unsupported spaces, or spaces that differ from those of the policy."""
     name = _name(vector_env)
     box, action = vector_env.single_observation_space, vector_env.single_action_space
     if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
@@ -199,10 +199,12 @@ def _legal_actions(
     trial: np.ndarray,
     steps: np.ndarray,
 ) -> np.ndarray:
-    """Actions in the environment's own shape and dtype, within its bounds; idle environments get a quiet one."""
+    """Convert actions to the environment's own shape and dtype, within its bounds; idle environments get a
+    neutral one.
+    """
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
-    return actions_in(vector_env.single_action_space, actions, active)
+    return convert_actions(vector_env.single_action_space, actions, active)
 
 
 def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.ndarray, steps: np.ndarray) -> None:
@@ -216,9 +218,9 @@ def _check_finite(what: str, values: np.ndarray, active: np.ndarray, trial: np.n
 
 
 def read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
-    """(B,) bool of this step's successes, or None where `info` says nothing of success.
+    """(B,) bool of this step's successes, or None if `info` contains no success flag.
 
-    Only an environment that tells one number, itself or in an array, tells anything.
+    Only environments that report a single number, bare or in an array, are considered.
     """
     for key in SUCCESS_KEYS:
         if key in infos:
@@ -231,7 +233,7 @@ def read_success(infos: dict[str, Any], count: int) -> np.ndarray | None:
 
 
 def _flag(value: Any) -> bool | None:
-    """Whether one number is not 0; None for anything else."""
+    """Whether a single number is not 0; None for anything else."""
     try:
         number = float(np.asarray(value).reshape(()).item())
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The run folders of an experiment: which are finished, which are the latest of their kind, and which are not done."""
+"""Run folders of an experiment: finished runs, the latest of each kind, and unfinished ones."""
 
 import dataclasses
 import datetime
@@ -9,39 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ERROR_FILE, RingRLError
-from ringrl.evaluation.summary import FILE_NAME, is_evaluation, load_summary, runs_of
+from ringrl.evaluation.summary import FILE_NAME, is_evaluation, list_runs, load_summary
 
-STARTED = ("config.yaml", "checkpoints", ERROR_FILE)  # of which a run that has begun has one at least
+STARTED = ("config.yaml", "checkpoints", ERROR_FILE)  # a started run has at least one of these
 NOT_RUNS = ("checkpoints", ".hydra")  # folders within a run
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?")
 NAMED_AT_MOST = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Unfinished:
-    """A run without results: it still runs, was stopped, or failed."""
+class UnfinishedRun:
+    """A run without results: still running, stopped, or failed."""
 
     folder: Path
     reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Latest:
-    """What there is of one experiment."""
+class LatestRuns:
+    """The latest runs of one experiment."""
 
     runs: list[dict[str, Any]]
-    older: int  # finished runs left out, for a later one has the same agent, seed and label
-    unfinished: list[Unfinished]  # the newest first
+    older: int  # finished runs omitted because a later one has the same agent, seed and label
+    unfinished: list[UnfinishedRun]  # the newest first
 
 
-def latest_runs(folder: Path) -> Latest:
+def latest_runs(folder: Path) -> LatestRuns:
     """The latest finished runs of each environment, agent, seed and label in a folder of launches.
 
-    A launch is a single run or a sweep; runs of one sweep that differ in other settings all count. A summary that
-    cannot be read makes its run an unfinished one. Raises RingRLError where no run is finished.
+    A launch is a single run or a sweep; runs of one sweep that differ in other settings all count. A run whose summary
+    cannot be read counts as unfinished. Raises RingRLError if no run is finished.
     """
     newest: dict[tuple[Any, ...], tuple[str, list[dict[str, Any]]]] = {}
-    unfinished: list[tuple[str, Unfinished]] = []
+    unfinished: list[tuple[str, UnfinishedRun]] = []
     count = 0
     for launch in sorted(path for path in folder.glob("*") if path.is_dir()):
         moment = _moment(launch)
@@ -58,11 +58,11 @@ def latest_runs(folder: Path) -> Latest:
     found = [one for _, one in sorted(unfinished, key=lambda pair: pair[0], reverse=True)]
     if not kept:
         raise RingRLError(f"No finished run in {folder}{f'; {unfinished_line(found, folder)}' if found else '.'}")
-    return Latest(kept, count - len(kept), found)
+    return LatestRuns(kept, count - len(kept), found)
 
 
-def unfinished_runs(paths: Sequence[Path | str]) -> list[Unfinished]:
-    """The runs under these folders that have begun and left no summary that can be read, by their names."""
+def unfinished_runs(paths: Sequence[Path | str]) -> list[UnfinishedRun]:
+    """The runs under these folders that have started but have no readable summary, by their names."""
     found = []
     for folder in (folder for path in paths for folder in _folders(Path(path))):
         if (folder / FILE_NAME).exists():
@@ -70,14 +70,14 @@ def unfinished_runs(paths: Sequence[Path | str]) -> list[Unfinished]:
                 if is_evaluation(folder / FILE_NAME):
                     load_summary(folder)
             except RingRLError as error:
-                found.append(Unfinished(folder, str(error)))
+                found.append(UnfinishedRun(folder, str(error)))
         elif any((folder / name).exists() for name in STARTED):
-            found.append(Unfinished(folder, _reason(folder)))
+            found.append(UnfinishedRun(folder, _reason(folder)))
     return found
 
 
-def unfinished_line(found: Sequence[Unfinished], folder: Path | None = None) -> str:
-    """How many runs are not finished, and which, in one line; their names are told from `folder` on."""
+def unfinished_line(found: Sequence[UnfinishedRun], folder: Path | None = None) -> str:
+    """The number and names of unfinished runs in one line; names are relative to `folder`."""
     names = []
     for one in found[:NAMED_AT_MOST]:
         inside = folder is not None and one.folder != folder and one.folder.is_relative_to(folder)
@@ -88,14 +88,14 @@ def unfinished_line(found: Sequence[Unfinished], folder: Path | None = None) -> 
 
 
 def _runs_under(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every finished run of a launch, each once; what cannot be read is left to `unfinished_runs`."""
+    """Every finished run of a launch, each once; unreadable ones are left to `unfinished_runs`."""
     seen: list[dict[str, Any]] = []
     for place in _folders(folder):
         file = place / FILE_NAME
         try:
             if not file.exists() or not is_evaluation(file):
                 continue
-            runs = runs_of(load_summary(file))
+            runs = list_runs(load_summary(file))
         except RingRLError:
             continue
         for run in runs:
@@ -111,7 +111,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _moment(launch: Path) -> str:
-    """When a launch began, by its name, which has the date; by its files where the name has none."""
+    """The start time of a launch: the date in its name, or else the times of its files."""
     found = DATED.match(launch.name)
     if found:
         return found.group()

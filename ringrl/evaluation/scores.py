@@ -1,4 +1,4 @@
-"""Returns of trials, summed up with bootstrap intervals: every trial, first, last, mean and best-of-n."""
+"""Scores of trial returns with bootstrap intervals: every trial, first, last, mean and best-of-n."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NAN = float("nan")  # one object, so that equal estimates compare equal
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval; NaN where nothing was measured, the interval alone where nothing was repeated."""
+    """A mean and its 95 % interval; NaN if nothing was measured, the interval alone if there are no repetitions."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there was enough to tell how far the value can be trusted."""
+        """Whether there were enough repetitions for an interval."""
         return not np.isnan(self.low)
 
     def to_json(self) -> dict[str, float | None]:
@@ -63,11 +63,11 @@ class Reference:
 
     @property
     def in_words(self) -> str:
-        """What 0 and 100 are, with their returns."""
-        return f"0 is {self.name_of(0)}, 100 is {self.name_of(100)}"
+        """Describe what 0 and 100 stand for, with their returns."""
+        return f"0 is {self.describe(0)}, 100 is {self.describe(100)}"
 
-    def name_of(self, score: int) -> str:
-        """Who scores 0, or 100, and the return that it stands for."""
+    def describe(self, score: int) -> str:
+        """The policy that scores 0, or 100, with its return."""
         name, value = (self.maximum_is, self.maximum) if score else (self.minimum_is, self.minimum)
         return f"{name} (return {value:.4g})" if name else f"return {value:.4g}"
 
@@ -78,7 +78,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What is always reported of an evaluation of n trials."""
+    """The scores reported for an evaluation of n trials."""
 
     trials: tuple[Estimate, ...]  # n
     first: Estimate
@@ -88,12 +88,12 @@ class Scores:
     iqm: Estimate  # interquartile mean of the rows' means
 
     def normalized(self, reference: Reference) -> "Scores":
-        """The same on the scale where the reference returns are 0 and 100."""
+        """The scores on the scale on which the reference returns are 0 and 100."""
         trials = tuple(trial.normalized(reference) for trial in self.trials)
         return Scores(trials, *(getattr(self, name).normalized(reference) for name in (*SUMMARIES, "iqm")))
 
     def to_json(self) -> dict[str, Any]:
-        """first, last, mean, best as `{value, low, high}`."""
+        """Convert first, last, mean and best to `{value, low, high}`."""
         return {name: getattr(self, name).to_json() for name in SUMMARIES}
 
 
@@ -101,7 +101,7 @@ class Scores:
 class Sample:
     """The trials of one training seed: returns (B, n), NaN where a trial did not run, and the rows' tasks (B,).
 
-    Equal task ids mean the same task in every sample; without ids every row is a task of its own.
+    Equal task ids mean the same task in every sample; without ids every row is a separate task.
     """
 
     returns: np.ndarray
@@ -113,75 +113,75 @@ def score(
 ) -> Scores:
     """Means over all rows, with 95 % percentile bootstrap intervals over tasks (or environments) and seeds.
 
-    `last` is the last trial that an environment ran, `best` the largest of its trials. Seeds and tasks are drawn
-    crosswise, each with replacement, for every seed meets the same tasks and repeating a task teaches nothing of others
-    (Owen 2007, arXiv 0712.1111); rows of one task stay together. Where there is a single task, or none is named, rows
-    are drawn one by one within each seed. One seed fewer is drawn than there are, which makes their variance unbiased
-    (Rao and Wu 1988), and the percentiles are expanded for the number of units drawn (Hesterberg 2015, arXiv 1411.5279,
-    section 5.3), without which a bootstrap of 16 goals is about 12 % too narrow. Where almost all variation is between
-    three seeds the interval is still too narrow (it covers about 80 %). What rests on one task of one seed, or on one
-    row, has no interval (NaN), nor has anything with `bootstrap_samples=0`. `iqm` is the interquartile mean of the
-    rows' means (Agarwal et al. 2021, arXiv 2108.13264). The same input gives the same numbers.
+    `last` is the last trial that an environment ran, `best` the largest of its trials. Seeds and tasks are resampled
+    crosswise, each with replacement, because every seed has the same tasks and repeating a task gives no information
+    about others (Owen 2007, arXiv 0712.1111); rows of one task stay together. If there is a single task, or none is
+    named, rows are resampled one by one within each seed. One seed fewer is drawn than there are, which makes their
+    variance unbiased (Rao and Wu 1988), and the percentiles are expanded for the number of units drawn (Hesterberg
+    2015, arXiv 1411.5279, section 5.3), without which a bootstrap of 16 goals is about 12 % too narrow. If almost all
+    variation is between three seeds the interval is still too narrow (it covers about 80 %). Estimates from one task of
+    one seed, or from one row, have no interval (NaN), nor does any with `bootstrap_samples=0`. `iqm` is the
+    interquartile mean of the rows' means (Agarwal et al. 2021, arXiv 2108.13264). The result is deterministic.
 
     Args:
         samples: the rollout of one training seed, or one of each.
-        bootstrap_samples: redraws behind an interval; 0 leaves intervals out.
-        seed: of the redraws.
+        bootstrap_samples: number of resamples behind an interval; 0 leaves intervals out.
+        seed: seed of the resampling.
 
     Returns:
-        Every trial, first, last, mean, best and IQM, each a value with the ends of its interval, in units of return.
+        Every trial, first, last, mean, best and IQM, each a value with the bounds of its interval, in units of return.
 
     Raises:
         RingRLError: no trial ran to its end, a return is infinite, or task ids and returns differ in number.
     """
     parts = list(samples) if isinstance(samples, Sequence) else [samples]
-    parts = [checked(_sample_of(part)) for part in parts]
+    parts = [check_sample(_make_sample(part)) for part in parts]
     trials = max(part.returns.shape[1] for part in parts)
     values = np.concatenate([row_values(part.returns, trials) for part in parts])  # (rows, n + 4)
     weights = _bootstrap_weights(parts, bootstrap_samples, seed)
-    units = units_of(parts)
+    units = make_units(parts)
     estimates = _estimates(values, weights, units)
     means = values[:, trials + SUMMARIES.index("mean")]
     middle = estimate(interquartile_mean(means)[0], interquartile_mean(means, weights), units.behind(means))
     return Scores(tuple(estimates[:trials]), *estimates[trials:], iqm=middle)
 
 
-def _sample_of(part: "Rollout | Sample") -> Sample:
+def _make_sample(part: "Rollout | Sample") -> Sample:
     return part if isinstance(part, Sample) else Sample(part.trial_returns, part.task_ids)
 
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What rows are draws of: independent tasks, or themselves where there is a single task; and their seeds."""
+    """The independent units of rows: tasks, or rows themselves if there is a single task; and their seeds."""
 
     unit: np.ndarray  # (rows,)
     seed: np.ndarray  # (rows,)
     of_tasks: bool
 
     def behind(self, values: np.ndarray) -> int:
-        """How many units the numbers (rows,) that are not NaN come from; 0 where nothing was repeated."""
+        """The number of units behind the entries (rows,) that are not NaN; 0 if nothing was repeated."""
         ran = ~np.isnan(values)
         count = len(np.unique(self.unit[ran]))
         return count if count > 1 or len(np.unique(self.seed[ran])) > 1 else 0
 
 
-def units_of(parts: Sequence[Sample]) -> Units:
+def make_units(parts: Sequence[Sample]) -> Units:
     """The units of all rows of several seeds."""
     seeds = np.repeat(np.arange(len(parts)), [len(part.returns) for part in parts])
-    tasks = tasks_of(parts)
+    tasks = find_shared_tasks(parts)
     if len(tasks) > 1:
         return Units(np.concatenate([np.asarray(part.task_ids) for part in parts]), seeds, True)
     return Units(np.arange(len(seeds)), seeds, False)
 
 
-def tasks_of(parts: Sequence[Sample]) -> np.ndarray:
-    """The tasks that all rows name together; none where a sample names none."""
+def find_shared_tasks(parts: Sequence[Sample]) -> np.ndarray:
+    """The tasks, if all samples name theirs; none otherwise."""
     named = [part.task_ids for part in parts if part.task_ids is not None]
     return np.unique(np.concatenate(named)) if len(named) == len(parts) else np.empty(0)
 
 
 def estimate(value: float, redrawn: np.ndarray, units: int) -> Estimate:
-    """A value with the interval of its redraws (NaN are left out), as wide as Student's t for so many units."""
+    """A value with the interval of its resamples (NaN are ignored), as wide as Student's t for this many units."""
     redrawn = redrawn[~np.isnan(redrawn)]
     if np.isnan(value) or not units or not redrawn.size:
         return Estimate(NAN if np.isnan(value) else float(value), NAN, NAN)
@@ -191,7 +191,7 @@ def estimate(value: float, redrawn: np.ndarray, units: int) -> Estimate:
 
 
 def interquartile_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The mean of what a quarter cut from either end leaves, (samples,); NaN where a sample drew nothing.
+    """The mean without the lowest and the highest quarter, (samples,); NaN if a sample is empty.
 
     Args:
         values: (rows,), none of them NaN.
@@ -203,13 +203,13 @@ def interquartile_mean(values: np.ndarray, weights: np.ndarray | None = None) ->
     total = until[:, -1:]
     cut = np.floor(total / 4)
     kept = np.clip(np.minimum(until, total - cut) - np.maximum(until - drawn, cut), 0.0, None)
-    centre = float(values.mean())
-    means = centre + kept @ (values[order] - centre) / np.maximum(total - 2 * cut, 1.0)[:, 0]
+    center = float(values.mean())
+    means = center + kept @ (values[order] - center) / np.maximum(total - 2 * cut, 1.0)[:, 0]
     return np.where(total[:, 0] > 0, means, NAN)
 
 
-def checked(part: Sample) -> Sample:
-    """The rows of a sample in which a trial ran; raises RingRLError where it cannot be scored."""
+def check_sample(part: Sample) -> Sample:
+    """The rows of a sample in which a trial ran; raises RingRLError if it cannot be scored."""
     returns = np.asarray(part.returns, np.float64)
     if returns.ndim != 2 or not returns.size:
         raise RingRLError(f"Returns of shape {returns.shape} cannot be scored: (environments, trials) is needed.")
@@ -242,13 +242,13 @@ def row_values(returns: np.ndarray, trials: int) -> np.ndarray:
 def _bootstrap_weights(parts: Sequence[Sample], samples: int, seed: int) -> np.ndarray:
     """How often each row is drawn, (samples, rows)."""
     random = np.random.default_rng(seed)
-    seed_draws, tasks = draw_seeds(random, len(parts), samples), tasks_of(parts)
+    seed_draws, tasks = draw_seeds(random, len(parts), samples), find_shared_tasks(parts)
     task_draws = draw_tasks(random, len(tasks), samples) if len(tasks) > 1 else None
     return row_weights(random, parts, seed_draws, tasks, task_draws)
 
 
 def draw_seeds(random: np.random.Generator, seeds: int, samples: int) -> np.ndarray:
-    """How often each seed is drawn, (samples, seeds): one fewer than there are in all."""
+    """How often each seed is drawn, (samples, seeds): one fewer in total than there are."""
     return random.multinomial(max(seeds - 1, 1), np.full(seeds, 1.0 / seeds), size=samples)
 
 
@@ -270,28 +270,28 @@ def row_weights(
         if task_draws is not None:
             weights.append(seed_draws[:, [index]] * task_draws[:, np.searchsorted(tasks, np.asarray(part.task_ids))])
             continue
-        rows = len(part.returns)  # of a seed drawn m times: m draws of them all are one multinomial
+        rows = len(part.returns)  # of a seed drawn m times: m draws of all rows are one multinomial
         weights.append(random.multinomial(seed_draws[:, index] * rows, np.full(rows, 1.0 / rows)))
     return np.concatenate(weights, axis=1).astype(np.float64)
 
 
 def _estimates(values: np.ndarray, weights: np.ndarray, units: Units) -> list[Estimate]:
-    """The mean of each column and its interval over the weighted redraws."""
-    centre, means = redrawn_means(values, weights)
+    """The mean of each column and its interval over the weighted resamples."""
+    center, means = redrawn_means(values, weights)
     return [
-        estimate(centre[column], means[:, column], units.behind(values[:, column])) for column in range(len(centre))
+        estimate(center[column], means[:, column], units.behind(values[:, column])) for column in range(len(center))
     ]
 
 
 def redrawn_means(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each column (columns,), and of each redraw of it (samples, columns); NaN where nothing was drawn."""
+    """The mean of each column (columns,), and of each resample of it (samples, columns); NaN if a resample is empty."""
     ran = ~np.isnan(values)
     filled = np.where(ran, values, 0.0)
-    centre = np.where(ran.any(axis=0), filled.sum(axis=0) / np.maximum(ran.sum(axis=0), 1), np.nan)
+    center = np.where(ran.any(axis=0), filled.sum(axis=0) / np.maximum(ran.sum(axis=0), 1), np.nan)
     drawn = weights @ ran.astype(np.float64)  # (samples, columns)
-    centred = np.where(ran, values - np.where(np.isnan(centre), 0.0, centre), 0.0)  # exact where nothing varies
-    means = centre + (weights @ centred) / np.maximum(drawn, 1.0)
-    return centre, np.where(drawn > 0, means, np.nan)
+    centered = np.where(ran, values - np.where(np.isnan(center), 0.0, center), 0.0)  # exact for constant columns
+    means = center + (weights @ centered) / np.maximum(drawn, 1.0)
+    return center, np.where(drawn > 0, means, np.nan)
 
 
 def _expanded_tail(units: int) -> float:

@@ -1,4 +1,4 @@
-"""`summary.json` and `trials.csv`: the stable record of an evaluation, written whole or not at all."""
+"""`summary.json` and `trials.csv`: the stable record of an evaluation, written atomically."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def build_summary(
     bootstrap_samples: int = 2000,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The summary of one evaluation, as plain JSON values: the fields of `FIELDS`, and what pooling needs.
+    """Build the summary of one evaluation, as plain JSON values: the fields of `FIELDS`, and those that pooling
+    needs.
 
     Beyond the stable fields: `label` (null: reports name the run by its agent and what its config changes),
     `returns` (environments x trials), `task_ids`, `repeats`, `success` (mean per trial, or null), `references`
@@ -88,7 +89,7 @@ def write_summary(summary: Mapping[str, Any] | Sequence[Mapping[str, Any]], fold
 
 
 def write_trials(rollout: Rollout, path: Path) -> Path:
-    """Write a CSV of one line per trial; a trial that did not run has length 0 and no return."""
+    """Write a CSV with one line per trial; a trial that did not run has length 0 and no return."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["environment", "task_id", "repeat", "trial", "return", "length", "success"])
@@ -105,7 +106,7 @@ def write_trials(rollout: Rollout, path: Path) -> Path:
 
 
 def load_summary(path: Path) -> dict[str, Any]:
-    """Read and check a summary (a file, or a folder that holds `summary.json`); raises `RingRLError` in one line."""
+    """Read and validate a summary (a file, or a folder that holds `summary.json`); raises a one-line `RingRLError`."""
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     try:
@@ -121,7 +122,7 @@ def load_summary(path: Path) -> dict[str, Any]:
 
 
 def is_evaluation(file: Path) -> bool:
-    """False for a readable summary of another kind of command; damaged files are left to `load_summary`."""
+    """False for a readable summary of another command; damaged files are left to `load_summary`."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -129,14 +130,14 @@ def is_evaluation(file: Path) -> bool:
     return not isinstance(values, dict) or "trial_returns" in values or bool(values.get("runs"))
 
 
-def runs_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The summaries of the single runs in a summary: those under `runs`, or itself."""
+def list_runs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The summaries of the individual runs in a summary: those under `runs`, or itself."""
     return list(summary["runs"]) if "runs" in summary else [dict(summary)]
 
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from; None for an installed copy."""
+    """The commit of the checkout from which this package runs; None for an installed copy."""
     package = Path(__file__).resolve().parent.parent
     try:
         git = functools.partial(subprocess.run, cwd=package, capture_output=True, text=True, timeout=10, check=True)
@@ -155,7 +156,7 @@ def device_name() -> str:
 
 
 def _check(run: Any, path: Path) -> None:
-    """Refuse what does not follow the contract, naming the field."""
+    """Raise an error that names the field if a summary violates the format."""
     if not isinstance(run, dict) or "trial_returns" not in run:
         raise RingRLError(f"{path} has no `trial_returns`: it is not the summary of an evaluation.")
     missing = [name for name in FIELDS if name not in run]
@@ -180,7 +181,7 @@ def _column_means(values: np.ndarray) -> list[float | None]:
 
 
 def _is_jax_array(value: Any) -> bool:
-    jax: Any = sys.modules.get("jax")  # who has not loaded it has no array of its
+    jax: Any = sys.modules.get("jax")  # a process without JAX has no JAX arrays
     return jax is not None and isinstance(value, jax.Array)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from ringrl.evaluation.differences import Difference
 from ringrl.evaluation.scores import SHOWN, Estimate, Reference, Scores
 
-LABEL_WIDTH, CELL_WIDTH = 11, 12  # of a text table's first column, and of the least of the others
+LABEL_WIDTH, CELL_WIDTH = 11, 12  # of a text table's first column, and the minimum of the others
 NOTE = (
     "95 % bootstrap intervals over environments and seeds; IQM: mean of the middle half of the environments' means; "
     "best is of each environment's own trials"
@@ -28,7 +28,7 @@ MOST_DECIMALS = 6  # numbers that need more are written with an exponent
 
 
 class Row(Protocol):
-    """What a table asks of a group of runs."""
+    """One row of a table: a group of runs."""
 
     @property
     def environment(self) -> str: ...
@@ -50,7 +50,7 @@ class Row(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One group of an environment less another."""
+    """The difference between two groups of an environment."""
 
     environment: str
     ours: str
@@ -59,9 +59,10 @@ class Comparison:
 
 
 def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width: int = 120) -> str:
-    """Per environment: every trial, first, last, mean, interquartile mean and best, a column per group; differences.
+    """Format a text table per environment: every trial, first, last, mean, interquartile mean and best, a column per
+    group; and differences.
 
-    Groups that do not fit beside each other get a second table; more than that, a row each without the trials.
+    Groups that do not fit side by side get a second table; more than that, a row each without the trials.
     """
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     for environment, members in _by_environment(groups):
@@ -86,7 +87,9 @@ def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width
 
 
 def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
-    """Per environment: a table of first, last, mean, interquartile mean and best, of differences, of every trial."""
+    """Format per environment, in Markdown, tables of first, last, mean, interquartile mean and best, of differences,
+    and of every trial.
+    """
     lines = []
     for environment, members in _by_environment(groups):
         decimals = _decimals(members)
@@ -115,7 +118,7 @@ def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> s
 
 
 def comma_separated(groups: Sequence[Row]) -> str:
-    """One line per group; every estimate in three columns: itself, `_low` and `_high`."""
+    """Format one CSV line per group; every estimate in three columns: itself, `_low` and `_high`."""
     trials = max(len(group.scores.trials) for group in groups)
     names = [*SHOWN, *(f"trial_{k}" for k in range(1, trials + 1))]
     stream = io.StringIO()
@@ -179,7 +182,7 @@ def _named(one: Comparison) -> str:
 
 
 def _pairing(apart: Sequence[Comparison]) -> str:
-    """What the intervals of differences are paired over, in words."""
+    """Describe what the intervals of differences are paired over."""
     found = {(one.difference.tasks, one.difference.seeds) for one in apart}
     if len(found) > 1:
         return "paired over the tasks and seeds that both have"
@@ -213,7 +216,7 @@ def _all(scores: Scores) -> list[Estimate]:
 
 
 def _decimals(groups: Sequence[Row]) -> int:
-    """Enough digits to tell numbers of this size apart, whatever their unit."""
+    """Enough decimals to distinguish numbers of this size, whatever their unit."""
     numbers = [abs(x) for group in groups for e in _all(group.scores) for x in (e.value, e.low, e.high)]
     largest = np.nanmax(numbers)
     if 0 < largest < 0.1:

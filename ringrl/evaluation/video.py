@@ -1,4 +1,4 @@
-"""Videos of an evaluation: one environment over all its trials, as mp4 and as an array of frames."""
+"""Videos of an evaluation: all trials of one environment, as mp4 and as an array of frames."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """Frames (T, height, width, 3) uint8, how many are shown in a second, and the file they were written to."""
+    """Frames (T, height, width, 3) uint8, the number shown per second, and the file they were written to."""
 
     frames: np.ndarray
     fps: int
@@ -48,13 +48,13 @@ def record_video(
 ) -> Video:
     """Roll the policy out in one environment made with `render_mode="rgb_array"` and write an mp4 of all trials.
 
-    A banner numbers trial and step and adds up the return. `size` is the longer side in pixels; of more than
-    `max_frames` frames every second is dropped until they fit. Raises `RingRLError`, saying why and what to
-    install, where nothing can be rendered or encoded: `check_video` tells beforehand.
+    A banner shows trial, step and return so far. `size` is the longer side in pixels; if there are more than
+    `max_frames` frames, every second one is dropped until they fit. Raises `RingRLError`, with the reason and what to
+    install, if nothing can be rendered or encoded, which `check_video` tests beforehand.
     """
     recorder = FrameRecorder(trials=trials, size=size, max_frames=max_frames)
     with _no_complaints_from_destructors():
-        environment = _made(make_environment)
+        environment = _make_environment(make_environment)
         try:
             fps = int(np.clip(environment.metadata.get("render_fps") or 30, 4, 60))
             rollout(OneEnvironment(environment), policy, trials=trials, task_ids=[task_id], seed=seed, frames=recorder)
@@ -70,13 +70,13 @@ def record_video(
 def check_video(
     make_environment: Callable[[], gymnasium.Env], *, seed: int, folder: Path, task_id: int = 0, size: int = 320
 ) -> None:
-    """Raise, as `record_video` would after all trials, where one frame cannot be rendered, encoded or written."""
+    """Raise, as `record_video` would after all trials, if one frame cannot be rendered, encoded or written."""
     with _no_complaints_from_destructors():
-        environment = _made(make_environment)
+        environment = _make_environment(make_environment)
         try:
             alone = OneEnvironment(environment)
             alone.reset(seed=seed, options={"task_id": np.array([task_id])})
-            frame = _resized(_rendered(alone), size)
+            frame = _resize(_rendered(alone), size)
         finally:
             with contextlib.suppress(Exception):
                 environment.close()
@@ -98,11 +98,11 @@ class FrameRecorder:
         self._stride, self._seen = 1, 0
 
     def capture(self, vector_env: Any, *, trial: int, step: int, trial_return: float) -> None:
-        """Keep what environment 0 looks like now; raises `RingRLError` where it cannot be rendered."""
+        """Store the current frame of environment 0; raises `RingRLError` if it cannot be rendered."""
         self._seen += 1
         if (self._seen - 1) % self._stride:
             return
-        frame = _resized(_rendered(vector_env), self.size)
+        frame = _resize(_rendered(vector_env), self.size)
         self.frames.append(_with_banner(frame, f"trial {trial + 1}/{self.trials}", f"step {step}", trial_return))
         if len(self.frames) > self.max_frames:
             self.frames = self.frames[::2]
@@ -110,7 +110,7 @@ class FrameRecorder:
 
 
 class OneEnvironment(gymnasium.vector.VectorEnv):
-    """A single environment as a vector environment of one, so that a video runs the same rollout."""
+    """A single environment as a vector environment of size one, so that a video uses the same rollout."""
 
     def __init__(self, environment: gymnasium.Env):
         self.environment = environment
@@ -123,7 +123,9 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
         self.action_space = gymnasium.vector.utils.batch_space(environment.action_space, 1)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset it; `task_id` is taken out of its array, and `reset_mask` can only mean this environment."""
+        """Reset the environment; `task_id` is unpacked from its array, and `reset_mask` can only mean this
+        environment.
+        """
         options = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         if "task_id" in options:
             options["task_id"] = int(options["task_id"][0])
@@ -131,7 +133,7 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
         return np.asarray(observation)[None], self._add_info({}, info, 0)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step."""
+        """Step the environment."""
         observation, reward, terminated, truncated, info = self.environment.step(actions[0])
         return (
             np.asarray(observation)[None],
@@ -142,12 +144,12 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
         )
 
     def render(self) -> tuple[Any, ...]:
-        """Its one frame."""
+        """Render the environment's frame."""
         return (self.environment.render(),)
 
 
 def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
-    """Write frames (T, height, width, 3), height and width even, as H.264, whole or not at all."""
+    """Write frames (T, height, width, 3), height and width even, as H.264, atomically."""
     try:
         with replacing(path) as temporary:
             writer: Any = imageio.v2.get_writer(  # type: ignore[call-overload]
@@ -162,8 +164,10 @@ def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
         ) from error
 
 
-def _made(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    """The environment, or one line: the error that caused it keeps half-built renderers alive, so it is let go."""
+def _make_environment(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    """Make the environment, or raise one line: the causing exception is dropped because it keeps half-built
+    renderers alive.
+    """
     try:
         return make_environment()
     except RingRLError:
@@ -192,8 +196,8 @@ def _rendered(vector_env: Any) -> np.ndarray:
     return frame[..., :3].astype(np.uint8)
 
 
-def _resized(frame: np.ndarray, size: int) -> np.ndarray:
-    """Longer side `size`, both sides even (H.264 asks for it); small pictures keep their sharp edges."""
+def _resize(frame: np.ndarray, size: int) -> np.ndarray:
+    """Resize to longer side `size`, both sides even (required by H.264); small pictures keep their sharp edges."""
     scale = size / max(frame.shape[:2])
     height, width = (max(2, 2 * round(side * scale / 2)) for side in frame.shape[:2])
     method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
@@ -222,7 +226,9 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _no_complaints_from_destructors() -> Iterator[None]:
-    """Half-built renderers print tracebacks when they are deleted, which would bury the one line that matters."""
+    """Context that suppresses the tracebacks of half-built renderers on deletion, which would hide the relevant
+    line.
+    """
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:

@@ -1,4 +1,4 @@
-"""Flax nnx modules: the transformer, its cache, and the embedding of steps."""
+"""Flax nnx modules: the transformer, its key-value cache, and the embedding of steps."""
 
 from typing import TYPE_CHECKING
 

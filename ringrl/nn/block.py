@@ -1,4 +1,4 @@
-"""One pre-norm transformer layer; how it attends is handed in, so that training and acting share it."""
+"""A pre-norm transformer layer with attention as an argument, shared by training and decoding."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # query, key, v
 
 
 class FeedforwardNetwork(nnx.Module):
-    """Two matrices and GELU, or three and SiLU (Shazeer 2020, arXiv 2002.05202), over tokens one by one."""
+    """A two-matrix GELU or three-matrix SiLU (Shazeer 2020, arXiv 2002.05202) network, applied to each token."""
 
     def __init__(self, config: ModelConfig, linear: Callable[..., Projection]):
         hidden = config.feedforward_width or 4 * config.width
@@ -60,7 +60,7 @@ class Block(nnx.Module):
         attend: Attend,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B S M"]:
-        """One layer; `positions` key the dropout, and `rotation` is theirs, or None for no rotary embedding."""
+        """Apply the layer; `positions` seed the dropout, and `rotation` is their rotary embedding, or None for none."""
         config = self.config
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         normed = self.attention_norm(x)

@@ -1,7 +1,7 @@
-"""Keys and values of a context that grows token by token: whole on one device, or dealt to the devices of a mesh.
+"""A key-value cache that grows token by token, on one device or sharded over a mesh.
 
-Over n devices, the token at position p lies on device p mod n. So a context that grows fills all devices evenly, and a
-cache that grows adds rows to every device's own: nothing moves. On one device, row t holds position t.
+Over n devices, the token at position p is stored on device p mod n. So a growing context fills all devices evenly, and
+growing the cache adds rows locally on every device: no data moves. On one device, row t holds position t.
 """
 
 import dataclasses
@@ -23,30 +23,30 @@ LABELS = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)  # of (B, T)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """Per layer (B, K, T, D) keys (already rotated) and values; `positions` says which token each row holds.
+    """Keys (already rotated) and values (B, K, T, D) per layer; `positions` gives the token position of each row.
 
-    Heads stand before tokens, so that decoding reads each head's rows in one run. Each context of the batch has its
-    own length: a row that was not written yet belongs to a later position, which causality hides. On a mesh, contexts
-    are spread over data x fsdp, and rows over ring x head.
+    The head axis precedes the token axis, so that decoding reads each head's rows contiguously. Each context of the
+    batch has its own length: a row not written yet belongs to a later position, which the causal mask hides. On a mesh,
+    contexts are sharded over data x fsdp, and rows over ring x head.
     """
 
     keys: tuple[Float[Array, "B K T D"], ...]
     values: tuple[Float[Array, "B K T D"], ...]
-    segment_ids: Int[Array, "B T"]  # negative: never attended to
+    segment_ids: Int[Array, "B T"]  # negative: masked out
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def capacity(self) -> int:
-        """T, in tokens."""
+        """Capacity T, in tokens."""
         return self.segment_ids.shape[1]
 
     @property
     def contexts(self) -> int:
-        """B."""
+        """Number of contexts B."""
         return self.segment_ids.shape[0]
 
     def positions(self) -> Int[Array, "B T"]:
-        """The position of the token that each row holds, or is to hold."""
+        """The position of the token that each row holds or will hold."""
         devices = _size(self.mesh, SEQUENCE_AXES)
         device, row = jnp.divmod(jnp.arange(self.capacity, dtype=jnp.int32), self.capacity // devices)
         return jnp.broadcast_to(row * devices + device, self.segment_ids.shape)
@@ -55,9 +55,9 @@ class KeyValueCache:
 def empty_cache(
     config: ModelConfig, contexts: int, capacity: int, dtype: jnp.dtype, mesh: Mesh | None = None
 ) -> KeyValueCache:
-    """A cache with nothing in it for `contexts` (B) contexts of up to `capacity` (T) tokens.
+    """An empty cache for `contexts` (B) contexts of up to `capacity` (T) tokens.
 
-    On a mesh both are rounded up to what divides among its devices, and every device makes its own part alone.
+    On a mesh both are rounded up to multiples of the device counts, and every device allocates only its own shard.
     """
     mesh = None if mesh is None else with_automatic_axes(mesh)
     contexts, capacity = _round_up(contexts, mesh, BATCH_AXES), _round_up(capacity, mesh, SEQUENCE_AXES)
@@ -74,7 +74,7 @@ def empty_cache(
 
 
 def grow_cache(cache: KeyValueCache, capacity: int) -> KeyValueCache:
-    """The same contexts in a cache of `capacity` (T) tokens, no fewer than now; on a mesh rounded up to divide."""
+    """Copy the contexts to a cache of `capacity` (T) tokens, at least the current number; on a mesh rounded up."""
     extra = (_round_up(capacity, cache.mesh, SEQUENCE_AXES) - cache.capacity) // _size(cache.mesh, SEQUENCE_AXES)
 
     def pad(rows: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def grow_cache(cache: KeyValueCache, capacity: int) -> KeyValueCache:
 
 
 def forget_contexts(cache: KeyValueCache, chosen: Bool[Array, " B"]) -> KeyValueCache:
-    """The cache with nothing in it for the contexts chosen, and the others as they were."""
+    """Clear the selected contexts and keep the others."""
     return dataclasses.replace(cache, segment_ids=jnp.where(chosen[:, None], jnp.int32(-1), cache.segment_ids))
 
 
@@ -105,9 +105,10 @@ def write_rows(
     positions: Int[Array, "B Q"],
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """`rows` with the new tokens at their positions; a negative position, or one past the end, is not written.
+    """Write the new tokens at their positions; a negative position, or one past the end, is not written.
 
-    On a mesh every device writes the rows that it holds, so that nothing travels, whatever XLA makes of a scatter.
+    On a mesh every device writes the rows that it holds, so that no data moves, independent of how XLA partitions a
+    scatter.
     """
     if mesh is None:
         return _write(rows, new, positions)
@@ -126,7 +127,7 @@ def write_rows(
 def write_labels(
     labels: Int[Array, "B T"], new: Int[Array, "B Q"], positions: Int[Array, "B Q"], mesh: Mesh | None = None
 ) -> jax.Array:
-    """`write_rows` for one number a token."""
+    """`write_rows` for one number per token."""
     return write_rows(labels[:, None, :, None], new[:, :, None, None], positions, mesh)[:, 0, :, 0]
 
 
@@ -134,7 +135,7 @@ def _write(rows: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
     contexts = jnp.arange(rows.shape[0])[:, None]
     positions = jnp.where(positions < 0, rows.shape[2], positions)  # negative indices would wrap around
     if positions.size == 1:
-        # XLA makes a scatter of one row a slice update, repeats that for each reader, and copies the cache to do so.
+        # XLA turns a scatter of one row into a slice update, repeats it for each reader, and copies the cache to do so.
         positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=rows.shape[2])
         new = jnp.pad(new, ((0, 0), (0, 1), (0, 0), (0, 0)))
     return rows.at[contexts, :, positions].set(new, mode="drop")

@@ -1,4 +1,4 @@
-"""What the transformer is told."""
+"""Configuration of the transformer."""
 
 import dataclasses
 import enum
@@ -7,21 +7,21 @@ from ringrl.errors import RingRLError, check_least, choice
 
 
 class Remat(enum.StrEnum):
-    """What the backward pass computes again, in the order of the memory that it spares.
+    """What the backward pass recomputes, in order of increasing memory savings.
 
-    A feed-forward a block at a time spares memory with `attention`, `layer` and `offload`: `dots` keeps the products of
-    all blocks, and so does `none` on a mesh, where JAX asks its policy about the insides of blocks too.
+    A blockwise feed-forward saves memory with `attention`, `layer` and `offload` only: `dots` keeps the products of all
+    blocks, and so does `none` on a mesh, where JAX applies its policy to the inside of blocks too.
     """
 
     none = "none"  # nothing
     dots = "dots"  # all but matrix products
-    attention = "attention"  # all but attention, of which output and logsumexp are kept (not by strategy=dense)
-    layer = "layer"  # whole layers, of which the inputs are kept
-    offload = "offload"  # whole layers, whose inputs are kept in the host's memory
+    attention = "attention"  # all but attention, of which output and logsumexp are kept (not with strategy=dense)
+    layer = "layer"  # whole layers, whose inputs are kept
+    offload = "offload"  # whole layers, whose inputs are kept in host memory
 
 
 class Feedforward(enum.StrEnum):
-    """The feed-forward's form: two matrices and GELU, or LLaMA's three with SiLU."""
+    """The form of the feed-forward: two matrices and GELU, or LLaMA's three with SiLU."""
 
     gelu = "gelu"
     swiglu = "swiglu"
@@ -32,18 +32,18 @@ class ModelConfig:
     """Sizes and options of the pre-norm transformer; see the shape legend for the letters."""
 
     layers: int = 2  # transformer layers (L)
-    width: int = 64  # numbers in a token's vector (M)
+    width: int = 64  # size of a token's vector (M)
     heads: int = 4  # attention heads (H)
     key_value_heads: int = 0  # heads of keys and values (K); 0 means as many as heads
-    feedforward_width: int = 0  # hidden numbers of a feed-forward block (F); 0 means 4 M
+    feedforward_width: int = 0  # hidden size of a feed-forward block (F); 0 means 4 M
     feedforward: Feedforward = Feedforward.gelu
-    feedforward_block_size: int = 0  # tokens at a time; 0 means all at once (see `Remat` for what goes with it)
+    feedforward_block_size: int = 0  # tokens at a time; 0 means all at once (see `Remat` for combinations)
     rope: bool = True  # rotary position embedding in attention
     rope_base: float = 10_000.0  # rotary wavelengths run from 2 pi to 2 pi times this
-    attention_dropout: float = 0.0  # share of attention weights dropped in training
-    residual_dropout: float = 0.0  # share of each layer's outputs dropped in training
+    attention_dropout: float = 0.0  # fraction of attention weights dropped in training
+    residual_dropout: float = 0.0  # fraction of each layer's outputs dropped in training
     remat: Remat = Remat.none
-    unroll_layers: bool = True  # unrolls the scan over layers: faster to run, slower to compile
+    unroll_layers: bool = True  # unroll the scan over layers: faster to run, slower to compile
 
     def __post_init__(self) -> None:
         for name, choices in (("feedforward", Feedforward), ("remat", Remat)):

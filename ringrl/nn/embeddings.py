@@ -1,4 +1,4 @@
-"""Steps of a chain made into tokens."""
+"""Embedding of the steps of a chain as tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from ringrl.types import ActionKind, Chain, DataSpec
 
 
 class StepEmbedding(nnx.Module):
-    """One linear map a slot over its fields side by side, plus embeddings of timestep and trajectory."""
+    """A linear map per slot over its concatenated fields, plus embeddings of timestep and trajectory."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class StepEmbedding(nnx.Module):
         self.spec = spec
         self.dtype = dtype
         action_size = spec.action.size
-        # A previous field comes with a flag that tells "nothing yet" from zero.
+        # A field of the previous step comes with a flag that distinguishes "no previous step" from zero.
         sizes = {"observation": spec.observation_size, "action": action_size, "previous_action": action_size + 1}
         self.projections = nnx.Dict(
             {
@@ -47,7 +47,7 @@ class StepEmbedding(nnx.Module):
         )
 
     def __call__(self, chain: Chain) -> Float[Array, "B S M"]:
-        """Tokens of every step, the slots of a step side by side; those of padding are made of zeros."""
+        """Tokens of every step, its slots adjacent; tokens of padding are embedded from zeros."""
         segments = jnp.asarray(chain.segment_ids)
         tokens = jnp.stack(
             [
@@ -86,11 +86,11 @@ class StepEmbedding(nnx.Module):
 
 
 def token_labels(values: Int[Array, "B P"], tokens_per_step: int) -> Int[Array, "B S"]:
-    """A label of each step repeated for its tokens."""
+    """Repeat a label of each step for its tokens."""
     return jnp.repeat(values, tokens_per_step, axis=1)
 
 
 def token_positions(positions: Int[Array, "B P"], tokens_per_step: int) -> Int[Array, "B S"]:
-    """tokens_per_step * step position + slot (docs/design.md, Contracts)."""
+    """Token positions: tokens_per_step * step position + slot (docs/design.md, Contracts)."""
     slots = jnp.arange(tokens_per_step, dtype=positions.dtype)
     return (positions[:, :, None] * tokens_per_step + slots[None, None, :]).reshape(positions.shape[0], -1)

@@ -11,7 +11,7 @@ EPSILON = 1e-6
 
 
 class RMSNorm(nnx.Module):
-    """Tokens divided by the root mean square of their features, times a learned scale; in at least float32."""
+    """Divides tokens by the root mean square of their features and applies a learned scale, in at least float32."""
 
     def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype

@@ -1,4 +1,4 @@
-"""A matrix that tokens are multiplied by."""
+"""A linear projection without bias."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -8,12 +8,12 @@ from ringrl.ops.projection import project
 
 
 class Projection(nnx.Module):
-    """A kernel (M, N) in float32, normal with deviation `std`, without bias; computes in `dtype`."""
+    """A float32 kernel (M, N), initialized normal with deviation `std`, without bias; computes in `dtype`."""
 
     def __init__(self, size_in: int, size_out: int, std: float, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype
         self.kernel = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (size_in, size_out)))
 
     def __call__(self, x: Float[Array, "B S M"]) -> Float[Array, "B S N"]:
-        """Tokens one by one."""
+        """Apply the kernel to each token."""
         return project(x.astype(self.dtype), self.kernel[...].astype(self.dtype))

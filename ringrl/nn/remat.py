@@ -1,4 +1,4 @@
-"""What of a layer the backward pass keeps, and what it computes again."""
+"""Rematerialization policies: what the backward pass of a layer keeps and what it recomputes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ import jax
 from ringrl.nn.config import Remat
 from ringrl.ops.ring import SAVED_OUTPUT
 
-LAYER_INPUT = "layer_input"  # the name under which `offload` finds it
+LAYER_INPUT = "layer_input"  # the checkpoint name by which `offload` finds it
 
 
-def rematerialised(layer: Callable[..., Any], remat: Remat, *, gathers: bool) -> Callable[..., Any]:
-    """`layer`, the body of a scan, keeping for its backward pass what `remat` says beside its input.
+def rematerialize(layer: Callable[..., Any], remat: Remat, *, gathers: bool) -> Callable[..., Any]:
+    """Wrap `layer`, the body of a scan, so that its backward pass keeps its input and what `remat` selects.
 
-    `gathers`: the layer makes parameters whole that lie in parts; kept, those of all layers would be on every device.
+    `gathers`: the layer gathers sharded parameters; if these were kept, every device would hold those of all layers.
     """
     policies = jax.checkpoint_policies
     match remat:

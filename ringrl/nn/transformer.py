@@ -1,4 +1,4 @@
-"""A stack of pre-norm layers: one scan for training, one pass over a cache for acting."""
+"""A stack of pre-norm layers: a scan for training, and a pass over a key-value cache for decoding."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from ringrl.nn.block import Block
 from ringrl.nn.cache import KeyValueCache, write_labels, write_rows
 from ringrl.nn.config import ModelConfig
 from ringrl.nn.norm import RMSNorm
-from ringrl.nn.remat import LAYER_INPUT, rematerialised
+from ringrl.nn.remat import LAYER_INPUT, rematerialize
 from ringrl.nn.rope import Rotation, rope_rotation
 from ringrl.ops import AttentionConfig, attention, decode_attention
 
 
 class Transformer(nnx.Module):
-    """L layers whose parameters are stacked on a leading axis, and a last norm."""
+    """L layers with parameters stacked on a leading axis, and a final norm."""
 
     def __init__(self, config: ModelConfig, attention_config: AttentionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
@@ -43,10 +43,10 @@ class Transformer(nnx.Module):
         mesh: jax.sharding.Mesh | None = None,
         materialize_layer: Callable[[nnx.State], nnx.State] | None = None,
     ) -> Float[Array, "B S M"]:
-        """Token embeddings in, normed hidden states out; tokens may come in any order (see `positions`).
+        """Map token embeddings to normalized hidden states; tokens may come in any order (see `positions`).
 
-        `materialize_layer` makes one layer's parameters whole where they lie in parts on the devices of a mesh; then
-        all arrays are this device's parts, inside `jax.shard_map`.
+        `materialize_layer` gathers one layer's parameters where they are sharded over a mesh; then all arrays are this
+        device's shards, inside `jax.shard_map`.
         """
         config = self.config
         graph, stacked = nnx.split(self.layers)
@@ -74,7 +74,7 @@ class Transformer(nnx.Module):
 
             return nnx.merge(graph, parameters)(x, positions, rotation, attend, block_key), None
 
-        layer = rematerialised(layer, config.remat, gathers=materialize_layer is not None)
+        layer = rematerialize(layer, config.remat, gathers=materialize_layer is not None)
         keys = None if dropout_key is None else jax.random.split(dropout_key, config.layers)
         x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
         return self.norm(x)
@@ -87,11 +87,11 @@ class Transformer(nnx.Module):
         positions: Int[Array, "B Q"],
         segment_ids: Int[Array, "B Q"],
     ) -> tuple[Float[Array, "B Q M"], KeyValueCache]:
-        """Hidden states of new tokens, which are written into the cache and may attend to it and each other.
+        """Hidden states of new tokens, which are written into the cache and may attend to it and to each other.
 
-        Every row of the cache is read: a cache of about the length of its contexts is the fastest (`grow_cache`).
-        Tokens at negative positions are neither written nor meaningful. Where the cache lies on a mesh, so may the
-        parameters, in any way: arrays are global, and only attention, whatever its strategy, tells devices apart.
+        Every row of the cache is read, so a cache of about the length of its contexts is the fastest (`grow_cache`).
+        Tokens at negative positions are not written, and their outputs are meaningless. If the cache is sharded over a
+        mesh, the parameters may be sharded in any way: arrays are global, and only attention depends on the device.
         """
         segments = write_labels(cache.segment_ids, segment_ids, positions, cache.mesh)
         key_positions = cache.positions()

@@ -1,4 +1,4 @@
-"""Actors as small .npz files: plain arrays, written whole or not at all, and never unpickled."""
+"""Storage of actors in small .npz files: plain arrays, written atomically and never unpickled."""
 
 import io
 import zipfile
@@ -13,11 +13,11 @@ from ringrl.online.actors import Actor
 from ringrl.online.spaces import Spaces
 
 FORMAT = 1
-LARGEST_BYTES = 256 * 2**20  # unpacked: what a file that is no actor may make us read
+LARGEST_BYTES = 256 * 2**20  # limit of the uncompressed size, which protects against files that are not actors
 
 
 def save_actor(path: str | Path, actor: Actor) -> None:
-    """Write an actor; raises RingRLError where the disk refuses, leaving what was there."""
+    """Write an actor; raises RingRLError if the disk refuses, and then keeps an existing file."""
     packed = io.BytesIO()
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
@@ -37,8 +37,8 @@ def save_actor(path: str | Path, actor: Actor) -> None:
 def load_actor(path: str | Path) -> Actor:
     """Read what `save_actor` wrote.
 
-    Raises RingRLError, naming the file and the fault, for anything else: no file, a truncated one, pickled objects,
-    arrays that do not fit each other, numbers that are not finite.
+    Raises RingRLError, naming the file and the fault, for anything else: a missing or truncated file, pickled objects,
+    arrays of inconsistent shapes, numbers that are not finite.
     """
     try:
         return _actor(_arrays(Path(path)))
@@ -48,7 +48,7 @@ def load_actor(path: str | Path) -> Actor:
         if error.errno is not None:
             raise RingRLError(f"{path}: cannot be read now ({error.strerror}). See to the file's rights.") from None
         raise RingRLError(f"{path} is not a whole actor file ({error}): give one that ringrl saved.") from None
-    except Exception as error:  # a damaged archive raises almost anything
+    except Exception as error:  # a damaged archive may raise almost anything
         fault = (str(error) or type(error).__name__).splitlines()[0]
         raise RingRLError(f"{path} is not a whole actor file ({fault}): give one that ringrl saved.") from None
 
@@ -67,7 +67,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _actor(arrays: dict[str, np.ndarray]) -> Actor:
-    """The actor that the arrays describe; raises ValueError, saying what is wrong with them."""
+    """The actor described by the arrays; raises ValueError with the reason if they are invalid."""
     if "format" not in arrays or arrays["format"].shape != () or arrays["format"] != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
     depth = sum(name.startswith("kernel_") for name in arrays)

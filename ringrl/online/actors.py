@@ -1,4 +1,4 @@
-"""A learned actor on its own, in numpy: for a few observations at a time quicker than any dispatch."""
+"""A learned actor in NumPy, which is faster than a JAX dispatch for a few observations at a time."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ class Actor:
     def act(self, observations: np.ndarray, rng: np.random.Generator, noise: float = 1.0) -> np.ndarray:
         """Actions (B, A) in [-1, 1] for raw observations (B, O), with `noise` times the learned deviation."""
         raw = np.asarray(observations, np.float32)
-        with np.errstate(over="ignore"):  # beyond float32 is beyond the clip as well
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the clip too
             hidden = np.clip((raw - self.observation_mean) / self.observation_std, -CLIP, CLIP)
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(hidden @ kernel + bias, 0.0)
@@ -36,10 +36,10 @@ class Actor:
         return np.tanh(mean)
 
 
-def actor_of(state: SacState, spaces: Spaces, label: str) -> Actor:
-    """The actor of a learner's state, copied: the state may be consumed after.
+def extract_actor(state: SacState, spaces: Spaces, label: str) -> Actor:
+    """Copy the actor from a learner's state, which may be donated afterwards.
 
-    Raises RingRLError where learning has diverged.
+    Raises RingRLError if learning has diverged.
     """
     kernels = tuple(np.array(layer["kernel"]) for layer in state.actor)
     biases = tuple(np.array(layer["bias"]) for layer in state.actor)

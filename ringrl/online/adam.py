@@ -1,4 +1,4 @@
-"""Adam on any pytree, under any rules of promotion."""
+"""Adam on any pytree, independent of JAX's dtype promotion mode."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ringrl.types import Parameters
 
 
 def adam_state(params: Parameters) -> Any:
-    """What Adam remembers of gradients: nothing yet."""
+    """Initial state of Adam."""
     return optax.adam(0.0).init(params)
 
 

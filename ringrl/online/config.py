@@ -1,4 +1,4 @@
-"""What an online learner is told."""
+"""Configuration of an online learner."""
 
 import dataclasses
 import enum
@@ -7,7 +7,7 @@ from ringrl.errors import RingRLError, choice
 
 
 class RewardKind(enum.StrEnum):
-    """What is maximized: the environment's reward, or the novelty of what is seen (`ringrl.online.rnd`)."""
+    """The maximized reward: the environment's own, or the novelty of observations (`ringrl.online.rnd`)."""
 
     environment = "environment"
     rnd = "rnd"
@@ -15,7 +15,7 @@ class RewardKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class SacConfig:
-    """Soft actor-critic, with defaults for data of graded quality from two CPU cores in minutes."""
+    """Soft actor-critic, with defaults that make data of graded quality on two CPU cores in minutes."""
 
     reward: RewardKind = RewardKind.environment
     width: int = 128  # of the hidden layers of actor and critics
@@ -23,16 +23,16 @@ class SacConfig:
     batch_size: int = 128  # transitions in an update
     learning_rate: float = 1e-3  # of actor, critics and temperature
     discount: float = 0.99  # of a reward one step later
-    target_rate: float = 0.005  # of the critics that the target critics take over at each update (Polyak)
+    target_rate: float = 0.005  # fraction by which target critics move to the critics at each update (Polyak)
     initial_temperature: float = 0.2  # weight of the entropy at the start
     target_entropy: float = -1.0  # nats per action dimension, of actions scaled to [-1, 1]
-    random_steps: int = 2_000  # uniform actions, and no updates, until so many environment steps
+    random_steps: int = 2_000  # environment steps with uniform actions and without updates
     updates_per_step: float = 1.0  # gradient steps per environment step
     updates_per_call: int = 32  # gradient steps in one dispatch; actions lag by at most two dispatches
     replay_capacity: int = 1_000_000  # transitions
-    rnd_width: int = 128  # of behavior=rnd: width of its two networks
-    rnd_features: int = 64  # of behavior=rnd: numbers that they predict
-    rnd_learning_rate: float = 1e-4  # of behavior=rnd: of the network that learns
+    rnd_width: int = 128  # behavior=rnd: width of its two networks
+    rnd_features: int = 64  # behavior=rnd: size of their outputs
+    rnd_learning_rate: float = 1e-4  # behavior=rnd: learning rate of the predictor
 
     def __post_init__(self) -> None:
         choice("reward", self.reward, RewardKind)

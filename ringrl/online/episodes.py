@@ -1,4 +1,4 @@
-"""Episodes as they happen: the steps of every sub-environment, handed over when one ends."""
+"""Recording of online episodes: the steps of every sub-environment, returned when an episode ends."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnlineEpisode:
-    """One whole episode of T steps, made while learning."""
+    """One whole episode of T steps, collected while learning."""
 
     observations: np.ndarray  # (T + 1, O) float32
     actions: np.ndarray  # (T, A) float32, in the environment's bounds
-    rewards: np.ndarray  # (T,) float32, the environment's
+    rewards: np.ndarray  # (T,) float32, from the environment
     terminated: bool
     truncated: bool
-    policy: str  # "random", or who acted when it began: "sac(step=12000)", "rnd(step=12000)"
-    seed: int  # what the environment was reset with
+    policy: str  # "random", or the policy at its start: "sac(step=12000)", "rnd(step=12000)"
+    seed: int  # seed of the environment's reset
     task_id: int
-    physics: np.ndarray | None  # (T + 1, D) float64, where the environment has `physics_state()`
+    physics: np.ndarray | None  # (T + 1, D) float64, if the environment has `physics_state()`
 
 
 @dataclasses.dataclass(eq=False)
-class _Running:
-    """An episode under way."""
+class _OpenEpisode:
+    """An episode in progress."""
 
     observations: list[np.ndarray]
     physics: list[np.ndarray]
@@ -35,21 +35,21 @@ class _Running:
     task_id: int
     actions: list[np.ndarray] = dataclasses.field(default_factory=list)
     rewards: list[float] = dataclasses.field(default_factory=list)
-    uniform: bool = True  # all actions so far
+    uniform: bool = True  # whether all actions so far were random
 
 
 class EpisodeRecorder:
-    """Keeps the steps of the episodes under way in the B sub-environments."""
+    """Stores the steps of the episodes in progress in the B sub-environments."""
 
     def __init__(self, vector_env: "VectorEnv") -> None:
         unwrapped = [env.unwrapped for env in getattr(vector_env, "envs", ())]
         self._states = [getattr(env, "physics_state", None) for env in unwrapped] or [None] * vector_env.num_envs
-        self._running: list[_Running | None] = [None] * vector_env.num_envs
+        self._running: list[_OpenEpisode | None] = [None] * vector_env.num_envs
 
     def begin(self, index: int, observation: np.ndarray, *, policy: str, seed: int, task_id: int) -> None:
-        """Sub-environment `index` has just been reset to `observation` (O,)."""
+        """Begin an episode of sub-environment `index`, which was just reset to `observation` (O,)."""
         first = [np.array(observation, np.float32)]
-        self._running[index] = _Running(first, self._physics(index), policy, seed, task_id)
+        self._running[index] = _OpenEpisode(first, self._physics(index), policy, seed, task_id)
 
     def step(
         self,
@@ -61,9 +61,9 @@ class EpisodeRecorder:
         *,
         uniform: bool,
     ) -> list[OnlineEpisode]:
-        """Add a step of every sub-environment, (B, ...) each; the episodes that ended with it.
+        """Add a step of every sub-environment, (B, ...) each; returns the episodes that it ended.
 
-        `uniform` says that the actions were random; an episode of none but such is labeled so.
+        `uniform` marks random actions; an episode of only such actions is labeled "random".
         """
         done = []
         for index, running in enumerate(self._running):
@@ -82,7 +82,7 @@ class EpisodeRecorder:
         return [] if state is None else [np.array(state(), np.float64)]
 
 
-def _finished(running: _Running, terminated: bool, truncated: bool) -> OnlineEpisode:
+def _finished(running: _OpenEpisode, terminated: bool, truncated: bool) -> OnlineEpisode:
     return OnlineEpisode(
         observations=np.stack(running.observations),
         actions=np.stack(running.actions),

@@ -1,4 +1,4 @@
-"""Learning online: environments are stepped while the device takes gradient steps on what they gave before."""
+"""Online learning: environments are stepped while the device takes gradient steps on earlier transitions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import numpy as np
 
 from ringrl.errors import RingRLError
 from ringrl.online.actor_files import save_actor
-from ringrl.online.actors import Actor, actor_of
+from ringrl.online.actors import Actor, extract_actor
 from ringrl.online.config import RewardKind, SacConfig
 from ringrl.online.episodes import EpisodeRecorder, OnlineEpisode
 from ringrl.online.replay import Replay, Transitions
 from ringrl.online.sac import SacState, create_state, update
-from ringrl.online.spaces import Spaces, environment_name, spaces_of
+from ringrl.online.spaces import Spaces, environment_name, read_spaces
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -32,22 +32,22 @@ def learn_online(
     snapshot_every: int = 0,
     on_dropped: Callable[[int, int], Any] | None = None,
 ) -> SacState:
-    """Learn for `steps` environment steps (of all B sub-environments together), and hand over every whole episode.
+    """Learn for `steps` environment steps (of all B sub-environments together), and pass on every whole episode.
 
-    `vector_env` is as `ringrl_envs.make_vector` makes it: only the caller restarts episodes. Tasks are dealt to
-    episodes in turn, from `task_ids` or else the training tasks. `on_episode` gets each episode when it ends; those
-    still under way at the end are dropped: `on_dropped(episodes, steps)` hears how many, where there are any.
-    `progress(steps so far, steps)` is called after every step. With `snapshots`, a folder, the actor is saved
-    there every `snapshot_every` steps as actor_000012000.npz. The same arguments give the same episodes.
+    `vector_env` is as made by `ringrl_envs.make_vector`: only the caller restarts episodes. Tasks are assigned to
+    episodes in turn, from `task_ids` or else the training tasks. `on_episode` receives each episode when it ends; those
+    still in progress at the end are dropped, and `on_dropped(episodes, steps)` receives their number, if any.
+    `progress(steps so far, steps)` is called after every step. With `snapshots`, a folder, the actor is saved there
+    every `snapshot_every` steps as actor_000012000.npz. The same arguments give the same episodes.
 
-    Raises RingRLError for environments whose actions are no finite Box or whose observations are not flat, counts
-    that make no sense, and learning that diverges.
+    Raises RingRLError for environments whose actions are not a bounded Box or whose observations are not flat, for
+    invalid counts, and if learning diverges.
     """
     if steps < 1:
         raise RingRLError(f"steps={steps} must be at least 1.")
     if snapshots is not None and snapshot_every < 1:
         raise RingRLError(f"snapshot_every={snapshot_every} must be at least 1 where snapshots are saved.")
-    spaces = spaces_of(vector_env)
+    spaces = read_spaces(vector_env)
     learner = _Learner(spaces, config, seed, capacity=max(min(config.replay_capacity, steps), vector_env.num_envs))
     episodes = _Episodes(vector_env, np.random.default_rng([seed, 1]), task_ids)
     action_rng = np.random.default_rng([seed, 2])
@@ -74,15 +74,15 @@ def learn_online(
 
 
 class _Learner:
-    """Replay, the state, and the actor of a dispatch ago."""
+    """The replay buffer, the state, and the actor of the previous dispatch."""
 
     def __init__(self, spaces: Spaces, config: SacConfig, seed: int, capacity: int) -> None:
         self.state = create_state(seed, spaces.observation_size, spaces.action_size, config)
         self._spaces, self._config = spaces, config
         self._replay = Replay(capacity, spaces.observation_size, spaces.action_size)
         self._rng = np.random.default_rng([seed, 0])
-        self._owed = 0.0  # gradient steps
-        self._actor = actor_of(self.state, spaces, self.label(0))
+        self._owed = 0.0  # gradient steps due
+        self._actor = extract_actor(self.state, spaces, self.label(0))
 
     def label(self, step: int) -> str:
         return f"{'rnd' if self._config.reward == RewardKind.rnd else 'sac'}(step={step})"
@@ -94,7 +94,7 @@ class _Learner:
         return self._actor.act(observations, rng)
 
     def learn(self, seen: Transitions, step: int) -> None:
-        """Take in a step of every sub-environment; dispatch the gradient steps that are due, and do not wait."""
+        """Add a step of every sub-environment to the replay buffer; dispatch the due gradient steps without waiting."""
         self._replay.add(seen)
         if step <= self._config.random_steps:
             return
@@ -102,17 +102,17 @@ class _Learner:
         self._owed += len(seen.rewards) * config.updates_per_step
         while self._owed >= calls:
             self._owed -= calls
-            # Waits for the dispatch before, whose actor acts while the next one is under way.
+            # Waits for the previous dispatch, whose actor acts while the next one runs.
             self._actor = self.newest_actor(step)
             batches = self._replay.sample(self._rng, calls, config.batch_size)
             self.state, _ = update(self.state, batches, config)
 
     def newest_actor(self, step: int) -> Actor:
-        return actor_of(self.state, self._spaces, self.label(step))
+        return extract_actor(self.state, self._spaces, self.label(step))
 
 
 class _Episodes:
-    """The sub-environments and the records of what happens in them."""
+    """The sub-environments and the records of their episodes."""
 
     def __init__(self, vector_env: "VectorEnv", rng: np.random.Generator, task_ids: Sequence[int] | None) -> None:
         split = getattr(vector_env, "task_split", None)
@@ -123,7 +123,7 @@ class _Episodes:
             raise RingRLError("task_ids is empty: name at least one task to learn.")
         self._recorder = EpisodeRecorder(vector_env)
         self._begun = 0
-        self.handed_over = 0  # steps of whole episodes
+        self.handed_over = 0  # steps of completed episodes
 
     def begin(self, mask: np.ndarray, policy: str) -> np.ndarray:
         """Start episodes where `mask` (B,) is True; observations (B, O) of all."""
@@ -142,7 +142,9 @@ class _Episodes:
     def step(
         self, actions: np.ndarray, uniform: bool, on_episode: Callable[[OnlineEpisode], Any]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Next observations (B, O), rewards, terminated and truncated (B,); the episodes that ended are handed over."""
+        """Step the environments with these actions; returns observations (B, O), rewards, terminated and truncated
+        (B,), and passes on ended episodes.
+        """
         observations, rewards, terminated, truncated, _ = self._env.step(actions)
         if not all((np.abs(values) <= np.finfo(np.float32).max).all() for values in (observations, rewards)):
             name = environment_name(self._env)

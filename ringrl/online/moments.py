@@ -1,4 +1,4 @@
-"""Running mean and deviation, and observations scaled by them, in units of any size."""
+"""Running mean and deviation, and standardization of observations of any scale."""
 
 import dataclasses
 
@@ -7,22 +7,22 @@ import jax.numpy as jnp
 
 from ringrl.types import Array
 
-ROUNDING = 1e-6  # of the mean: what is this near to constant differs by float32's rounding
-SMALLEST = 1e-37  # what float32 can still divide by
+ROUNDING = 1e-6  # of the mean: a column this close to constant differs only by float32's rounding
+SMALLEST = 1e-37  # smallest divisor in float32
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Mean and deviation of all that was seen so far, float32, shape (...)."""
+    """Mean and deviation of all values so far, float32, shape (...)."""
 
     mean: jax.Array  # (...)
-    deviation: jax.Array  # (...); not its square, which leaves float32's range long before it does
+    deviation: jax.Array  # (...); not the variance, which leaves float32's range much earlier
     count: jax.Array  # () float32
 
     @property
     def std(self) -> jax.Array:
-        """Standard deviation to divide by: positive, and at least what rounding makes of a constant."""
+        """Standard deviation as a divisor: positive, and at least the rounding error of a constant."""
         return jnp.maximum(self.deviation, jnp.maximum(ROUNDING * jnp.abs(self.mean), SMALLEST))
 
 
@@ -51,12 +51,12 @@ def update_moments(moments: Moments, values: Array) -> Moments:
 
 
 def standardize(moments: Moments, values: Array, clip: float) -> jax.Array:
-    """`values` (B, N) in standard deviations from the mean, within -clip..clip."""
+    """Express `values` (B, N) in standard deviations from the mean, clipped to -clip..clip."""
     scaled = (values - moments.mean[None]) / moments.std[None]
     return jnp.clip(scaled, -clip, clip)
 
 
 def _root_of_squares(*parts: jax.Array) -> jax.Array:
-    """The square root of the sum of squares, each within float32's range, of parts that are not negative."""
+    """The square root of the sum of squares of nonnegative parts, without overflow of the squares."""
     largest = jnp.maximum(jnp.stack(parts).max(axis=0), SMALLEST)
     return largest * jnp.sqrt(sum(((part / largest) ** 2 for part in parts), start=jnp.zeros_like(largest)))

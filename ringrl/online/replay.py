@@ -1,4 +1,4 @@
-"""Replay: the last steps seen, as a ring of preallocated arrays."""
+"""The replay buffer: the last steps, in a ring buffer of preallocated arrays."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ class Transitions(NamedTuple):
     observations: Array  # (..., O)
     actions: Array  # (..., A)
     rewards: Array  # (...)
-    terminated: Array  # (...): 1 where nothing follows; 0 where an episode was cut short or goes on
+    terminated: Array  # (...): 1 at a terminal step; 0 if an episode was truncated or continues
     next_observations: Array  # (..., O)
 
 
 class Replay:
-    """The last `capacity` transitions. Memory is taken as it fills."""
+    """The last `capacity` transitions. Memory is allocated as it fills."""
 
     def __init__(self, capacity: int, observation_size: int, action_size: int) -> None:
         shapes = ((observation_size,), (action_size,), (), (), (observation_size,))
@@ -30,7 +30,7 @@ class Replay:
         return min(self._added, self._capacity)
 
     def add(self, steps: Transitions) -> None:
-        """Add B steps, in place of the oldest where there is no room."""
+        """Add B steps, replacing the oldest when full."""
         count = len(steps.rewards)
         if count > self._capacity:
             raise ValueError(f"{count} steps at once are more than the replay's {self._capacity}.")
@@ -40,6 +40,6 @@ class Replay:
         self._added += count
 
     def sample(self, rng: np.random.Generator, *shape: int) -> Transitions:
-        """Uniform transitions with leading `shape`, with replacement: arrays of their own."""
+        """Sample transitions uniformly with replacement, as copies with leading `shape`."""
         chosen = rng.integers(len(self), size=shape)
         return Transitions(*(column[chosen] for column in self._columns))

@@ -1,4 +1,4 @@
-"""Random network distillation: what a network cannot yet predict about an observation is its novelty.
+"""Random network distillation: the novelty of an observation is a network's error in predicting its random features.
 
 Burda et al. 2018 (arXiv 1810.12894), learned from replayed steps as for unsupervised pre-training in URLB (Laskin et
 al. 2021, arXiv 2110.15191).
@@ -22,7 +22,7 @@ CLIP = 5.0  # standard deviations of an observation
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RndState:
-    """A fixed random network, one that learns to predict its output, and how large the errors have been."""
+    """A fixed random network, a network that learns to predict its output, and running moments of the errors."""
 
     target: Parameters
     predictor: Parameters
@@ -31,10 +31,10 @@ class RndState:
 
 
 def create_rnd(key: jax.Array, observation_size: int, config: SacConfig) -> RndState:
-    """Both networks have two hidden layers of `rnd_width` and `rnd_features` outputs."""
+    """Create both networks, with two hidden layers of `rnd_width` and `rnd_features` outputs."""
     sizes = (observation_size, config.rnd_width, config.rnd_width, config.rnd_features)
     target_key, predictor_key = jax.random.split(key)
-    # Kernels of variance 2 / in keep a ReLU network's output as varied as its input.
+    # Kernels of variance 2 / in keep the variance of a ReLU network's output equal to that of its input.
     target, predictor = init_mlp(target_key, sizes, scale=2.0), init_mlp(predictor_key, sizes, scale=2.0)
     return RndState(target, predictor, adam_state(predictor), create_moments(()))
 
@@ -45,7 +45,7 @@ def prediction_errors(predictor: Parameters, target: Parameters, observations: A
 
 
 def rnd_step(state: RndState, observations: Array, config: SacConfig) -> tuple[RndState, jax.Array]:
-    """One step of the predictor, and the bonus (B,): its errors before, divided by their running deviation."""
+    """One step of the predictor, and the bonus (B,): its errors before the step, divided by their running deviation."""
 
     def loss(predictor: Parameters) -> tuple[jax.Array, jax.Array]:
         errors = prediction_errors(predictor, state.target, observations)

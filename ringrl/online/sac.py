@@ -1,4 +1,4 @@
-"""Soft actor-critic with automatic temperature: losses, one gradient step, and many of them in one dispatch.
+"""Soft actor-critic with automatic temperature: losses, a gradient step, and many gradient steps in one dispatch.
 
 Haarnoja et al. 2018 (arXiv 1812.05905). Everything is float32 and a pure function of one state.
 """
@@ -20,27 +20,27 @@ from ringrl.online.rnd import CLIP as RND_CLIP
 from ringrl.online.rnd import RndState, create_rnd, rnd_step
 from ringrl.types import Array, Metrics, Parameters
 
-CLIP = 10.0  # standard deviations of an observation; what lies beyond is an outlier of a young estimate
+CLIP = 10.0  # clip in standard deviations of an observation; values beyond are outliers of an early estimate
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SacState:
-    """All that learning reads and replaces."""
+    """The learner's state, which a gradient step reads and replaces."""
 
     actor: Parameters
-    critics: Parameters  # a list of two
+    critics: Parameters  # list of two
     target_critics: Parameters
     log_temperature: jax.Array  # ()
     optimizers: dict[str, Any]  # of actor, critics and temperature
-    moments: Moments  # (O,): observations as replayed
+    moments: Moments  # (O,): of replayed observations
     rnd: RndState | None
     key: jax.Array  # () key
     updates: jax.Array  # () int32: gradient steps so far
 
 
 def create_state(seed: int, observation_size: int, action_size: int, config: SacConfig) -> SacState:
-    """A fresh state, a function of the seed and the sizes."""
+    """Create the initial state, a function of the seed and the sizes."""
     return _fresh(jax.random.key(seed), observation_size, action_size, config)
 
 
@@ -54,7 +54,7 @@ def _fresh(key: jax.Array, observation_size: int, action_size: int, config: SacC
     return SacState(
         actor=actor,
         critics=critics,
-        target_critics=jax.tree.map(jnp.copy, critics),  # copies: a donated state may not hold one buffer twice
+        target_critics=jax.tree.map(jnp.copy, critics),  # copied: a donated state may not hold one buffer twice
         log_temperature=log_temperature,
         optimizers={
             "actor": adam_state(actor),
@@ -69,7 +69,7 @@ def _fresh(key: jax.Array, observation_size: int, action_size: int, config: SacC
 
 
 def target_values(state: SacState, batch: Transitions, key: jax.Array, config: SacConfig) -> jax.Array:
-    """r + discount (min Q'(s', a') - temperature log p(a'|s')), (B,); r alone where the episode terminated."""
+    """r + discount (min Q'(s', a') - temperature log p(a'|s')), (B,); r alone if the episode terminated."""
     actions, log_density = sample_action(state.actor, batch.next_observations, key)
     values = [critic(params, batch.next_observations, actions) for params in state.target_critics]
     following = jnp.minimum(*values) - jnp.exp(state.log_temperature) * log_density
@@ -92,7 +92,9 @@ def actor_loss(
 
 
 def temperature_loss(log_temperature: jax.Array, log_density: jax.Array, target_entropy: float) -> jax.Array:
-    """Falls with the temperature while the entropy is above its target, and rises while it is below."""
+    """Loss of the temperature, which decreases while the entropy is above its target and increases while it is
+    below.
+    """
     surplus = jax.lax.stop_gradient(-log_density.mean() - target_entropy)
     return jnp.exp(log_temperature) * surplus
 
@@ -152,7 +154,7 @@ def gradient_step(state: SacState, batch: Transitions, config: SacConfig) -> tup
 def update(state: SacState, batches: Transitions, config: SacConfig) -> tuple[SacState, Metrics]:
     """One gradient step for each of k batches (k, B, ...), and the means of their metrics.
 
-    The state that was given is consumed.
+    The given state is donated.
     """
     state, metrics = jax.lax.scan(lambda carry, batch: gradient_step(carry, batch, config), state, batches)
     return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)

@@ -1,4 +1,4 @@
-"""What a learner must know of a vector environment's spaces."""
+"""Properties of a vector environment's spaces that a learner needs."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -22,16 +22,16 @@ class Spaces:
 
     @property
     def action_size(self) -> int:
-        """A."""
+        """Action size A."""
         return len(self.low)
 
     def to_environment(self, unit_actions: np.ndarray) -> np.ndarray:
-        """Actions (..., A) in [-1, 1] to float32 ones within the environment's bounds."""
+        """Scale actions (..., A) in [-1, 1] to float32 actions within the environment's bounds."""
         scaled = self.low + 0.5 * (np.asarray(unit_actions, np.float32) + 1.0) * (self.high - self.low)
         return np.clip(scaled, self.low, self.high).astype(np.float32)
 
 
-def spaces_of(vector_env: "VectorEnv") -> Spaces:
+def read_spaces(vector_env: "VectorEnv") -> Spaces:
     """The spaces of one sub-environment.
 
     Raises RingRLError unless observations are flat numbers (O,) and actions a Box (A,) with finite bounds.
@@ -53,6 +53,6 @@ def spaces_of(vector_env: "VectorEnv") -> Spaces:
 
 
 def environment_name(vector_env: "VectorEnv") -> str:
-    """The gymnasium id, or the class where there is none."""
+    """The gymnasium id, or the class name if there is none."""
     one = next(iter(getattr(vector_env, "envs", ())), vector_env)
     return one.spec.id if one.spec is not None else type(one.unwrapped).__name__

@@ -1,4 +1,4 @@
-"""The device mesh, and what lies where on it."""
+"""The device mesh, and the sharding of parameters and batches over it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Which part of a batch lies on which device, and whole batches from the parts that each process has built."""
+"""The shard of a batch on each device, and global batches assembled from the shards that each process has built."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from ringrl.types import BATCH_AXES, SEQUENCE_AXES, Chain
 
 
 class BatchParts:
-    """A batch of `chains` chains over a mesh: chains over data x fsdp, places of memory over ring x head.
+    """The shards of a batch of `chains` chains over a mesh: chains over data x fsdp, memory positions over ring x head.
 
-    `order` (P,) is the step at each place of memory (`ringrl.ops.step_order`). `parts` says, for each device of this
-    process, which chains it holds and which step stands at each of its places; `join` takes what was built of them.
+    `order` (P,) is the step at each memory position (`ringrl.ops.step_order`). `parts` lists, for each device of this
+    process, its chains and the step at each of its positions; `join` assembles the arrays built from them.
 
-    Raises `RingRLError` where the chains do not divide among data x fsdp devices, ValueError where the places do not
-    among ring x head.
+    Raises `RingRLError` if the chains do not divide among data x fsdp devices, ValueError if the positions do not
+    divide among ring x head.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh, chains: int, order: Int[np.ndarray, " P"]) -> None:
@@ -32,10 +32,11 @@ class BatchParts:
         self.parts: list[tuple[slice, np.ndarray]] = []
         for index in indices.values():
             rows, columns = index or (slice(None), slice(None))
-            self.parts.append((slice(*rows.indices(chains)), order[columns].copy()))  # the whole need not stay
+            # A copy of the columns, so that the whole order can be freed.
+            self.parts.append((slice(*rows.indices(chains)), order[columns].copy()))
 
     def join(self, parts: Sequence[Chain]) -> Chain:
-        """The batch as global arrays (B, P, ...), from this process's parts in the order of `self.parts`."""
+        """Assemble the batch as global arrays (B, P, ...) from this process's shards, in the order of `self.parts`."""
         placed = [jax.device_put(part, device) for part, device in zip(parts, self.devices, strict=True)]
 
         def joined(*arrays: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the mesh and the processes of a run are told."""
+"""Configuration of the mesh and of the processes of a run."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ AXES = ("data", "fsdp", "ring", "head")  # of the mesh
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1, once, takes those that are left."""
+    """Devices along each axis; -1, at most once, takes the remaining devices."""
 
-    data: int = 1  # replicas of the parameters, each with a part of the batch
-    fsdp: int = 1  # parts of the batch and of the parameters
-    ring: int = 1  # parts of every chain, for attention=ring or hybrid
-    head: int = 1  # parts of every chain that exchange tokens for heads, for attention=ulysses or hybrid
-    explain: bool = False  # print what lies where, and train nothing
+    data: int = 1  # replicas of the parameters, each with a shard of the batch
+    fsdp: int = 1  # shards of the batch and of the parameters
+    ring: int = 1  # shards of every chain, for attention=ring or hybrid
+    head: int = 1  # shards of every chain that exchange tokens for heads, for attention=ulysses or hybrid
+    explain: bool = False  # print the sharding and train nothing
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -28,19 +28,19 @@ class MeshConfig:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """By axis, as `make_mesh` takes them."""
+        """Sizes by axis name, as `make_mesh` takes them."""
         return {axis: getattr(self, axis) for axis in AXES}
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Who takes part in a run of several processes."""
+    """Processes of a multi-process run."""
 
     coordinator: str = ""  # HOST:PORT of process 0, as the others reach it
     process_id: int = -1  # of this process, from 0
     num_processes: int = 0  # processes of the run; 0 with coordinator='' is one process
-    detect: bool = True  # ask SLURM, Open MPI or a TPU pod, where the process was started by one
-    timeout_seconds: int = 300  # for all to arrive
+    detect: bool = True  # detect SLURM, Open MPI or a TPU pod if one of them started the process
+    timeout_seconds: int = 300  # time limit for all processes to connect
 
     def __post_init__(self) -> None:
         given = [bool(self.coordinator), self.process_id >= 0, self.num_processes > 0]

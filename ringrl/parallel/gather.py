@@ -1,4 +1,4 @@
-"""Parameters that lie in parts on many devices, made whole where they are used, inside `jax.shard_map`.
+"""All-gather of sharded parameters where they are used, inside `jax.shard_map`.
 
 Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3): an all-gather when a layer needs
 its parameters, and in the backward pass one reduce-scatter of its gradients.
@@ -17,17 +17,17 @@ from ringrl.parallel.sharding import split_axes
 
 
 def materialize(parameters: Any, specs: Any, dtype: Any) -> tuple[Any, Callable[[Any], Any] | None]:
-    """A transformer's parameters as its forward pass needs them: all but the layers whole, with gradients to be cast.
+    """Gather all of a transformer's parameters except its layers, with gradients to be cast.
 
-    Layers are left as they are, stacked (L, ...): the second value returned makes one of them whole, inside the scan.
+    Layers stay sharded and stacked (L, ...): the second return value gathers one of them, inside the scan.
 
     Args:
         parameters: nested dictionaries of arrays or `CastGradient`, the layers in `["transformer"]["layers"]`.
-        specs: where each array lies on the mesh; None where all are whole.
-        dtype: in which layers travel.
+        specs: sharding of each array on the mesh; None if all are replicated.
+        dtype: dtype in which layers are communicated.
 
     Returns:
-        The parameters, and the function of one layer's parameters; None where there is nothing to do to them.
+        The parameters, and the function that gathers one layer's parameters; None if there is nothing to gather.
     """
     transformer = dict(parameters["transformer"])
     layers = transformer.pop("layers")
@@ -44,17 +44,18 @@ def materialize(parameters: Any, specs: Any, dtype: Any) -> tuple[Any, Callable[
 
 
 def gather(tree: Any, specs: Any, dtype: Any = None) -> Any:
-    """Every array whole, of which this device holds the part that its spec says.
+    """All-gather every array from the shard that this device holds according to its spec.
 
-    Arrays travel in `dtype` and are then of their own dtype again, as their gradients are all the way, or until they
-    travel where they are `CastGradient`. Arrays that are whole already stay as they are, and of their gradients, as of
-    all over axes that a spec does not split, each device has its own share only: `sum_gradients` adds them up.
+    Arrays are communicated in `dtype` and then cast back to their own dtype, which their gradients have throughout, or
+    until they are communicated if they are `CastGradient`. Replicated arrays are returned unchanged; of their
+    gradients, as of all gradients over axes that a spec does not split, each device has only its own contribution:
+    `sum_gradients` adds them up.
     """
     return jax.tree.map(lambda part, spec: _gather_leaf(part, spec, dtype), tree, specs, is_leaf=is_cast_gradient)
 
 
 def sum_gradients(gradients: Any, specs: Any, axes: tuple[str, ...]) -> Any:
-    """Gradients by parameters of these specs, summed over those of `axes` over which `gather` did not sum them."""
+    """Sum gradients of parameters with these specs over those of `axes` over which `gather` did not sum them."""
 
     def over_the_others(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
         others = tuple(axis for axis in axes if axis not in split_axes(spec))
@@ -84,19 +85,19 @@ def _gather_along(
 
 
 def _all_gather(axes: tuple[str, ...], dimension: int, dtype: jnp.dtype, part: jax.Array) -> jax.Array:
-    # Wide again, so that a loop over blocks of tokens adds its gradients up in the parts' own dtype.
+    # Cast back, so that a loop over blocks of tokens accumulates its gradients in the shards' own dtype.
     return jax.lax.all_gather(part.astype(dtype), axes, axis=dimension, tiled=True).astype(part.dtype)
 
 
 def _forward(axes, dimension, dtype, part, carrier):
-    # The operation itself: a rematerialization policy knows it by its name.
+    # The primitive itself, because rematerialization policies match it by name.
     return _all_gather(axes, dimension, dtype, part), (_like(part), None if carrier is None else _like(carrier))
 
 
 def _backward(axes, dimension, dtype, likes, gradient):
     part, carrier = likes
-    travelling = gradient.astype(part.dtype if carrier is None else carrier.dtype)
-    summed = jax.lax.psum_scatter(travelling, axes, scatter_dimension=dimension, tiled=True)
+    sent = gradient.astype(part.dtype if carrier is None else carrier.dtype)
+    summed = jax.lax.psum_scatter(sent, axes, scatter_dimension=dimension, tiled=True)
     return (summed, None) if carrier is None else (None, summed)
 
 

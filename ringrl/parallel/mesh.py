@@ -10,25 +10,25 @@ from jax.experimental import mesh_utils
 from ringrl.errors import RingRLError
 from ringrl.parallel.config import AXES as AXES
 from ringrl.parallel.config import MeshConfig as MeshConfig
-from ringrl.parallel.neighbours import neighbourly
+from ringrl.parallel.neighbors import order_ring
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax.sharding.Mesh:
-    """A mesh of axes data, fsdp, ring, head over this run's devices; the first ones where it needs fewer.
+    """A mesh of axes data, fsdp, ring, head over this run's devices, or over the first ones if it needs fewer.
 
     Args:
-        data: replicas of the parameters, each with a part of the batch.
-        fsdp: parts of the batch and of the parameters.
-        ring: parts of every sequence, whose keys and values go round.
-        head: parts of every sequence that exchange tokens for heads.
+        data: replicas of the parameters, each with a shard of the batch.
+        fsdp: shards of the batch and of the parameters.
+        ring: shards of every sequence, whose keys and values are passed around the ring.
+        head: shards of every sequence that exchange tokens for heads.
 
-    Each is a number of devices; -1, once, takes those that are left.
+    Each is a number of devices; -1, at most once, takes the remaining devices.
 
     Returns:
-        The mesh, neighbors on the ring next to each other in a TPU's network.
+        The mesh, in which neighbors on the ring are adjacent in a TPU's network.
 
     Raises:
-        RingRLError: there are too few devices, or -1 does not come out even; sizes that work are named.
+        RingRLError: there are too few devices, or -1 does not divide; the error names sizes that work.
     """
     config = MeshConfig(data, fsdp, ring, head)
     sizes = [getattr(config, axis) for axis in AXES]
@@ -38,7 +38,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
         if available % named:
             raise RingRLError(
                 f"mesh: {available} devices are not a multiple of {named}, so mesh.{AXES[sizes.index(-1)]}=-1 has no "
-                f"value; {_nearest(available, named)} would work."
+                f"value; {_find_nearest_divisor(available, named)} would work."
             )
         sizes[sizes.index(-1)] = available // named
     elif named > available:
@@ -47,13 +47,13 @@ def make_mesh(data: int = 1, fsdp: int = 1, ring: int = 1, head: int = 1) -> jax
             f"mesh {wanted} needs {named} devices and there are {available}: make the mesh smaller, or on a CPU set "
             f"JAX_NUM_CPU_DEVICES={named} to try it with that many virtual devices."
         )
-    return arranged(tuple(sizes), jax.devices()[: math.prod(sizes)])
+    return arrange_devices(tuple(sizes), jax.devices()[: math.prod(sizes)])
 
 
-def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
-    """The devices as a mesh of AXES, neighbors next to each other where their network has axes of its own.
+def arrange_devices(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mesh:
+    """Arrange the devices as a mesh of AXES, with neighbors adjacent in the network where it is a torus.
 
-    JAX gives an axis whole axes of a TPU's torus; where none fit, parts of them. Along its part of the torus the ring
+    JAX gives an axis whole axes of a TPU's torus, or parts of them where none fit. Along its part of the torus the ring
     then goes from neighbor to neighbor.
     """
     kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
@@ -61,9 +61,9 @@ def arranged(sizes: tuple[int, ...], devices: Sequence[Any]) -> jax.sharding.Mes
         laid = jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices).devices
     except NotImplementedError:
         laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    return jax.sharding.Mesh(neighbourly(laid, AXES.index("ring")), AXES, axis_types=kinds)
+    return jax.sharding.Mesh(order_ring(laid, AXES.index("ring")), AXES, axis_types=kinds)
 
 
-def _nearest(available: int, named: int) -> int:
-    """The divisor of `available` next to `named`."""
+def _find_nearest_divisor(available: int, named: int) -> int:
+    """The divisor of `available` closest to `named`."""
     return min((n for n in range(1, available + 1) if available % n == 0), key=lambda n: abs(n - named))

@@ -1,7 +1,7 @@
-"""Many processes as one: they are started by the user or a scheduler, all with the same command, and find each other.
+"""Multi-process runs: processes started by the user or a scheduler with the same command, which connect to each other.
 
-SLURM, Open MPI and TPU pods are recognized, and JAX reads from them who is who; elsewhere (Kubernetes, by hand) the
-command says it.
+SLURM, Open MPI and TPU pods are detected, and JAX reads the process ids from them; elsewhere (Kubernetes, manual
+starts) they are given on the command line.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ringrl.parallel.ranks import follows as follows
 from ringrl.parallel.ranks import is_main_process as is_main_process
 from ringrl.parallel.ranks import started_by as started_by
 
-HEARTBEAT_SECONDS = 20  # without a sign of life from a process, until the others give up
+HEARTBEAT_SECONDS = 20  # without a sign of life from a process before the others stop
 _LONGEST_TEXT = 4096  # bytes
 _DAY_MS = 24 * 3600 * 1000
 
@@ -30,10 +30,10 @@ _Result = TypeVar("_Result")
 
 
 def join_processes(config: DistributedConfig, environment: Mapping[str, str] = os.environ) -> None:
-    """Become one of the processes of a run; before anything asks JAX for devices. One process alone needs nothing.
+    """Join the processes of a run, before any use of JAX devices. A single process needs no setup.
 
-    Raises RingRLError where there is nobody to join, and ends the process, with exit code 2, where the others do not
-    arrive in time.
+    Raises RingRLError if there is no coordinator to join, and ends the process with exit code 2 if the others do not
+    connect in time.
     """
     if jax.distributed.is_initialized():
         return
@@ -50,8 +50,8 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
         arguments = {}
     else:
         return
-    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM, which is ours to handle
-    # JAX aborts the process when others do not arrive: this comes before, and says so in one line.
+    jax.config.update("jax_enable_preemption_service", False)  # it would consume SIGTERM, which the run handles itself
+    # JAX aborts the process when others do not connect: this timeout comes first and reports it in one line.
     patience = threading.Timer(config.timeout_seconds, _give_up, [_missing(config, environment)])
     patience.daemon = True
     patience.start()
@@ -73,9 +73,9 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
 
 
 def check_port_is_free(coordinator: str) -> None:
-    """Raise RingRLError where this machine's port of a coordinator, HOST:PORT, cannot be listened on.
+    """Raise RingRLError if this machine's port of a coordinator, HOST:PORT, is not free.
 
-    JAX's service does not report that: it ends the process by a segmentation fault.
+    JAX's service does not report that: it ends the process with a segmentation fault.
     """
     port = int(coordinator.rpartition(":")[2])
     for family in (socket.AF_INET6, socket.AF_INET):
@@ -113,25 +113,25 @@ def _give_up(line: str) -> None:
 
 
 def is_alone() -> bool:
-    """Whether this is the only process of the run; asking starts no device where processes have not joined."""
+    """Whether this is the only process of the run; initializes no device if processes have not joined."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def agree_on_text(text: str) -> str:
-    """Process 0's text, in every process; all call it."""
+    """Broadcast process 0's text to every process; a collective."""
     if is_alone():
         return text
     encoded = np.zeros(_LONGEST_TEXT, np.uint8)
     data = text.encode()[:_LONGEST_TEXT]
     encoded[: len(data)] = np.frombuffer(data, np.uint8)
     found = np.asarray(multihost_utils.broadcast_one_to_all(encoded), np.uint8)
-    return found.tobytes().rstrip(b"\0").decode(errors="ignore")  # a text that is cut may end within a letter
+    return found.tobytes().rstrip(b"\0").decode(errors="ignore")  # a truncated text may end within a character
 
 
 def in_process_0(what: str, act: Callable[[], _Result]) -> _Result | None:
-    """`act()` in process 0 alone, for which the others wait; they get None.
+    """Run `act()` in process 0 alone while the others wait; they get None. A collective.
 
-    Raises in every process the RingRLError that it raises there, so that all end alike. Every process calls it.
+    A RingRLError raised in process 0 is raised in every process, so that all end alike.
     """
     result, fault = None, ""
     if is_main_process():
@@ -146,7 +146,7 @@ def in_process_0(what: str, act: Callable[[], _Result]) -> _Result | None:
 
 
 def wait_for_process_0(what: str) -> None:
-    """All processes wait here for each other, for up to a day: a collective on devices would not bear that long."""
+    """Barrier of all processes with a timeout of a day; a collective on devices would time out earlier."""
     if not is_alone():
         from orbax.checkpoint import multihost  # it wraps JAX's coordination service
 
@@ -155,7 +155,7 @@ def wait_for_process_0(what: str) -> None:
 
 @contextlib.contextmanager
 def first_process_first(what: str) -> Iterator[None]:
-    """Process 0 does what is inside before the others do: it fills a cache that they may share."""
+    """Context in which process 0 runs its body before the others, for example to fill a cache that they share."""
     if not is_main_process():
         wait_for_process_0(what)
     yield

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as far as that is known without JAX."""
+"""The index of this process among several, as far as it is known without JAX."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def started_by(environment: Mapping[str, str]) -> str | None:
-    """Which scheduler has started this process as one of several; None where none has."""
+    """The scheduler that started this process as one of several, or None."""
 
     def count(name: str) -> int:
         value = environment.get(name, "")
@@ -23,7 +23,7 @@ def started_by(environment: Mapping[str, str]) -> str | None:
 
 
 def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is not the first of several, as far as its command and its scheduler say beforehand."""
+    """Whether this process is not the first of several, judging by its command and scheduler alone."""
     said = {key.lstrip("+"): value.strip("\"'") for key, _, value in (text.partition("=") for text in arguments)}
     if "distributed.process_id" in said:
         return said["distributed.process_id"] not in ("0", "-1")
@@ -35,6 +35,6 @@ def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.enviro
 
 
 def is_main_process() -> bool:
-    """Whether this process writes logs, results and what is on the screen."""
-    jax: Any = sys.modules.get("jax")  # who has not loaded it is alone so far
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0  # an index starts devices
+    """Whether this process writes logs, results and terminal output."""
+    jax: Any = sys.modules.get("jax")  # a process that has not imported JAX is alone so far
+    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0  # this initializes devices

@@ -1,4 +1,4 @@
-"""Where arrays lie on the mesh: one table of rules for parameters, their optimizer state, and batches."""
+"""Sharding rules for parameters, their optimizer state, and batches."""
 
 import itertools
 import math
@@ -12,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ringrl.devices import with_automatic_axes
 from ringrl.types import BATCH_AXES, PARAMETER_AXES, SEQUENCE_AXES
 
-# The end of a parameter's path, and which of its dimensions may be split, the first that divides. Layers are stacked
-# on dimension 0, which is never split: a scan takes one layer after the other. What no rule names is whole everywhere:
-# vectors, counters and keys.
+# Suffix of a parameter's path, and the dimensions that may be split; the first that divides is. Layers are stacked on
+# dimension 0, which is never split, because a scan takes one layer after the other. Arrays without a rule are
+# replicated: vectors, counters and keys.
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"layers/.*kernel", (1, 2)),  # (L, in, out)
     (r"embedding/.*embedding", (1, 0)),  # (rows, M)
@@ -24,9 +24,9 @@ BATCH = PartitionSpec(BATCH_AXES, SEQUENCE_AXES)  # of every array of a batch: (
 
 
 def leaf_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """How the parameter (or its moment) at `path`, names joined by "/", is split over fsdp x ring x head.
+    """The PartitionSpec over fsdp x ring x head of the parameter (or its moment) at `path`, names joined by "/".
 
-    Where no dimension divides among all of them, over as many of these axes as one does divide among.
+    If no dimension divides among all of them, it is split over as many of these axes as one does divide among.
     """
     dimensions = next((found for end, found in RULES if re.search(f"(^|/){end}$", path)), ())
     for axes in _axes_most_devices_first(mesh):
@@ -52,18 +52,18 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Chains over data x fsdp, their steps over ring x head."""
+    """Sharding of a batch: chains over data x fsdp, their steps over ring x head."""
     return NamedSharding(with_automatic_axes(mesh), BATCH)
 
 
 def split_axes(spec: PartitionSpec) -> tuple[str, ...]:
-    """The mesh axes that a spec splits over."""
+    """The mesh axes over which a spec splits."""
     names = ((entry,) if isinstance(entry, str) else entry for entry in spec if entry is not None)
     return tuple(itertools.chain.from_iterable(names))
 
 
-class Placed(NamedTuple):
-    """A line of `explain`."""
+class ShardingRow(NamedTuple):
+    """One row of `explain`."""
 
     path: str
     shape: tuple[int, ...]
@@ -72,17 +72,17 @@ class Placed(NamedTuple):
     bytes_per_device: int
 
 
-def explain(tree: Any, mesh: Mesh) -> Iterable[Placed]:
-    """Every leaf of a tree of parameters or of a state, and what of it each device holds."""
+def explain(tree: Any, mesh: Mesh) -> Iterable[ShardingRow]:
+    """Every leaf of a tree of parameters or of a state, with its shard on each device."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = leaf_spec(name, leaf.shape, mesh)
         size = math.prod(NamedSharding(mesh, spec).shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        yield Placed(name, leaf.shape, str(leaf.dtype), spec, size)
+        yield ShardingRow(name, leaf.shape, str(leaf.dtype), spec, size)
 
 
 def bytes_per_device(tree: Any, mesh: Mesh | None) -> int:
-    """What a device holds of a tree of parameters or of a state; all of it without a mesh."""
+    """Bytes per device of a tree of parameters or of a state; all of it without a mesh."""
     if mesh is None:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     return sum(placed.bytes_per_device for placed in explain(tree, mesh))

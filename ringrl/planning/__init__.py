@@ -1,1 +1,1 @@
-"""What a cluster's own compilers say of a program, without the cluster."""
+"""Planning of training on a cluster with its own compilers, without the cluster."""

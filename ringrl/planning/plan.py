@@ -1,4 +1,4 @@
-"""A plan: a training step and the cluster it is for; and what the cluster's compiler said of it. Both are JSON."""
+"""A plan (a training step and its target cluster), and the compiler's report on it. Both are JSON."""
 
 import dataclasses
 import json
@@ -14,17 +14,17 @@ from ringrl.planning.hlo.places import OF_RING
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, ActionSpec, Context, DataSpec
 
-MAX_TOKENS = 2**31 - 1  # of a chain: positions are int32
-TRAJECTORY_STEPS = 1000  # of the papers' trajectories, and of most environments
+MAX_TOKENS = 2**31 - 1  # positions are int32
+TRAJECTORY_STEPS = 1000  # steps of the papers' trajectories, and of most environments
 
 
 @dataclasses.dataclass(frozen=True)
 class DataShape:
-    """Of a step of the data; the defaults are a walker's."""
+    """Sizes of a step of the data; the defaults are a walker's."""
 
     observation_size: int = 24  # numbers in an observation
     action_size: int = 6  # numbers in an action, or the number of discrete actions
-    discrete: bool = False  # whether actions are choices, not vectors
+    discrete: bool = False  # whether actions are discrete
     max_episode_steps: int = TRAJECTORY_STEPS  # longest episode, in steps
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class DataShape:
 
     @property
     def spec(self) -> DataSpec:
-        """As agents are told."""
+        """The sizes as a `DataSpec`."""
         size = self.action_size
         if self.discrete:
             return DataSpec(self.observation_size, ActionSpec(ActionKind.discrete, size), self.max_episode_steps)
@@ -47,7 +47,7 @@ class Plan:
     """One optimizer step of `ringrl train`, on chains of `tokens` tokens, over the devices of a target."""
 
     target: Target
-    tokens: int  # of one chain
+    tokens: int  # per chain
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     attention: AttentionConfig = dataclasses.field(default_factory=AttentionConfig)
@@ -55,52 +55,52 @@ class Plan:
     training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(batch_size=1))
     data: DataShape = dataclasses.field(default_factory=DataShape)
     context: Context = Context.chain
-    compiler_options: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # on top of the trainer's own
+    compiler_options: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # added to the trainer's own
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Devices along each axis of the mesh, -1 settled; raises RingRLError where they do not make up the target."""
-        return settled(self.mesh, self.target)
+        """Devices along each axis of the mesh, with -1 resolved; raises RingRLError if they do not match the target."""
+        return resolve_mesh_sizes(self.mesh, self.target)
 
     @property
     def chains(self) -> int:
-        """Of the whole batch."""
+        """Number of chains in the whole batch."""
         return self.training.batch_size
 
     @property
     def sequence_devices(self) -> int:
-        """That share a chain."""
+        """Number of devices that share a chain."""
         sizes = self.sizes
         return sizes["ring"] * sizes["head"] if self.attention.strategy.is_sharded else 1
 
     @property
     def tokens_per_device(self) -> int:
-        """Of all chains that a device has a part of."""
+        """Number of tokens on a device, over all its chains."""
         sizes = self.sizes
         return self.tokens // self.sequence_devices * self.chains // (sizes["data"] * sizes["fsdp"])
 
     @property
     def tokens_per_step(self) -> int:
-        """Of the environment's steps."""
+        """Number of tokens per environment step."""
         return self.agent.token_layout.count("|") + 1 if self.agent.token_layout else self.agent.tokens_per_step
 
     @property
     def trajectories(self) -> float:
-        """Of 1,000 steps, in a chain."""
+        """Number of trajectories of 1,000 steps in a chain."""
         return self.tokens / self.tokens_per_step / TRAJECTORY_STEPS
 
     @property
     def multiple(self) -> int:
-        """What the tokens of a chain are a multiple of, so that the layout deals them evenly."""
+        """The number that divides the tokens of a chain in an even distribution over the layout."""
         halves = 2 if self.attention.strategy.is_sharded and self.attention.layout is Layout.zigzag else 1
         return self.sequence_devices * halves * self.tokens_per_step
 
     def of(self, tokens: int) -> "Plan":
-        """The same with chains of at least `tokens` tokens, rounded up to what the layout deals evenly."""
+        """The plan with chains of at least `tokens` tokens, rounded up to an even distribution over the layout."""
         return dataclasses.replace(self, tokens=tokens + -tokens % self.multiple)
 
     def to_json(self) -> str:
-        """Text that `plan_from_json` reads."""
+        """Format the plan as text that `plan_from_json` reads."""
         return json.dumps(dataclasses.asdict(self))
 
 
@@ -113,11 +113,11 @@ class Memory:
     aliased: int  # outputs that take an argument's place
     temporaries: int
     code: int = 0
-    host: int = 0  # in the host's memory, for this device
+    host: int = 0  # in host memory, for this device
 
     @property
     def total(self) -> int:
-        """On the device, at the most."""
+        """Total on the device at the peak."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
@@ -126,39 +126,39 @@ class Buffer:
     """A large temporary of the compiled program."""
 
     bytes: int
-    shape: str  # as the compiler writes it: bf16[32,1,8192,4096]
-    source: str  # where the program asked for it, as JAX names places
-    count: int = 1  # alike
+    shape: str  # in the compiler's notation: bf16[32,1,8192,4096]
+    source: str  # its origin in the program, as JAX names it
+    count: int = 1  # number of equal ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Collectives of one kind from one place of the program."""
+    """Collectives of one kind and origin in the program."""
 
-    kind: str  # as compilers name it: collective-permute
+    kind: str  # the compilers' name: collective-permute
     source: str
     shapes: tuple[str, ...]
-    times: int  # in one step
-    bytes: float  # that one device sends in one step, all times together
-    across: bool  # whether the schedule puts each across matrix products
-    due: bool = True  # False where nothing is left to compute meanwhile: the homeward trip of gradients
+    times: int  # number in one step
+    bytes: float  # sent by one device in one step, over all times
+    across: bool  # whether the schedule overlaps each with matrix products
+    due: bool = True  # False if no computation is left to overlap: the return of gradients
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the compiler said."""
+    """The compiler's report."""
 
     tokens: int
     accepted: bool
-    refusal: str = ""  # the compiler's own line
-    memory: Memory | None = None  # None where it was refused before that was known
+    refusal: str = ""  # the compiler's own message
+    memory: Memory | None = None  # None if it was refused before that was known
     limit: int = 0  # bytes of a device that a program may use
     buffers: tuple[Buffer, ...] = ()  # the largest first
     transfers: tuple[Transfer, ...] = ()
     device_kind: str = ""
     devices: int = 0
     compilers: dict[str, str] = dataclasses.field(default_factory=dict)  # versions by package
-    flags: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # those that the trainer sets
+    flags: dict[str, bool | int] = dataclasses.field(default_factory=dict)  # those set by the trainer
     environment: dict[str, str] = dataclasses.field(default_factory=dict)  # the user's own flags, by variable
     program: str = ""  # a digest of program, target and compilers
     seconds: float = 0.0  # of tracing and compiling
@@ -167,32 +167,32 @@ class Report:
 
     @property
     def hops(self) -> tuple[Transfer, ...]:
-        """Those of the ring that have something to compute meanwhile; compilers make permutes of other collectives."""
+        """Hops of the ring that can be overlapped; compilers also turn other collectives into permutes."""
         permutes = (transfer for transfer in self.transfers if transfer.kind == "collective-permute")
         return tuple(transfer for transfer in permutes if transfer.source.startswith(OF_RING) and transfer.due)
 
     @property
     def hop_count(self) -> int:
-        """Hops that one device makes in one step."""
+        """Number of hops of one device in one step."""
         return sum(hop.times for hop in self.hops)
 
     @property
     def hops_across_compute(self) -> int:
-        """Those of them that the schedule puts across matrix products."""
+        """Number of those hops that the schedule overlaps with matrix products."""
         return sum(hop.times for hop in self.hops if hop.across)
 
     @property
     def exposed(self) -> tuple[Transfer, ...]:
-        """Hops that are scheduled across nothing."""
+        """Hops that are not overlapped."""
         return tuple(hop for hop in self.hops if not hop.across)
 
     def to_json(self) -> str:
-        """Text that `report_from_json` reads."""
+        """Format the report as text that `report_from_json` reads."""
         return json.dumps(dataclasses.asdict(self))
 
 
-def settled(mesh: MeshConfig, target: Target) -> dict[str, int]:
-    """Devices along each axis, which together are all of the target; raises RingRLError where they cannot be."""
+def resolve_mesh_sizes(mesh: MeshConfig, target: Target) -> dict[str, int]:
+    """Resolve the devices along each axis, which use the whole target; raises RingRLError if that is impossible."""
     sizes = mesh.sizes
     named = 1
     for size in sizes.values():
@@ -217,7 +217,7 @@ def settled(mesh: MeshConfig, target: Target) -> dict[str, int]:
 
 
 def plan_from_json(text: str) -> Plan:
-    """What `Plan.to_json` wrote."""
+    """Read the output of `Plan.to_json`."""
     found = json.loads(text)
     training = found["training"]
     optimizer = training["optimizer"]
@@ -238,7 +238,7 @@ def plan_from_json(text: str) -> Plan:
 
 
 def report_from_json(text: str) -> Report:
-    """What `Report.to_json` wrote."""
+    """Read the output of `Report.to_json`."""
     found: dict[str, Any] = json.loads(text)
     memory = found["memory"]
     return Report(

@@ -1,6 +1,6 @@
-"""Searches that ask a compiler: the longest chain it accepts, and choices of blocks and strategy side by side.
+"""Searches with a compiler: the longest accepted chain, and comparisons of block sizes and strategies.
 
-Pure: whoever calls hands in `compile`, which maps a plan to a report.
+Pure functions: the caller passes `compile`, which maps a plan to a report.
 """
 
 import dataclasses
@@ -15,24 +15,24 @@ from ringrl.planning.cluster.meshes import whole_cluster
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
 
 BLOCK_SIZES = (256, 512, 1024, 2048, 4096)
-BISECTIONS = 3  # of the span between a context and its double: to an eighth of it
+BISECTIONS = 3  # of the interval between a context and its double: to an eighth of it
 
 Compile = Callable[[Plan], Report]
-Advance = Callable[[int, int], None]  # compilations done, and as many as there will be as far as is known
+Advance = Callable[[int, int], None]  # compilations done, and the number expected so far
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search for the largest context came upon."""
+class SearchResult:
+    """Result of a search for the largest context."""
 
-    largest: Report | None  # that was accepted; None where not even the shortest chain was
-    refused: Report | None  # the smallest; None where nothing up to MAX_TOKENS was
-    reports: tuple[Report, ...]  # in the order in which they were asked for
+    largest: Report | None  # the largest accepted; None if not even the shortest chain was
+    refused: Report | None  # the smallest refused; None if nothing up to MAX_TOKENS was
+    reports: tuple[Report, ...]  # in the order of compilation
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One choice of a comparison: its plan, and the report or, in a line, why there is none."""
+    """One choice of a comparison: its plan, and the report or a one-line reason for its absence."""
 
     name: str
     plan: Plan
@@ -41,9 +41,9 @@ class Candidate:
 
 
 def contexts(plan: Plan) -> list[Plan]:
-    """The plan with chains of every power of two that counts, shortest first, each rounded up to what is dealt evenly.
+    """The plan with chains of every relevant power of two, shortest first, each rounded up to an even distribution.
 
-    From the shortest legal chain to MAX_TOKENS; powers that round to the same number stand once.
+    From the shortest legal chain to MAX_TOKENS; powers that round to the same number occur once.
     """
     powers = (plan.of(2**exponent) for exponent in range(plan.multiple.bit_length() - 1, MAX_TOKENS.bit_length()))
     return [power for power in powers if power.tokens <= MAX_TOKENS]
@@ -51,12 +51,12 @@ def contexts(plan: Plan) -> list[Plan]:
 
 def search_context(
     plan: Plan, compile: Compile, guess: int, *, bisect: bool = False, advance: Advance | None = None
-) -> Found:
+) -> SearchResult:
     """The largest context that is accepted, by powers of two; with `bisect`, to an eighth of it.
 
-    A refusal takes seconds and an acceptance minutes, so it starts at the first context above `guess`, tokens that a
-    formula says fit: refused, it goes down to the first that is accepted; accepted, up to the first that is refused.
-    What `compile` raises passes through.
+    A refusal takes seconds and an acceptance minutes, so it starts at the first context above `guess`, the tokens that
+    fit by the formula: if refused, it goes down to the first that is accepted; if accepted, up to the first that is
+    refused. Exceptions of `compile` are passed on.
     """
     ladder = contexts(plan)
     reports: list[Report] = []
@@ -84,11 +84,11 @@ def search_context(
         largest, refused = _bisect(plan, largest, refused, ask)
     if advance is not None:
         advance(len(reports), len(reports))
-    return Found(largest, refused, tuple(reports))
+    return SearchResult(largest, refused, tuple(reports))
 
 
 def _bisect(plan: Plan, largest: Report, refused: Report, ask: Callable[[Plan, int], Report]) -> tuple[Report, Report]:
-    """Accepted and refused, drawn together to an eighth of the first accepted, or as near as rounding lets them."""
+    """Bisect between accepted and refused, to an eighth of the first accepted, or as close as rounding permits."""
     for left in range(BISECTIONS, 0, -1):
         middle = plan.of((largest.tokens + refused.tokens) // 2)
         if not largest.tokens < middle.tokens < refused.tokens:
@@ -101,7 +101,7 @@ def _bisect(plan: Plan, largest: Report, refused: Report, ask: Callable[[Plan, i
 def search_blocks(
     plan: Plan, compile: Compile, sizes: Sequence[int] = BLOCK_SIZES, *, advance: Advance | None = None
 ) -> list[Candidate]:
-    """The plan with blocks of each size, of queries as of keys; those larger than a device's part are not compiled.
+    """The plan with each block size, of queries and of keys; blocks larger than a device's shard are not compiled.
 
     Raises RingRLError for dense attention, which has no blocks, and as `_compiled` does.
     """
@@ -117,10 +117,10 @@ def search_blocks(
 
 
 def search_strategies(plan: Plan, compile: Compile, *, advance: Advance | None = None) -> list[Candidate]:
-    """The plan under every way to spread its attention over the target's devices but those of mesh.data.
+    """The plan with every distribution of its attention over the target's devices, except those of mesh.data.
 
-    Blockwise (whole chains, at least one on each device: the batch is made larger where it needs to be), the ring,
-    Ulysses, and every hybrid of both. A choice that is not legal says why. Raises RingRLError as `_compiled` does.
+    Blockwise (whole chains, at least one on each device: the batch is enlarged if needed), the ring, Ulysses, and every
+    hybrid of both. An illegal choice has a reason. Raises RingRLError as `_compiled` does.
     """
     return _compiled(list(_strategies(plan)), compile, advance)
 
@@ -158,7 +158,7 @@ def _strategy(plan: Plan, name: str, strategy: Strategy, mesh: MeshConfig) -> Ca
 
 
 def _compiled(candidates: Sequence[Candidate], compile: Compile, advance: Advance | None) -> list[Candidate]:
-    """Each with its report; what `compile` complains of is that candidate's reason, unless it complains of all."""
+    """Each candidate with its report; an error of `compile` is that candidate's reason, unless all fail."""
     errors: list[RingRLError] = []
     done: list[Candidate] = []
     asked = [candidate for candidate in candidates if not candidate.reason]
@@ -181,7 +181,7 @@ def _compiled(candidates: Sequence[Candidate], compile: Compile, advance: Advanc
 
 
 def _part(plan: Plan) -> int:
-    """Tokens that one device holds of a chain while it attends: all where heads are exchanged among all devices."""
+    """Tokens of a chain on one device during attention: all if heads are exchanged among all devices."""
     sizes, strategy = plan.sizes, plan.attention.strategy
     devices = {Strategy.ring: sizes["ring"] * sizes["head"], Strategy.hybrid: sizes["ring"]}.get(strategy, 1)
     return plan.tokens // devices

@@ -1,1 +1,1 @@
-"""What a run is made of, on and off the command line: its agent, its batches, its record, and how it acts."""
+"""The parts of a run, for command line and library: its agent, its batches, its metadata, and its policy."""

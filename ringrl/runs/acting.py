@@ -1,4 +1,4 @@
-"""How the agent of a run acts in an evaluation."""
+"""Settings of acting in the evaluation of a run."""
 
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
@@ -12,14 +12,14 @@ FEWEST_TRIALS = 8
 def acting_config(
     evaluation: EvaluationConfig, command: TrainCommand, spec: DataSpec, chain_steps: int, target_return: float
 ) -> ActingConfig:
-    """How the agent of `command` acts in an evaluation: as much history as it learned with, unless told otherwise."""
-    learnt = {
+    """How the agent of `command` acts in an evaluation: with as long a history as in training, unless set otherwise."""
+    trained = {
         Context.chain: chain_steps,
         Context.trial: command.chain.window_steps or spec.max_episode_steps,
         Context.step: 1,
     }
     context = command.chain.context
-    capacity = evaluation.context_steps or learnt[context]
+    capacity = evaluation.context_steps or trained[context]
     if context is Context.chain and evaluation.when_full is WhenFull.stop and capacity < spec.max_episode_steps:
         raise RingRLError(
             f"evaluation.context_steps={capacity} is less than an episode ({spec.max_episode_steps} steps), so with "
@@ -34,9 +34,9 @@ def acting_config(
     )
 
 
-def trials_of(evaluation: EvaluationConfig, command: TrainCommand) -> int:
-    """How many trials an evaluation runs: as many as a chain had trajectories, at least 8, unless told otherwise.
+def count_trials(evaluation: EvaluationConfig, command: TrainCommand) -> int:
+    """Number of trials of an evaluation: the number of trajectories in a chain, at least 8, unless set otherwise.
 
-    An agent of one trajectory gets as many trials as the others, or their best-of-n would not compare.
+    An agent trained on single trajectories gets as many trials as the others, so that its best-of-n is comparable.
     """
     return evaluation.trials or max(command.chain.trajectories, FEWEST_TRIALS)

@@ -1,4 +1,4 @@
-"""The agent of a run, from the settings of `ringrl train` or from a checkpoint."""
+"""Construction of a run's agent from the settings of `ringrl train` or from a checkpoint."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,22 +22,22 @@ from ringrl.types import Context, DataSpec, Normalization, Parameters
 
 @dataclasses.dataclass(frozen=True)
 class LoadedAgent:
-    """An agent ready to act, with what its run knew."""
+    """An agent ready to act, with the data of its run that acting needs."""
 
     command: TrainCommand
     agent: SequenceAgent
     parameters: Parameters
     normalization: Normalization
-    environment: EnvConfig  # as one would name it; the metadata have its whole record
+    environment: EnvConfig  # as a user would name it; the metadata have its full record
     chain_steps: int  # P in training
     target_return: float
-    metadata: dict[str, Any]  # of the checkpoint
+    metadata: dict[str, Any]  # the checkpoint's metadata
 
 
-def agent_of(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | None = None) -> SequenceAgent:
-    """The agent that a training command describes, for data of these sizes.
+def make_run_agent(command: TrainCommand, spec: DataSpec, mesh: jax.sharding.Mesh | None = None) -> SequenceAgent:
+    """Make the agent that a training command describes, for data of these sizes.
 
-    Without a mesh it acts on one device: a strategy that spreads the sequence has the values of blockwise.
+    Without a mesh it acts on one device: a strategy that shards the sequence computes the same values as blockwise.
     """
     attention = command.attention
     if attention.strategy.is_sharded and mesh is None:
@@ -59,21 +59,21 @@ def load_agent(
     warn: Callable[[str], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> LoadedAgent:
-    """Rebuild an agent from a run folder or checkpoint; raises RingRLError where there is none that can be used.
+    """Rebuild an agent from a run folder or checkpoint; raises RingRLError if there is no usable one.
 
-    With a mesh, whatever the run had, the agent acts on all its devices, over which its parameters are split. One that
-    looks at less than a chain ignores it: its contexts are short.
+    With a mesh, which need not be the run's, the agent acts on all its devices, over which its parameters are sharded.
+    An agent whose context is shorter than a chain ignores the mesh.
     """
     parameters, metadata = restore_parameters(checkpoint, which, warn)
     try:
         command = build(TrainCommand, metadata["config"])
         normalization = Normalization.from_json(metadata["normalization"])
         mesh = mesh if command.chain.context is Context.chain else None
-        agent = agent_of(command, normalization.shown_spec(spec_from_json(metadata["spec"])), mesh)
+        agent = make_run_agent(command, normalization.shown_spec(spec_from_json(metadata["spec"])), mesh)
         return LoadedAgent(
             command,
             agent,
-            jax.device_put(parameters) if mesh is None else _spread(parameters, mesh),
+            jax.device_put(parameters) if mesh is None else _shard(parameters, mesh),
             normalization,
             build(EnvConfig, metadata["environment"]),
             metadata["chain_steps"],
@@ -86,8 +86,8 @@ def load_agent(
         ) from error
 
 
-def _spread(parameters: Parameters, mesh: jax.sharding.Mesh) -> Parameters:
-    """Numpy arrays in their shardings over a mesh, of which every device gets its part alone."""
+def _shard(parameters: Parameters, mesh: jax.sharding.Mesh) -> Parameters:
+    """Transfer NumPy arrays to their shardings over a mesh, each device receiving only its shard."""
 
     def put(leaf: np.ndarray, sharding: jax.sharding.NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])

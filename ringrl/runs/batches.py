@@ -1,4 +1,4 @@
-"""The batches that a run trains on."""
+"""Construction of the batches that a run trains on."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,15 +19,15 @@ from ringrl.types import Chain
 def make_batches(
     agent: SequenceAgent, sampler: ChainSampler, training: TrainingConfig, *, seed: int = 0
 ) -> Callable[[int], Iterator[Chain]]:
-    """The stream of batches that `train` reads, on the agent's devices.
+    """Create the stream of batches that `train` reads, on the agent's devices.
 
-    On a mesh this process builds what its own devices hold, in the layout of the agent's attention.
+    On a mesh this process builds only its own devices' shards, in the layout of the agent's attention.
 
     Args:
-        agent: what is trained; its mesh says where the steps of a chain lie.
-        sampler: draws the chains.
-        training: the batch size, and how batches are built ahead.
-        seed: of the stream; batch k is a pure function of (seed, k).
+        agent: the agent to train, whose mesh determines the sharding of chains.
+        sampler: samples the chains.
+        training: batch size, and settings of prefetching.
+        seed: seed of the stream; batch k is a pure function of (seed, k).
 
     Returns:
         A function that, given `start`, yields batches start, start + 1, ... training.steps - 1, each a `Chain`
@@ -54,7 +54,7 @@ def make_batches(
 
 
 def check_alike(agent: SequenceAgent, sampler: ChainSampler, training: TrainingConfig) -> None:
-    """Raises RingRLError where what an agent was made with differs from what it is trained with."""
+    """Raise RingRLError if an agent's settings differ from those it is trained with."""
     if sampler.config.context is not agent.context:
         raise RingRLError(
             f"chain.context={sampler.config.context} of the sampler, but the agent was made with context="

@@ -1,4 +1,4 @@
-"""A trained run as a policy."""
+"""Loading of a trained run as a policy."""
 
 from pathlib import Path
 
@@ -25,27 +25,27 @@ def load_policy(
     when_full: WhenFull | None = None,
     action_space: gymnasium.Space | None = None,
 ) -> Policy:
-    """The policy of a trained run, which acts as `ringrl eval` does with the same settings and seed.
+    """Load the policy of a trained run, which acts as `ringrl eval` does with the same settings and seed.
 
     Args:
         run: the folder of a run of `ringrl train`, or of one saved with `describe_run`; or one of its checkpoints.
-        which: "last", "best", or the number of a step.
-        target_return: the return that the agent is asked for, in the environment's units.
-        sample: sample actions, else take the likeliest.
-        temperature: of sampled actions; below 1 is closer to the likeliest.
-        context_steps: steps of history kept; 0 means as many as in training.
-        when_full: what to do when the history is full: forget the oldest whole trial, or stop.
-        action_space: of one environment; by default vectors (A,) within the bounds of the data, or its choices. Give
-            the environment's where that is unbounded, of whole numbers, or of another shape or dtype.
+        which: the checkpoint: "last", "best", or the number of a step.
+        target_return: the return that the agent is conditioned on, in the environment's units.
+        sample: sample actions, else take the most likely one.
+        temperature: temperature of sampled actions; below 1 favors likelier ones.
+        context_steps: number of steps of history; 0 means as many as in training.
+        when_full: what to do when the history is full: drop the oldest whole trial, or stop.
+        action_space: action space of one environment; by default vectors (A,) within the bounds of the data, or its
+            discrete actions. Pass the environment's if it is unbounded, integer, or of another shape or dtype.
 
-    Each setting that is not given is as the run was evaluated.
+    Settings that are not given default to those of the run's own evaluation.
 
     Returns:
-        A policy without any history, seeded with 0.
+        A policy with an empty history, seeded with 0.
 
     Raises:
-        RingRLError: there is no checkpoint that can be used, a setting is impossible, or the action space is another
-            than the agent was trained on.
+        RingRLError: there is no usable checkpoint, a setting is invalid, or the action space differs from the one the
+            agent was trained on.
     """
     loaded = load_agent(run, which)
     choice = EvaluationChoice(

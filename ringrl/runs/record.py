@@ -1,4 +1,4 @@
-"""What a checkpoint tells of its run, so that its agent can be made again and act."""
+"""Metadata of a checkpoint, from which its agent can be rebuilt and act."""
 
 import json
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ def describe_run(
 ) -> dict[str, Any]:
     """The metadata with which `train` saves a run, so that `load_policy` and `ringrl eval` act from it alone.
 
-    The environment is the one that the data's metadata name; where they name none, `ringrl eval` asks for `env.id`.
+    The environment is the one in the data's metadata; if there is none, `ringrl eval` requires `env.id`.
 
     Args:
-        agent: what is trained.
-        sampler: what it is trained on.
-        training: as given to `train`.
-        seed: as given to `create_state` and `make_batches`.
+        agent: the trained agent.
+        sampler: the sampler of its training data.
+        training: the settings passed to `train`.
+        seed: the seed passed to `create_state` and `make_batches`.
 
     Returns:
-        Plain JSON: every setting, sizes and scales of the data, the environment, and the return to ask for.
+        Plain JSON: every setting, sizes and scales of the data, the environment, and the target return.
 
     Raises:
-        RingRLError: agent, sampler and training do not go together.
+        RingRLError: agent, sampler and training are inconsistent.
     """
     check_alike(agent, sampler, training)
     store = sampler.store
@@ -65,13 +65,13 @@ def run_record(
     target_return: float,
     references: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `ringrl.runs.agent.load_agent` reads: plain JSON.
+    """The metadata that `ringrl.runs.agent.load_agent` reads, as plain JSON.
 
     Args:
-        config: a whole `TrainCommand`, plain.
-        sampler: of the chains that the agent learns from.
+        config: a whole `TrainCommand` as plain containers.
+        sampler: the sampler of the training data.
         environment: `environment`, {"id": ..., "kwargs": ...}, and `environment_spec`, gymnasium's whole record.
-        target_return: the return to ask for, raw.
+        target_return: the target return, unscaled.
         references: the returns that count as 0 and 100, by the names in `REFERENCES`.
     """
     return {
@@ -87,7 +87,7 @@ def run_record(
 
 
 def _environment(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment that a data set's metadata name, as a checkpoint keeps it."""
+    """The environment in a data set's metadata, in the format of a checkpoint."""
     record = metadata.get("environment_spec") or {}
     record = json.loads(record) if isinstance(record, str) else dict(record)
     told = {"id": metadata.get("environment") or "", "kwargs": record.get("kwargs") or {}}

@@ -1,8 +1,8 @@
-"""What all processes of a run decide together.
+"""Decisions that all processes of a run make together.
 
 Each function is a collective: every process calls it at the same place and from its main thread, because a collective
-of a background thread could meet those of the training step in another order. It waits for the steps dispatched
-before it, so a loop calls it at times only (`Lookout`). With one process it costs nothing.
+on a background thread could interleave with those of the training step in a different order. It waits for the steps
+dispatched before it, so a loop calls it only occasionally (`FlagSynchronizer`). With one process it costs nothing.
 """
 
 import time
@@ -12,30 +12,32 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_ASK_EVERY_SECONDS, _ASK_EVERY_STEPS = 1.0, 10
+_EVERY_SECONDS, _EVERY_STEPS = 1.0, 10
 
 
-class Lookout:
-    """When the processes of a run ask each other: about once a second, at least every 10 steps.
+class FlagSynchronizer:
+    """Schedule of the collectives by which processes synchronize flags: about once a second, at least every 10
+    steps.
 
-    Process 0's time is the one that counts, so all ask after the same steps. One process alone asks after each.
+    Only process 0's clock counts, so all processes synchronize after the same steps. A single process checks after each
+    step.
     """
 
     def __init__(self, step: int) -> None:
-        self._asked_step, self._asked_at = step, time.monotonic()
+        self._synchronized_step, self._synchronized_at = step, time.monotonic()
         self._next_step = step + 1
 
     def due(self, step: int) -> bool:
-        """Whether to ask after this step."""
+        """Whether to synchronize after this step."""
         return step >= self._next_step
 
-    def ask(self, step: int, *flags: bool) -> tuple[bool, ...]:
-        """`agree_each`, and settle when to ask next."""
+    def synchronize(self, step: int, *flags: bool) -> tuple[bool, ...]:
+        """Run `agree_each`, and schedule the next synchronization."""
         answers = agree_each(*flags)
         now = time.monotonic()
-        seconds = max(now - self._asked_at, 1e-9) / max(step - self._asked_step, 1)
-        wait = min(max(int(_ASK_EVERY_SECONDS / seconds), 1), _ASK_EVERY_STEPS) if jax.process_count() > 1 else 1
-        self._asked_step, self._asked_at, self._next_step = step, now, step + agree_on_first([wait])[0]
+        seconds = max(now - self._synchronized_at, 1e-9) / max(step - self._synchronized_step, 1)
+        wait = min(max(int(_EVERY_SECONDS / seconds), 1), _EVERY_STEPS) if jax.process_count() > 1 else 1
+        self._synchronized_step, self._synchronized_at, self._next_step = step, now, step + agree_on_first([wait])[0]
         return answers
 
 
@@ -45,7 +47,7 @@ def agree_any(flag: bool) -> bool:
 
 
 def agree_each(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set in any process; one message for all of them."""
+    """For each flag, whether it is set in any process; one message for all flags."""
     if jax.process_count() == 1:
         return flags
     gathered = np.asarray(multihost_utils.process_allgather(np.asarray(flags, np.int32)))
@@ -53,7 +55,7 @@ def agree_each(*flags: bool) -> tuple[bool, ...]:
 
 
 def agree_on_first(values: Sequence[int]) -> list[int]:
-    """Process 0's whole numbers (below 2**31), of which the others need not know how many there are."""
+    """Broadcast process 0's integers (below 2**31), whose number the other processes need not know."""
     if jax.process_count() == 1:
         return list(values)
     count = int(multihost_utils.broadcast_one_to_all(np.asarray(len(values), np.int32)))

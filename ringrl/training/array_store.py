@@ -1,8 +1,8 @@
-"""Arrays on disk: the one file that touches orbax.
+"""Storage of arrays on disk; the only file that uses orbax.
 
-Trees are stored by path as nested dictionaries, so they read back without being known beforehand. The files have a
-CRC-32 each: a flipped bit is noticed, and orbax, whose background reads fail noisily, is never given a damaged file.
-Where there are several processes all of them call `ArrayWrite` and `read_arrays`, for the same paths in one order.
+Trees are stored by path as nested dictionaries, so they can be read without knowing their structure. Each file has a
+CRC-32: a flipped bit is detected, and orbax, whose background reads fail noisily, never reads a damaged file. With
+several processes all of them call `ArrayWrite` and `read_arrays`, for the same paths in the same order.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING:  # it takes most of a second to import: a run's first step does not wait for its first checkpoint
+if TYPE_CHECKING:  # the import takes most of a second, and a run's first step does not wait for its first checkpoint
     import orbax.checkpoint as ocp
 
 from ringrl.errors import RingRLError
@@ -33,8 +33,8 @@ _READ_BYTES = 1 << 22
 _writes = itertools.count()
 
 
-def nested(tree: Any) -> Nested:
-    """Any pytree as nested dictionaries keyed by the names along each leaf's path; empty nodes vanish."""
+def to_nested_dicts(tree: Any) -> Nested:
+    """Convert a pytree to nested dictionaries keyed by the names along each leaf's path; empty nodes are dropped."""
     result: Nested = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         *parents, last = path_names(path)
@@ -55,21 +55,22 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-class _WithoutReports(logging.Filter):
-    """Leaves out orbax's traces of faults in its threads: `ArrayWrite.finish` raises them."""
+class _DropTracebacks(logging.Filter):
+    """Logging filter that drops orbax's tracebacks of errors in its threads: `ArrayWrite.finish` raises them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
-_WITHOUT_REPORTS = _WithoutReports()
+_WITHOUT_REPORTS = _DropTracebacks()
 
 
-def without_patterns(path: Path) -> Path:
-    """The same folder by a path in which orbax finds no pattern: it looks for its files by a glob below the whole path.
+def find_glob_free_path(path: Path) -> Path:
+    """A path to the same folder without glob patterns, because orbax finds its files with a glob over the whole
+    path.
 
-    Where a name on the way has a bracket or the like, the way leads through a link of this user's in the temporary
-    folder, named by what it leads to, so that it is the same in every process. Raises RingRLError where that cannot be.
+    If a name in the path contains a bracket or the like, the result is a symbolic link in the user's temporary folder,
+    named by its target so that it is the same in every process. Raises RingRLError if the link cannot be made.
     """
     last = max((index for index, part in enumerate(path.parts) if _PATTERN.search(part)), default=-1)
     if last < 0:
@@ -90,9 +91,9 @@ def without_patterns(path: Path) -> Path:
 
 
 class ArrayWrite:
-    """A tree of arrays on its way to a new folder.
+    """A background write of a tree of arrays to a new folder.
 
-    Once made, the arrays given may be donated: orbax has copied them to the host, or holds the host's own buffers so
+    Once constructed, the given arrays may be donated: orbax has copied them to the host, or holds the host buffers so
     that they are not reused.
     """
 
@@ -100,35 +101,35 @@ class ArrayWrite:
         import orbax.checkpoint as ocp
 
         self._path = path
-        logging.getLogger("absl").addFilter(_WITHOUT_REPORTS)  # once, however often it is added
+        logging.getLogger("absl").addFilter(_WITHOUT_REPORTS)  # added once, however often this runs
         raw = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
-        # Its background barriers are named by the folder's last part, which every checkpoint has: a number tells them
-        # apart. Directories made in the background would need one more of them.
+        # orbax's background barriers are named by the folder's last part, which all checkpoints share: a number makes
+        # them unique. Directories created in the background would need another barrier.
         processes = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f"ringrl_{next(_writes)}")
         self._writer = ocp.AsyncCheckpointer(
             ocp.PyTreeCheckpointHandler(multiprocessing_options=processes),
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             multiprocessing_options=processes,
         )
-        self._writer.save(without_patterns(path), args=ocp.args.PyTreeSave(raw))
+        self._writer.save(find_glob_free_path(path), args=ocp.args.PyTreeSave(raw))
 
     def finish(self) -> None:
-        """Wait until the arrays of all processes are in the folder; raises what the disk did. Call it once."""
+        """Wait until the arrays of all processes are in the folder; raises the disk's errors. Call it once."""
         try:
             self._writer.wait_until_finished()
         finally:
-            with contextlib.suppress(Exception):  # a second report of the same fault
+            with contextlib.suppress(Exception):  # a second report of the same error
                 self._writer.close()
 
     def checksums(self) -> dict[str, int]:
-        """The CRC-32 of each file of the finished folder, all of it flushed to the disk."""
+        """Flush the finished folder to disk, and return the CRC-32 of each file."""
         for path in self._path.rglob("*"):
             flush(path)
         return _checksums(self._path)
 
 
 def verify_arrays(path: Path, checksums: dict[str, int]) -> None:
-    """Raises ValueError where a file that a finished `ArrayWrite` left is absent or changed."""
+    """Raise ValueError if a file that a finished `ArrayWrite` left is missing or changed."""
     found = _checksums(path)
     wrong = [name for name, value in checksums.items() if found.get(name) != value]
     if wrong:
@@ -136,27 +137,28 @@ def verify_arrays(path: Path, checksums: dict[str, int]) -> None:
 
 
 def stored_shapes(path: Path) -> Nested:
-    """Shape and dtype of each array of a verified folder, a key's as its raw data."""
+    """Shape and dtype of each array of a verified folder; of a random key, those of its raw data."""
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as reader:
-        stored = reader.metadata(without_patterns(path)).item_metadata.tree
+        stored = reader.metadata(find_glob_free_path(path)).item_metadata.tree
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
 
 
 def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nested:
-    """Read a verified folder of these `stored_shapes`: numpy arrays, or jax arrays in the shardings of `target`.
+    """Read a verified folder with these `stored_shapes` as numpy arrays, or as jax arrays in the shardings of
+    `target`.
 
-    A process reads only what its own devices hold; the mesh that wrote the folder does not matter. A key comes as its
-    raw data.
+    A process reads only what its own devices hold; the mesh that wrote the folder does not matter. A random key is
+    returned as its raw data.
     """
     import orbax.checkpoint as ocp
 
     leaves = {path_names(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(target)}
-    # Without arguments orbax would ask for the devices that wrote the checkpoint.
+    # Without arguments orbax would require the devices that wrote the checkpoint.
     arguments = jax.tree_util.tree_map_with_path(lambda p, _: _restore_argument(leaves.get(path_names(p))), shapes)
     with ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(without_patterns(path), restore_args=arguments)
+        return reader.restore(find_glob_free_path(path), restore_args=arguments)
 
 
 def _restore_argument(leaf: Any) -> "ocp.RestoreArgs":
@@ -165,11 +167,11 @@ def _restore_argument(leaf: Any) -> "ocp.RestoreArgs":
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         return ocp.RestoreArgs(restore_type=np.ndarray)
-    return ocp.ArrayRestoreArgs(sharding=sharding)  # a key's names no axis, so it fits the raw data
+    return ocp.ArrayRestoreArgs(sharding=sharding)  # a key's sharding names no axis, so it fits the raw data
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file below a folder, by its path there."""
+    """CRC-32 of every file below a folder, by relative path."""
     sums: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

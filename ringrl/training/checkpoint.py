@@ -1,8 +1,8 @@
-"""Checkpoints of a run: which are kept, which is read, and what happens to damaged ones.
+"""Checkpoints of a run: which are kept, which is restored, and how damaged ones are handled.
 
-Arrays are written in the background while training goes on; `ringrl.training.checkpoint_folder` says how a checkpoint
-becomes one only when whole. Where there are several processes, all of them call `save`, `wait` and `restore` alike on
-one shared folder: each writes and reads its own devices' shards, and process 0 does the rest.
+Arrays are written in the background while training continues; `ringrl.training.checkpoint_folder` makes a checkpoint
+visible only when complete. With several processes, all of them call `save`, `wait` and `restore` alike on one shared
+folder: each writes and reads its own devices' shards, and process 0 does the rest.
 """
 
 import concurrent.futures
@@ -25,13 +25,13 @@ from ringrl.training.array_store import (
     ArrayWrite,
     Nested,
     is_key,
-    nested,
     path_names,
     read_arrays,
     stored_shapes,
+    to_nested_dicts,
     verify_arrays,
 )
-from ringrl.training.checkpoint_folder import CheckpointFolder, disk_fault, step_of
+from ringrl.training.checkpoint_folder import CheckpointFolder, disk_fault, parse_step
 from ringrl.training.state import TrainState
 from ringrl.types import Parameters
 
@@ -45,17 +45,16 @@ _logger = logging.getLogger(__name__)
 class Checkpointer:
     """Saves and restores the checkpoints of one run.
 
-    Kept are the last ones and the one with the highest metric; saving a step drops those of later steps, so the folder
-    tells one history.
+    It keeps the last ones and the one with the highest metric; saving a step drops those of later steps.
     """
 
     def __init__(self, directory: Path | str, keep_last: int = 2, warn: Warn | None = None) -> None:
-        """Nothing is written yet.
+        """Configure checkpointing; nothing is written yet.
 
         Args:
             directory: the folder of checkpoints; a run has them in `checkpoints`.
             keep_last: checkpoints kept besides the best one, at least 1.
-            warn: told, in one line, of a damaged checkpoint that is passed over; by default the log.
+            warn: called with one line for each damaged checkpoint that is skipped; by default it is logged.
         """
         self._folder = CheckpointFolder(directory)
         self.directory = self._folder.directory
@@ -64,23 +63,22 @@ class Checkpointer:
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
 
     def save(self, step: int, state: TrainState, metadata: Mapping[str, Any], metric: float | None = None) -> Path:
-        """Begin to write the checkpoint of a step.
+        """Begin writing the checkpoint of a step.
 
-        On return the state may be donated. The save before is finished first; when this one is whole, checkpoints no
-        longer kept are dropped.
+        On return the state may be donated. The previous save is finished first; when this one is complete, checkpoints
+        no longer kept are dropped.
 
         Args:
-            step: its number.
-            state: what is saved.
+            step: number of the step.
+            state: the state to save.
             metadata: plain JSON to save with it.
-            metric: higher is better; by default it is never the best.
+            metric: higher is better; a checkpoint without one is never the best.
 
         Returns:
-            The folder that it will have.
+            The checkpoint's future folder.
 
         Raises:
-            RingRLError: the disk is full or cannot be written, for this save or the one before; the checkpoints already
-                there stay whole.
+            RingRLError: the disk is full or not writable, in this save or the previous one; others stay intact.
         """
         self.wait()
         trees = dict(zip(("parameters", "training"), _split(state), strict=True))
@@ -97,17 +95,17 @@ class Checkpointer:
         return target
 
     def amend(self, step: int, updates: Mapping[str, Any], metric: float | None) -> None:
-        """Add to the metadata of a whole checkpoint; the next best may be another.
+        """Update the metadata of a complete checkpoint; the best checkpoint may change.
 
-        All processes call it. Whenever the process is killed, the metadata are the old or the new.
+        A collective. The update is atomic: if the process is killed, the metadata are either old or new.
 
         Args:
-            step: of the checkpoint.
+            step: step of the checkpoint.
             updates: plain JSON.
-            metric: its metric from now on.
+            metric: the checkpoint's new metric.
 
         Raises:
-            RingRLError: they cannot be read or written.
+            RingRLError: the metadata cannot be read or written.
         """
         self.wait()
 
@@ -118,7 +116,7 @@ class Checkpointer:
         self._in_process_0(step, "add to", amend)
 
     def wait(self) -> None:
-        """Finish the save under way, if there is one; faults as `save`. It is whole once process 0 has waited."""
+        """Finish the save in progress, if any; raises as `save` does. It is complete once process 0 has waited."""
         if self._saving is None:
             return
         step, saving = self._saving
@@ -128,7 +126,7 @@ class Checkpointer:
             self._fail(step, error)
 
     def restore(self, which: Which = "last", like: TrainState | None = None) -> tuple[Any, dict[str, Any]]:
-        """State and metadata of a checkpoint; a damaged one is named in one warning and the next one is used.
+        """Restore state and metadata of a checkpoint; a damaged one is skipped with a one-line warning.
 
         Args:
             which: a step number, "best" (highest metric), or "last" (also None).
@@ -139,24 +137,24 @@ class Checkpointer:
             nested dictionaries of numpy arrays (a key as its raw data); and the metadata.
 
         Raises:
-            RingRLError: none is whole, or `like` has another shape.
+            RingRLError: no checkpoint is intact, or the shapes in `like` differ.
         """
         (parameters, training), metadata = self._first_whole(which, ("parameters", "training"), like)
         tree = {"params": parameters, **training}
-        return (tree if like is None else _filled(like, tree, metadata["key_implementation"])), metadata
+        return (tree if like is None else _restructure(like, tree, metadata["key_implementation"])), metadata
 
     def restore_parameters(self, which: Which = "best") -> tuple[Parameters, dict[str, Any]]:
-        """Parameters alone (nested dictionaries of numpy arrays) and metadata; faults as `restore`."""
+        """Parameters alone (nested dictionaries of numpy arrays) and metadata; raises as `restore` does."""
         (parameters,), metadata = self._first_whole(which, ("parameters",), None)
         return parameters, metadata
 
     def load_metadata(self, which: Which = "last") -> dict[str, Any]:
-        """Metadata alone; faults as `restore`."""
+        """Metadata alone; raises as `restore` does."""
         _, metadata = self._first_whole(which, (), None)
         return metadata
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending, damaged ones included, one under way left out."""
+        """Steps that have a checkpoint, ascending; includes damaged ones, excludes the one in progress."""
         return self._folder.steps()
 
     def best(self) -> tuple[int, float] | None:
@@ -164,7 +162,7 @@ class Checkpointer:
         return self._folder.best()
 
     def _in_process_0(self, step: int, what: str, act: Callable[[], None]) -> None:
-        """`act()` in process 0 alone; raises RingRLError in all processes where it fails there."""
+        """Run `act()` in process 0 alone; raises RingRLError in all processes if it fails there."""
         fault = None
         if is_main_process():
             try:
@@ -180,7 +178,9 @@ class Checkpointer:
             )
 
     def _finish(self, step: int, writes: Mapping[str, ArrayWrite], record: dict[str, Any]) -> None:
-        """What is left once the arrays are copied; no collective may run here (see `ringrl.training.agreement`)."""
+        """Complete the save once the arrays are copied; no collective may run here (see
+        `ringrl.training.agreement`).
+        """
         try:
             with contextlib.ExitStack() as finishing:  # all of them, even if one fails
                 for write in writes.values():
@@ -199,7 +199,7 @@ class Checkpointer:
             raise
 
     def _fail(self, step: int, error: BaseException) -> NoReturn:
-        """Raise a fault of the disk as the user's, any other as it is."""
+        """Raise a disk error as RingRLError, any other error unchanged."""
         reason = disk_fault(error)
         if reason is None:
             raise error
@@ -224,13 +224,13 @@ class Checkpointer:
     def _first_whole(
         self, which: Which, parts: tuple[str, ...], like: TrainState | None
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The first checkpoint asked for that all processes read back whole; damaged ones are warned of."""
+        """The first requested checkpoint that all processes read intact; damaged ones are warned about."""
         self.wait()
         candidates = agree_on_first(self._candidates(which))
         for index, step in enumerate(candidates):
-            metadata, fault = _together(functools.partial(self._verified, step, parts))
+            metadata, fault = _agree_on_result(functools.partial(self._verified, step, parts))
             if metadata is not None:
-                trees, fault = _together(functools.partial(self._read, step, parts, metadata, like))
+                trees, fault = _agree_on_result(functools.partial(self._read, step, parts, metadata, like))
                 if trees is not None:
                     return trees, metadata
             after = f"trying step {candidates[index + 1]}" if index + 1 < len(candidates) else "none is left"
@@ -259,12 +259,12 @@ class Checkpointer:
 
 
 def find_checkpoint(path: Path | str, which: Which = "best") -> tuple[Path, Which]:
-    """Folder of checkpoints and which one, from a run folder, a `checkpoints` folder or one checkpoint's folder.
+    """Resolve a run folder, a `checkpoints` folder or one checkpoint's folder to a checkpoint folder and a step.
 
-    Raises RingRLError where the path is none of these.
+    Raises RingRLError if the path is none of these.
     """
     folder = Path(path).absolute()
-    step = step_of(folder.name)
+    step = parse_step(folder.name)
     if step is not None:
         return folder.parent, step
     for candidate in (folder / "checkpoints", folder):
@@ -276,21 +276,21 @@ def find_checkpoint(path: Path | str, which: Which = "best") -> tuple[Path, Whic
 def restore_parameters(
     path: Path | str, which: Which = "best", warn: Warn | None = None
 ) -> tuple[Parameters, dict[str, Any]]:
-    """Parameters (numpy) and metadata from a run folder, its checkpoints folder, or one checkpoint."""
+    """Parameters (numpy) and metadata, given a run folder, its checkpoints folder, or one checkpoint."""
     folder, selected = find_checkpoint(path, which)
     return Checkpointer(folder, warn=warn).restore_parameters(selected)
 
 
 def load_metadata(path: Path | str, which: Which = "last", warn: Warn | None = None) -> dict[str, Any]:
-    """Metadata of a checkpoint of a run folder, its checkpoints folder, or one checkpoint."""
+    """Metadata of a checkpoint, given a run folder, its checkpoints folder, or one checkpoint."""
     folder, selected = find_checkpoint(path, which)
     return Checkpointer(folder, warn=warn).load_metadata(selected)
 
 
 def _split(state: TrainState) -> tuple[Nested, Nested]:
-    """Parameters, and all the rest, as nested dictionaries by path."""
+    """Split a state into parameters and everything else, as nested dictionaries by path."""
     rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return nested(rest.pop("params")), nested(rest)
+    return to_nested_dicts(rest.pop("params")), to_nested_dicts(rest)
 
 
 def _by_path(tree: Nested) -> dict[tuple[str, ...], Any]:
@@ -298,7 +298,7 @@ def _by_path(tree: Nested) -> dict[tuple[str, ...], Any]:
 
 
 def _check_fits(like: TrainState, shapes: Nested, key_implementation: str, path: Path) -> None:
-    """Raises RingRLError where stored arrays are absent or of other shapes or dtypes than in `like`."""
+    """Raise RingRLError if stored arrays are missing or differ in shape or dtype from those in `like`."""
     stored = _by_path(shapes)
     for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(like):
         names = path_names(leaf_path)
@@ -313,7 +313,7 @@ def _check_fits(like: TrainState, shapes: Nested, key_implementation: str, path:
             )
 
 
-def _filled(like: TrainState, tree: Nested, key_implementation: str) -> TrainState:
+def _restructure(like: TrainState, tree: Nested, key_implementation: str) -> TrainState:
     """The stored arrays, which fit, in the structure of `like`."""
     stored = _by_path(tree)
 
@@ -321,7 +321,7 @@ def _filled(like: TrainState, tree: Nested, key_implementation: str) -> TrainSta
         value = stored[path_names(path)]
         if is_key(leaf):
             return jax.random.wrap_key_data(value, impl=key_implementation)
-        return jax.numpy.asarray(value)  # leaves a jax array where it lies
+        return jax.numpy.asarray(value)  # leaves a jax array in place
 
     return jax.tree_util.tree_map_with_path(fill, like)
 
@@ -333,10 +333,10 @@ def _in_background(work: Callable[[], None]) -> concurrent.futures.Future[None]:
     return future
 
 
-def _together(work: Callable[[], _Result]) -> tuple[_Result | None, str | None]:
-    """What a step of reading gives where it succeeds in every process, else the first line of what went wrong.
+def _agree_on_result(work: Callable[[], _Result]) -> tuple[_Result | None, str | None]:
+    """The result of `act` if it succeeds in every process, else the first line of the error.
 
-    A RingRLError, which is alike in all of them, is raised.
+    A RingRLError, which is the same in all of them, is raised.
     """
     result, fault = None, None
     try:

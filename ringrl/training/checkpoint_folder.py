@@ -1,4 +1,4 @@
-"""The files of a run's checkpoints: what they are called, and how they come and go whole.
+"""The files of a run's checkpoints: their names, and their atomic creation and removal.
 
     checkpoints/
       step_00000500/
@@ -6,8 +6,8 @@
         training/       optimizer state, step, key, counters, orbax
         metadata.json   what the caller gave, plus step, metric and a checksum per file
 
-A checkpoint is written beside its place under a hidden name and renamed when whole; one that goes gets a hidden name
-before its files do. So whenever the process is killed, what bears a checkpoint's name is whole.
+A checkpoint is written under a hidden name in the same folder and renamed when complete; before removal it is renamed
+to a hidden name. So if the process is killed at any time, every folder with a checkpoint's name is complete.
 """
 
 import errno
@@ -22,39 +22,39 @@ from typing import Any
 from ringrl.training.disk import flush
 
 _PREFIX = "step_"
-_UNFINISHED = ".unfinished_"  # on its way in or out: never read
-_REPLACED = ".replaced_"  # whole, and its successor is just being renamed: read where there is no successor
+_UNFINISHED = ".unfinished_"  # being written or removed: never read
+_REPLACED = ".replaced_"  # complete, while its successor is renamed: read if there is no successor
 _OVERHEAD_BYTES = 1 << 16  # of a checkpoint besides its arrays
 
 
 class CheckpointFolder:
-    """One run's checkpoints as folders. Where there are several processes, one alone changes them."""
+    """One run's checkpoints as folders. With several processes, only one of them changes the folders."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory).absolute()
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending, damaged ones included."""
+        """Steps that have a checkpoint, ascending, including damaged ones."""
         found = [
             step
             for prefix in ("", _REPLACED)
             for path in self.directory.glob(f"{prefix}{_PREFIX}*")
-            if path.is_dir() and (step := step_of(path.name.removeprefix(prefix))) is not None
+            if path.is_dir() and (step := parse_step(path.name.removeprefix(prefix))) is not None
         ]
         return sorted(set(found))
 
     def path(self, step: int) -> Path:
-        """Where a step's checkpoint is, or would be."""
+        """The path of a step's checkpoint, whether or not it exists."""
         path = self.directory / f"{_PREFIX}{step:08d}"
         replaced = self._hidden(_REPLACED, step)
         return replaced if replaced.is_dir() and not path.exists() else path
 
     def unfinished(self, step: int) -> Path:
-        """Where a step's checkpoint is written."""
+        """The hidden folder in which a step's checkpoint is written."""
         return self._hidden(_UNFINISHED, step)
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """A checkpoint's metadata.json; raises OSError or ValueError where it cannot be read."""
+        """A checkpoint's metadata.json; raises OSError or ValueError if it cannot be read."""
         return json.loads((self.path(step) / "metadata.json").read_text(encoding="utf-8"))
 
     def best(self) -> tuple[int, float] | None:
@@ -63,9 +63,9 @@ class CheckpointFolder:
         return (max(scored)[1], max(scored)[0]) if scored else None
 
     def begin(self, step: int, array_bytes: int) -> None:
-        """Make the empty unfinished folder of a step, sweeping up what killed processes left.
+        """Create the empty unfinished folder of a step, and remove leftovers of killed processes.
 
-        Raises OSError where the disk refuses or has too little space: orbax would say so at length, and late.
+        Raises OSError if the disk refuses or has too little space, which orbax would report verbosely and late.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob(f"{_UNFINISHED}*"):
@@ -85,7 +85,7 @@ class CheckpointFolder:
         shutil.rmtree(self.unfinished(step), ignore_errors=True)
 
     def publish(self, step: int, metadata: Mapping[str, Any]) -> None:
-        """Add the metadata and give the unfinished folder its name, in place of a checkpoint of the same step."""
+        """Write the metadata and rename the unfinished folder, replacing a checkpoint of the same step."""
         unfinished, replaced = self.unfinished(step), self._hidden(_REPLACED, step)
         _write_json(unfinished / "metadata.json", metadata)
         flush(unfinished)
@@ -97,7 +97,7 @@ class CheckpointFolder:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def amend(self, step: int, updates: Mapping[str, Any]) -> None:
-        """Put `updates` into a checkpoint's metadata, by a new file in place of the old one."""
+        """Merge `updates` into a checkpoint's metadata, by atomically replacing the file."""
         folder = self.path(step)
         amended, metadata = folder / ".metadata.part", {**self.metadata(step), **updates}
         _write_json(amended, metadata)
@@ -105,8 +105,9 @@ class CheckpointFolder:
         flush(folder)
 
     def drop_old(self, saved: int, keep_last: int) -> None:
-        """Keep the last ones and the best. A step after the one just saved is of a damaged or abandoned course: kept,
-        it would pass for the newest."""
+        """Keep the last checkpoints and the best one. A step after the one just saved belongs to a damaged or abandoned
+        history and is removed: otherwise it would be taken for the newest.
+        """
         for step in self.steps():
             if step > saved:
                 self._remove(step)
@@ -139,14 +140,14 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     flush(path)
 
 
-def step_of(name: str) -> int | None:
-    """The step that a checkpoint's folder is named for, or None for another name."""
+def parse_step(name: str) -> int | None:
+    """The step in the name of a checkpoint's folder, or None for another name."""
     number = name.removeprefix(_PREFIX)
     return int(number) if name.startswith(_PREFIX) and number.isdigit() else None
 
 
 def disk_fault(error: BaseException) -> str | None:
-    """Why the disk refused a write, or None for any other fault; tensorstore reports it in words alone."""
+    """The reason why the disk refused a write, or None for any other error; tensorstore reports it only as text."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
     for code in codes:
         if getattr(error, "errno", None) == code or os.strerror(code) in str(error):

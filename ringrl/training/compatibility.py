@@ -1,4 +1,4 @@
-"""In what two configurations differ, key by key."""
+"""Differences between two configurations, key by key."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ _ABSENT = object()
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One key whose value differs between a checkpoint and the configuration that would go on with it."""
+    """One key whose value differs between a checkpoint and the configuration that resumes it."""
 
     key: str  # dotted
     was: Any
@@ -20,9 +20,9 @@ class Change:
 
 
 def changes_between(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[Change]:
-    """Every leaf, by its dotted key, that differs between two nested mappings; one that is absent counts as None.
+    """Every leaf, by its dotted key, that differs between two nested mappings; a missing one counts as None.
 
-    Tuples count as the lists that JSON makes of them.
+    Tuples are compared as lists, which JSON makes of them.
     """
     found: list[Change] = []
     for name in dict.fromkeys([*now, *saved]):
@@ -35,7 +35,7 @@ def changes_between(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: st
 
 
 def list_changes(found: Iterable[Change]) -> str:
-    """Changes in one line."""
+    """Format changes as one line."""
     return "; ".join(map(str, found))
 
 

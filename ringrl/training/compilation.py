@@ -13,7 +13,7 @@ from ringrl.types import Chain
 
 
 def check_layout(agent: Agent, batch: Chain) -> None:
-    """Raises RingRLError where a batch was not dealt in the layout of the agent's ring, if it has one."""
+    """Raise RingRLError if a batch does not have the layout of the agent's ring, if it has one."""
     mesh = agent.mesh
     if mesh is not None and agent.attention_config.strategy.is_sharded:
         attention = agent.attention_config
@@ -23,11 +23,11 @@ def check_layout(agent: Agent, batch: Chain) -> None:
 def compile_train_step(
     agent: Agent, training: TrainingConfig, state: TrainState, batch: Chain, programs: Programs | None = None
 ) -> TrainStep:
-    """The train step compiled for these shapes, or as `programs` has it.
+    """Compile the train step for these shapes, or load it from `programs`.
 
-    Raises RingRLError where it needs more memory than the device has.
+    Raises RingRLError if it needs more memory than the device has.
     """
-    device = state.step.addressable_shards[0].device  # another process's tells nothing of its memory
+    device = state.step.addressable_shards[0].device  # memory of another process's device is unknown
     steps = batch.loss_mask.shape[1]
     try:
         step = make_train_step(agent, training)

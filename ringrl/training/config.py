@@ -1,4 +1,4 @@
-"""What the trainer is told."""
+"""Configuration of the trainer."""
 
 import dataclasses
 import enum
@@ -24,7 +24,7 @@ class Schedule(enum.StrEnum):
 class OptimizerConfig:
     """AdamW with warm-up, a schedule and clipping by global norm."""
 
-    learning_rate: float = 1e-3  # the highest, after warm-up
+    learning_rate: float = 1e-3  # peak, after warm-up
     warmup_steps: int = 50  # steps over which the learning rate rises from 0
     schedule: Schedule = Schedule.cosine
     final_fraction: float = 0.0  # of the learning rate, at the last step
@@ -51,14 +51,14 @@ class TrainingConfig:
 
     steps: int = 1000  # optimizer steps of the whole run
     batch_size: int = 32  # chains in an optimizer step
-    gradient_accumulation: int = 1  # pieces the batch is split into
+    gradient_accumulation: int = 1  # microbatches that the batch is split into
     precision: Precision = Precision.float32
     gradient_precision: Precision = Precision.float32  # of gradients as devices add them up and keep them
     log_every: int = 10  # steps between lines of the log and points in TensorBoard
     histogram_every: int = 0  # steps between histograms in TensorBoard; 0 is never
     evaluate_every: int = 0  # steps between evaluations; the end of training always evaluates
     save_every: int = 500  # steps between checkpoints; the end of training always saves
-    save_every_minutes: float = 0.0  # minutes after the last save, whatever the reason of that; 0 is never
+    save_every_minutes: float = 0.0  # minutes after the previous save, whatever triggered it; 0 is never
     keep_last: int = 2  # checkpoints kept besides the best one
     nonfinite_limit: int = 10  # skipped steps in a row before training stops; 0 never stops
     loader_threads: int = 1  # threads that build batches; 0 builds them between steps

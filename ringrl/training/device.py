@@ -1,4 +1,4 @@
-"""What the trainer knows of a device: its name, its peak, its memory, and whether a compiled step fits."""
+"""Facts about a device: name, peak FLOP/s, memory, and whether a compiled step fits."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from ringrl.errors import RingRLError
 
 GIB = 2**30
 
-# Dense bfloat16 FLOP/s of one JAX device (float16 on V100, which has no bfloat16), without sparsity; None: not known.
-# Sources: NVIDIA's data sheets (Ada's white paper for the RTX 4090; half of what they give with sparsity, where they
-# give that alone); Google Cloud's TPU system architecture pages. The first name found in the device kind, as words of
-# its own, wins. A JAX device is one core of a TPU v3 or TPU7x (half a chip), a whole chip from v4 to v6e.
+# Dense bfloat16 FLOP/s of one JAX device (float16 on V100, which has no bfloat16), without sparsity; None: unknown.
+# Sources: NVIDIA's data sheets (Ada's white paper for the RTX 4090; half of the figure with sparsity, where that alone
+# is given); Google Cloud's TPU system architecture pages. The first name found in the device kind as separate words is
+# used. A JAX device is one core of a TPU v3 or TPU7x (half a chip), a whole chip from v4 to v6e.
 _PEAK_FLOPS = (
     ("GB200", 2500e12),
     ("B200", 2250e12),
@@ -47,21 +47,22 @@ _PEAK_FLOPS = (
 
 
 def device_name(device: Any = None) -> str:
-    """A short name, for example "NVIDIA H200" or "cpu"; the first device by default."""
+    """A short name, for example "NVIDIA H200" or "cpu"; of the first device by default."""
     return (device or jax.devices()[0]).device_kind
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Peak dense bfloat16 FLOP/s of one device of that kind, or None where unknown (every CPU)."""
+    """Peak dense bfloat16 FLOP/s of one device of that kind, or None if unknown (every CPU)."""
     found = (peak for name, peak in _PEAK_FLOPS if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE))
     return next(found, None)
 
 
 def memory_in_use(devices: Sequence[Any] | None = None) -> dict[str, float]:
-    """Bytes in use now: `bytes_in_use` and `peak_bytes` of the fullest device, where devices tell, and `host_resident`.
+    """Memory in use in bytes: `bytes_in_use` and `peak_bytes` of the fullest device, if reported, and
+    `host_resident`.
 
-    `devices` are this process's own by default. The peak is since the process began; the last is what the process
-    itself holds of the host's memory, which on a CPU is all there is to know.
+    `devices` are this process's own by default. The peak is since the start of the process; `host_resident` is the
+    process's share of host memory, the only available number on a CPU.
     """
     statistics = [device.memory_stats() or {} for device in (jax.local_devices() if devices is None else devices)]
     memory = {"host_resident": float(psutil.Process().memory_info().rss)}
@@ -82,10 +83,10 @@ def needed_bytes(compiled: Any) -> int:
 
 
 def available_bytes(device: Any, resident: int = 0) -> int | None:
-    """Bytes that a computation may use on a device, or None where unknown.
+    """Bytes that a computation may use on a device, or None if unknown.
 
-    On an accelerator the limit of its allocator; on a CPU the free memory of the machine or of its container, plus
-    the `resident` bytes of arguments that are there already.
+    On an accelerator it is the limit of the allocator; on a CPU the free memory of the machine or of its container,
+    plus the `resident` bytes of arguments that are already in memory.
     """
     if device.platform != "cpu":
         limit = (device.memory_stats() or {}).get("bytes_limit")
@@ -96,7 +97,7 @@ def available_bytes(device: Any, resident: int = 0) -> int | None:
 
 
 def check_memory(compiled: Any, device: Any, *, steps: int, available: int | None = None) -> None:
-    """Raise RingRLError where a compiled step needs more memory than its device has; nothing runs.
+    """Raise RingRLError if a compiled step needs more memory than its device has; nothing runs.
 
     `steps` (P, of one chain) is for the message; `available` overrides the device's own number of bytes.
     """
@@ -114,7 +115,7 @@ def check_memory(compiled: Any, device: Any, *, steps: int, available: int | Non
 
 
 def check_state_memory(needed: int, device: Any, *, available: int | None = None) -> None:
-    """Raise RingRLError where a device's part of a training state, in bytes, does not fit; nothing is allocated."""
+    """Raise RingRLError if a device's shard of a training state, in bytes, does not fit; nothing is allocated."""
     available = available_bytes(device) if available is None else available
     if available is not None and needed > available:
         raise RingRLError(
@@ -125,7 +126,7 @@ def check_state_memory(needed: int, device: Any, *, available: int | None = None
 
 
 def _container_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Free bytes under a container's own limit (Linux control groups, either version), or None where there is none."""
+    """Free bytes under a container's own limit (Linux control groups, either version), or None without a limit."""
     for folder, limit_name, used_name, cache_name in (
         (root, "memory.max", "memory.current", "inactive_file"),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -136,6 +137,6 @@ def _container_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue
-        # The kernel gives cached file pages back on demand, so they count as free.
+        # The kernel reclaims cached file pages on demand, so they count as free.
         return limit - used + int(statistics.get(cache_name, 0))
     return None

@@ -1,4 +1,4 @@
-"""What is written reaches the disk."""
+"""Flushing of files to the disk."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def flush(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk, the latter where the system can."""
+    """Flush a file, or a folder's entries if the system supports that, to the disk."""
     with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""Loss and gradients of a batch, on one device or, each with its part, on all devices of a mesh.
+"""Loss and gradients of a batch, on one device or, with a shard on each, on all devices of a mesh.
 
-Everything that devices say to each other while they compute them is written out here, in `ringrl.parallel.gather` and
-in `ringrl.ops`: nothing is left to XLA's partitioner.
+All communication between devices during the computation is explicit, here, in `ringrl.parallel.gather` and in
+`ringrl.ops`: XLA's partitioner adds none.
 """
 
 from typing import Any
@@ -23,14 +23,14 @@ LossAndGradients = tuple[jax.Array, Metrics, Parameters]
 def loss_and_gradients(
     agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int, dtype: Any = None
 ) -> LossAndGradients:
-    """Loss, metrics and gradients of the whole batch, computed piece by piece; global arrays in and out.
+    """Loss, metrics and gradients of the whole batch, computed in microbatches; global arrays in and out.
 
-    An agent's loss is a mean over supervised steps, so each device's piece counts by its number of them and the sum
-    equals the mean over the whole batch, however unevenly it is filled.
+    An agent's loss is a mean over supervised steps, so each device's microbatch is weighted by its number of them, and
+    the sum equals the mean over the whole batch, however unevenly it is filled.
 
-    `dtype`, of gradients until they are used: layer by layer they are rounded to it, summed over devices in it, and
-    kept in it. The last thing done to them, the division by the supervised steps, makes them wide again, one by one in
-    whatever uses them. Sums over pieces are kept in the parameters' own dtype, which is also what None means.
+    `dtype` is that of gradients until they are used: layer by layer they are rounded to it, summed over devices in it,
+    and kept in it. The last operation on them, the division by the supervised steps, casts them back, fused into each
+    consumer. Sums over microbatches are kept in the parameters' own dtype, which is also the meaning of None.
     """
     mesh = agent.mesh
     if mesh is None:
@@ -51,13 +51,13 @@ def loss_and_gradients(
         mesh=mesh,
         in_specs=(specs, BATCH, PartitionSpec()),
         out_specs=(PartitionSpec(), PartitionSpec(), specs),
-        check_vma=False,  # `gather` and attention have rules of their own
+        check_vma=False,  # `gather` and attention define their own rules
     )
     return sharded(params, batch, dropout_key)
 
 
 def split_batch(batch: Chain, pieces: int) -> Chain:
-    """Leaves (B, ...) as (pieces, B / pieces, ...); raises RingRLError where pieces does not divide B."""
+    """Reshape leaves (B, ...) to (pieces, B / pieces, ...); raises RingRLError if pieces does not divide B."""
     chains = jax.tree.leaves(batch)[0].shape[0]
     if chains % pieces:
         raise RingRLError(
@@ -70,7 +70,7 @@ def split_batch(batch: Chain, pieces: int) -> Chain:
 def _sums(
     agent: Agent, params: Parameters, batch: Chain, dropout_key: jax.Array, pieces: int, dtype: Any
 ) -> tuple[jax.Array, Metrics, Parameters]:
-    """Supervised steps; metrics, the loss among them, and gradients, each times them and summed over pieces."""
+    """The number of supervised steps; and metrics, including the loss, and gradients, weighted by it and summed."""
 
     def weighted_loss(by: Parameters, piece: Chain, key: jax.Array) -> tuple[jax.Array, Any]:
         loss, metrics = agent.loss(by if dtype is None else attach_carriers(params, by), piece, key)
@@ -99,7 +99,7 @@ def _sums(
 
 
 def _weigh(weight: jax.Array, sums: Metrics, gradients: Parameters, params: Parameters) -> LossAndGradients:
-    """Means from sums over supervised steps; gradients of the parameters' dtypes."""
+    """Means from sums over supervised steps; gradients are cast to the parameters' dtypes."""
     scale = 1.0 / jnp.maximum(weight, 1.0)
     means = {name: value * scale for name, value in sums.items()}
     loss = means.pop("loss")

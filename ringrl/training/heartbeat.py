@@ -1,4 +1,4 @@
-"""A line a minute about a long piece of work, whether or not it has come on since."""
+"""A progress line per minute for long-running work, whether or not it has advanced."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ EVERY_SECONDS = 60.0
 
 
 class Heartbeat:
-    """While entered, says once a minute how far the work is; says that it has ended if it said anything before.
+    """Context manager that reports progress once a minute, and completion if it has reported anything before.
 
     Args:
-        label: What is counted, such as `episodes`, or what is done.
-        say: Takes each line.
+        label: The unit that is counted, such as `episodes`, or the activity.
+        say: Called with each line.
         every: Seconds between lines.
-        clock: Seconds since some moment.
+        clock: Returns seconds since a fixed moment.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Heartbeat:
             self._say(f"{self._label}: {done} in {duration(self._clock() - self._began)}")
 
     def advance(self, done: int, total: int) -> None:
-        """So many are done, of so many."""
+        """Record that `done` of `total` units are complete."""
         if not self._total:
             self._first, self._began_counting = done, self._clock()
         self._done, self._total = done, total
 
     def line(self) -> str:
-        """How far it is, at what rate, and what time is left at that rate."""
+        """Progress, rate, and the remaining time at that rate."""
         now = self._clock()
         if not self._total:
             return f"{self._label}: at work for {duration(now - self._began)}"
@@ -74,7 +74,7 @@ class Heartbeat:
 
 
 def duration(seconds: float) -> str:
-    """Such as `42 s`, `3 min 20 s` or `2 h 5 min`."""
+    """Format seconds as `42 s`, `3 min 20 s` or `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -84,5 +84,5 @@ def duration(seconds: float) -> str:
 
 
 def rate_in_words(rate: float) -> str:
-    """Such as `12.3/s`, or `2.5/min` of what is slow."""
+    """Format a rate as `12.3/s`, or `2.5/min` for a low one."""
     return f"{rate:.3g}/s" if rate >= 1 else f"{60 * rate:.3g}/min"

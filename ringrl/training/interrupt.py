@@ -1,7 +1,7 @@
-"""Signals that end training early: Ctrl-C from a person, SIGTERM and SIGUSR1 from a scheduler that takes the machine.
+"""Signals that end training early: Ctrl-C from a user, SIGTERM and SIGUSR1 from a scheduler that preempts the job.
 
-The first of them asks the loop to stop after its step and to save. A scheduler may send several, and both kinds; those
-after the first change nothing. A further Ctrl-C stops at once.
+The first signal asks the loop to stop after its step and to save. A scheduler may send several, of both kinds; those
+after the first have no effect. A further Ctrl-C stops at once.
 """
 
 import os
@@ -14,11 +14,12 @@ PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIG
 
 
 class Interrupt:
-    """While entered, turns the first signal into `requested`; a Ctrl-C after it raises KeyboardInterrupt as usual.
+    """Context manager that turns the first signal into `requested`; a Ctrl-C after it raises KeyboardInterrupt
+    as usual.
 
-    `preempted` tells that the first was a scheduler's, so that the run is to be queued again. The handlers that were
-    there before are restored on leaving. Outside the main thread, where Python takes no handlers, nothing is installed
-    and `requested` stays False.
+    `preempted` is set if the first signal came from a scheduler, so that the run should be requeued. The previous
+    handlers are restored on exit. Outside the main thread, where Python accepts no handlers, none is installed and
+    `requested` stays False.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Interrupt:
     ) -> None:
         while self._previous:
             number, previous = self._previous.popitem()
-            # None: the previous handler was not set from Python and cannot be named.
+            # None: the previous handler was not set from Python and cannot be restored.
             signal.signal(number, previous if previous is not None else signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

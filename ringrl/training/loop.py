@@ -1,4 +1,4 @@
-"""The training loop: batches in; parameters, logs and checkpoints out."""
+"""The training loop, from batches to parameters, logs and checkpoints."""
 
 import dataclasses
 import itertools
@@ -12,14 +12,14 @@ import jax
 from rich.console import Console
 
 from ringrl.errors import Interrupted, RingRLError
-from ringrl.training.agreement import Lookout, agree_each
+from ringrl.training.agreement import FlagSynchronizer, agree_each
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compilation import check_layout, compile_train_step
 from ringrl.training.config import TrainingConfig
 from ringrl.training.device import peak_flops
 from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
-from ringrl.training.milestones import Evaluate, Milestones
+from ringrl.training.periodic_events import Evaluate, PeriodicEvents
 from ringrl.training.profile import profile_window
 from ringrl.training.programs import Programs
 from ringrl.training.progress import TrainingProgress
@@ -34,17 +34,17 @@ MakeBatches = Callable[[int], Iterator[Chain]]
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves: the last state, totals over the whole run, and this call's losses by step."""
+    """Result of `train`: the last state, totals over the whole run, and this call's losses by step."""
 
     state: TrainState
     steps: int
     tokens: int
-    seconds: float  # of training: compilation, evaluation and saving left out
-    final_loss: float | None  # None where this call had no step to do
+    seconds: float  # of training, without compilation, evaluation and saving
+    final_loss: float | None  # None if this call had no step to run
     losses: list[tuple[int, float]]
-    evaluation: dict[str, float] | None  # the last one of this call
-    interrupted: bool  # ended early by a signal, a checkpoint of the last step saved
-    preempted: bool  # the signal was a scheduler's (SIGTERM, SIGUSR1): the run is to be queued again
+    evaluation: dict[str, float] | None  # the last of this call
+    interrupted: bool  # ended early by a signal, after saving a checkpoint of the last step
+    preempted: bool  # the signal was a scheduler's (SIGTERM, SIGUSR1): requeue the run
 
 
 def train(
@@ -67,41 +67,40 @@ def train(
 ) -> TrainResult:
     """Train from `state` until `training.steps` batches are consumed.
 
-    A restored state goes on with exactly the batches, dropout and losses that it would have had. A checkpoint is
+    A restored state continues with exactly the batches, dropout and losses of an uninterrupted run. A checkpoint is
     written every `save_every` steps, after `save_every_minutes`, at a new best, at the end, on a signal
-    (`ringrl.training.interrupt`), and where `evaluate` fails; the next steps run while it is written, and on return it
-    is whole. The last is whole before the evaluation at the end begins, whose scores are added to it.
+    (`ringrl.training.interrupt`), and if `evaluate` fails; the next steps run while it is written, and on return it is
+    complete. The last one is complete before the final evaluation begins, whose scores are added to it.
 
-    Several processes call it alike. They stop and save at the same step, though a signal may reach one of them only
-    and process 0's clock is the one that counts: they ask each other (`Lookout`), before an evaluation or save too.
+    With several processes, all call it alike. They stop and save at the same step, even if a signal reaches only one of
+    them: they synchronize (`FlagSynchronizer`) regularly and before each evaluation or save, by process 0's clock.
 
     Args:
-        agent: whose loss is minimized.
-        state: where to begin, such as `create_state(agent, training)`. It is donated: use the result's.
-        make_batches: given `start`, yields batches start, start + 1, ... of the run's one stream; `make_batches`
-            makes it.
-        training: how long, how large, how often.
-        checkpointer: where to save; by default nothing is saved.
+        agent: the agent whose loss is minimized.
+        state: the initial state, such as `create_state(agent, training)`. It is donated: use the result's state.
+        make_batches: given `start`, yields batches start, start + 1, ... of the run's stream; see `make_batches`.
+        training: number of steps, batch size, and intervals of logging, evaluating and saving.
+        checkpointer: saves the checkpoints; by default nothing is saved.
         logger: receives metrics, such as TensorBoard; flushed before each checkpoint, as `history` is.
-        history: is told every loss.
+        history: receives every loss.
         evaluate: called with parameters and step every `evaluate_every` steps, and always at the end (not after a
             signal); its "score", higher is better, decides the best checkpoint.
-        metadata: plain JSON for each checkpoint, beside data_position, tokens, seconds and evaluation; `describe_run`
+        metadata: plain JSON for each checkpoint, besides data_position, tokens, seconds and evaluation; `describe_run`
             makes what `load_policy` reads.
-        resumed: the metadata of the checkpoint that `state` came from.
+        resumed: the metadata of the checkpoint from which `state` was restored.
         profile: a folder for a trace of a few steps (`ringrl.training.profile`), of process 0 alone.
-        progress: whether to show a bar.
-        console: where to show it; by default standard error.
-        interrupt: hears signals while there is something to save, so not while the step is compiled nor during the
-            evaluation at the end. An evaluation meanwhile may look at its `requested` and raise `Interrupted`: it
-            counts as not begun, and is made up for when the run goes on.
-        programs: where the compiled step is kept for a later start, if anywhere.
+        progress: whether to show a progress bar.
+        console: console of the progress bar; by default standard error.
+        interrupt: handles signals while there is something to save, so not during compilation or the final evaluation.
+            An evaluation may check its `requested` and raise `Interrupted`: the evaluation then counts as not begun,
+            and is repeated when the run is resumed.
+        programs: cache of the compiled step for later starts, if any.
 
     Returns:
         The last state, totals over the whole run, and this call's losses by step.
 
     Raises:
-        RingRLError: a step does not fit in memory or stays non-finite, batches run out or the first was not dealt in
+        RingRLError: a step does not fit in memory or stays non-finite, batches run out, the first batch does not have
             the layout of the agent's ring, or a checkpoint cannot be written.
         KeyboardInterrupt: on a second Ctrl-C.
     """
@@ -110,9 +109,9 @@ def train(
     interrupt = Interrupt() if interrupt is None else interrupt
 
     with (
-        Milestones(
+        PeriodicEvents(
             checkpointer, evaluate, (logger, history), metadata or {}, training.save_every_minutes
-        ) as milestones,
+        ) as events,
         TrainingProgress(training.steps, step, enabled=progress, console=console) as bar,
         profile_window(profile, step, training.steps) as window,
     ):
@@ -141,21 +140,21 @@ def train(
         def evaluate_now() -> bool:
             with recorder.pause():
                 try:
-                    return milestones.evaluate(state, step)
+                    return events.evaluate(state, step)
                 except Interrupted:
                     raise
-                except Exception:  # a fault of the environment, say, must not cost what was learned
+                except Exception:  # an error of the environment, for example, must not lose the training progress
                     if step > start:
-                        milestones.save(state, step, **totals())
+                        events.save(state, step, **totals())
                     raise
 
-        lookout = Lookout(step)
+        synchronizer = FlagSynchronizer(step)
         with interrupt:
-            # A signal came between this step's last update and its evaluation.
+            # A signal arrived between this step's update and its evaluation.
             evaluate_due = resumed is not None and _due(step, training.evaluate_every) and not resumed.get("evaluation")
             try:
                 if evaluate_due and step < training.steps and evaluate_now():
-                    milestones.add_evaluation(step)
+                    events.add_evaluation(step)
                 while train_step is not None and step < training.steps and not interrupted:
                     if window.due(step):
                         recorder.flush()
@@ -170,10 +169,10 @@ def train(
                     if logger is not None and step < training.steps and _due(step, training.histogram_every):
                         logger.histograms(state.params, step, prefix="parameters")
                     evaluate_due, save_due = _due(step, training.evaluate_every), _due(step, training.save_every)
-                    if not (evaluate_due or save_due or step == training.steps or lookout.due(step)):
+                    if not (evaluate_due or save_due or step == training.steps or synchronizer.due(step)):
                         continue
-                    interrupted, preempted, clock_due = lookout.ask(
-                        step, interrupt.requested, interrupt.preempted, milestones.save_due_by_clock()
+                    interrupted, preempted, clock_due = synchronizer.synchronize(
+                        step, interrupt.requested, interrupt.preempted, events.save_due_by_clock()
                     )
                     if interrupted or step == training.steps:
                         break
@@ -184,20 +183,20 @@ def train(
                     if new_best or save_due or clock_due:
                         recorder.flush()
                         with recorder.pause():
-                            milestones.save(state, step, **totals())
+                            events.save(state, step, **totals())
             except Interrupted:
                 interrupted, preempted = agree_each(True, interrupt.preempted)
 
             recorder.flush()
             finished = totals()
             if step > start or resumed is None:
-                milestones.save(state, step, **finished)
-            milestones.settle()
-            if not interrupted:  # while the last checkpoint was written, maybe
+                events.save(state, step, **finished)
+            events.wait()
+            if not interrupted:  # a signal may have arrived while the last checkpoint was written
                 interrupted, preempted = agree_each(interrupt.requested, interrupt.preempted)
         if not interrupted:
             evaluate_now()
-            milestones.add_evaluation(step)
+            events.add_evaluation(step)
 
     final_loss = recorder.losses[-1][1] if recorder.losses else None
     return TrainResult(
@@ -206,7 +205,7 @@ def train(
         **finished,
         final_loss=final_loss,
         losses=recorder.losses,
-        evaluation=milestones.evaluation,
+        evaluation=events.evaluation,
         interrupted=interrupted,
         preempted=preempted,
     )
@@ -224,7 +223,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _peak_flops(state: TrainState) -> float | None:
-    """Peak of all devices that hold the state together, or None where unknown."""
+    """Total peak FLOP/s of all devices that hold the state, or None if unknown."""
     devices = list(state.step.devices())
     peak = peak_flops(devices[0].device_kind)
     return None if peak is None else peak * len(devices)

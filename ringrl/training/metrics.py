@@ -1,4 +1,4 @@
-"""Training on record in TensorBoard's own format."""
+"""Training metrics in TensorBoard's event format."""
 
 import io
 import itertools
@@ -27,13 +27,13 @@ _serial = itertools.count()
 
 
 class TensorBoardLogger:
-    """Writes one event file in a directory; usable as a context manager. Steps are optimizer steps unless said.
+    """Writes one event file in a directory; usable as a context manager. Steps are optimizer steps unless noted.
 
-    `resumed_at` hides what an earlier file of the directory says of that step and later ones. Raises RingRLError
-    where the directory cannot be written, a full disk included.
+    `resumed_at` hides the entries of earlier files in the directory for that step and later ones. Raises RingRLError if
+    the directory cannot be written, including a full disk.
     """
 
-    # Events are written at once by the caller: a queue to another thread would fill and block when the disk is full.
+    # Events are written synchronously: a queue to another thread would fill up and block when the disk is full.
     def __init__(self, directory: Path | str, resumed_at: int | None = None) -> None:
         self.directory = Path(directory)
         self._flushed = time.monotonic()
@@ -53,14 +53,14 @@ class TensorBoardLogger:
         self.close()
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers by tag."""
+        """Write numbers by tag."""
         for tag, value in values.items():
             self._add(summaries.scalar(tag, float(value)), step)
 
     def histograms(self, tree: Any, step: int, prefix: str = "parameters") -> None:
-        """The distribution of every array of a tree, tagged by its path; non-finite values are left out.
+        """Write the distribution of every array of a tree, tagged by its path; non-finite values are left out.
 
-        Of an array that several processes hold together it is that of this process's part.
+        An array sharded over several processes contributes this process's shards only.
         """
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             values = _own_values(leaf)
@@ -70,11 +70,11 @@ class TensorBoardLogger:
                 self._add(summaries.histogram(f"{prefix}/{name}", values, bins=_HISTOGRAM_BINS), step)
 
     def text(self, tag: str, text: str, step: int = 0, language: str = "yaml") -> None:
-        """Text shown as code, for example the configuration."""
+        """Write text that is shown as code, for example the configuration."""
         self._add(summaries.text(tag, f"```{language}\n{text}\n```"), step)
 
     def figure(self, tag: str, figure: "Figure", step: int) -> None:
-        """A matplotlib figure as an image; the figure is left open."""
+        """Write a matplotlib figure as an image; the figure is left open."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=100)
         with Image.open(buffer) as image:
@@ -84,7 +84,7 @@ class TensorBoardLogger:
     def video(
         self, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, frames_per_second: int = 15
     ) -> None:
-        """Frames (T, height, width, 3) uint8 as an animation, which TensorBoard plays among the images."""
+        """Write frames (T, height, width, 3) uint8 as an animation, which TensorBoard plays among the images."""
         images = [Image.fromarray(np.asarray(frame, np.uint8)) for frame in frames]
         buffer = io.BytesIO()
         images[0].save(
@@ -98,9 +98,11 @@ class TensorBoardLogger:
         self._image(tag, buffer.getvalue(), images[0].height, images[0].width, step)
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Hyperparameters of the run (nested mappings are flattened) with its final metrics, also as scalars of `step`.
+        """Write hyperparameters (nested mappings are flattened) with the final metrics, which are also scalars
+        of `step`.
 
-        No list of them all is written, so TensorBoard makes one of all runs at hand, what differs between them first.
+        The list of all hyperparameters is not written, so TensorBoard derives one from all runs, sorted by what
+        differs.
         """
         flat = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in _flat(values)}
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -110,7 +112,7 @@ class TensorBoardLogger:
         self.scalars(metrics, step)
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """Charts of several tags each, for the tab of custom scalars: `{category: {title: [pattern of tags]}}`."""
+        """Define charts of several tags each, for the custom scalars tab: `{category: {title: [pattern of tags]}}`."""
         self._add(
             summaries.custom_scalars(
                 {
@@ -122,7 +124,7 @@ class TensorBoardLogger:
         )
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write buffered events."""
         try:
             self._events.flush()
         except OSError as error:
@@ -130,7 +132,7 @@ class TensorBoardLogger:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write what is buffered and close the file; closing again does nothing."""
+        """Write buffered events and close the file; closing again has no effect."""
         if not self._closed:
             self._closed = True
             try:
@@ -159,10 +161,10 @@ class TensorBoardLogger:
 
 
 def _own_values(array: Any) -> np.ndarray:
-    """The numbers of an array that lie on this process's devices, each once, in no order."""
+    """The values of an array on this process's devices, each once, in no particular order."""
     if not isinstance(array, jax.Array):
         return np.asarray(array, np.float32).ravel()
-    parts = {str(shard.index): shard.data for shard in array.addressable_shards}  # a replica has the index of another
+    parts = {str(shard.index): shard.data for shard in array.addressable_shards}  # replicas share an index
     return np.concatenate([np.asarray(part, np.float32).ravel() for part in jax.device_get(list(parts.values()))])
 
 

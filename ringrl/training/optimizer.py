@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, a schedule, clipping by global norm, and decay of matrices only."""
+"""AdamW with linear warm-up, a schedule, clipping by global norm, and weight decay of matrices only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ _UNDECAYED = ("bias", "scale")
 def learning_rate_schedule(training: TrainingConfig) -> Callable[[Any], jax.Array]:
     """Learning rate at an update, counted from 0: linear up to `warmup_steps`, then constant or cosine.
 
-    Update k of the warm-up has (k + 1) / warmup_steps of the full rate, so the first update already moves. The
-    cosine ends at `final_fraction` of the full rate on the last of `training.steps` updates.
+    Update k of the warm-up has (k + 1) / warmup_steps of the full rate, so the first update is not zero. The cosine
+    ends at `final_fraction` of the full rate on the last of `training.steps` updates.
     """
     config = training.optimizer
     decay_steps = max(training.steps - 1 - config.warmup_steps, 1)
@@ -35,9 +35,9 @@ def learning_rate_schedule(training: TrainingConfig) -> Callable[[Any], jax.Arra
 
 
 def decay_mask(params: Parameters) -> Any:
-    """True for the leaves that weight decay shrinks: rank 2 or more, and not named a bias or a scale.
+    """Mask of the leaves that weight decay applies to: rank 2 or more, and not named bias or scale.
 
-    The name is asked because layers stacked for a scan give every vector one more axis.
+    Names are needed because layers stacked for a scan give every vector an additional axis.
     """
 
     def decayed(path: tuple[Any, ...], leaf: Any) -> bool:

@@ -7,17 +7,17 @@ import jax
 
 from ringrl.errors import RingRLError
 
-PROFILE_AFTER = 5  # steps of this run that go before: caches and buffers are warm by then
+PROFILE_AFTER = 5  # steps of this run before the trace: caches and buffers are warm by then
 PROFILE_STEPS = 3
 
 
 class ProfileWindow:
-    """While entered, traces the devices and the host from step `first` on, for `steps` steps, into `folder`.
+    """Context manager that traces devices and host from step `first`, for `steps` steps, into `folder`.
 
-    The trace is `folder`/plugins/profile/<time>/<host>.xplane.pb, where TensorBoard looks for it. Leaving ends a trace
-    that is under way, so that a run that ends early or fails keeps it. Without a folder nothing is traced: several
-    processes give one to process 0 alone, whose trace shows its own devices. Raises RingRLError where another trace
-    runs already, or the trace cannot be written.
+    The trace is `folder`/plugins/profile/<time>/<host>.xplane.pb, where TensorBoard looks for it. Leaving the context
+    ends a trace in progress, so that a run that ends early or fails keeps it. Without a folder nothing is traced: of
+    several processes only process 0 gets one, and its trace shows its own devices. Raises RingRLError if another trace
+    is running, or the trace cannot be written.
     """
 
     def __init__(self, folder: Path | str | None, first: int, steps: int = PROFILE_STEPS) -> None:
@@ -35,11 +35,11 @@ class ProfileWindow:
             self._end()
 
     def due(self, step: int) -> bool:
-        """Whether `at(step)` begins or ends the trace; let the steps handed to the device end first."""
+        """Whether `at(step)` begins or ends the trace; wait for the dispatched steps before that."""
         return not self._done and step >= (self._stop if self._tracing else self._first)
 
     def at(self, step: int) -> None:
-        """Called before each step, counted from 0."""
+        """Begin or end the trace; called before each step, counted from 0."""
         if not self.due(step):
             return
         if self._tracing:
@@ -49,7 +49,7 @@ class ProfileWindow:
 
     def _begin(self) -> None:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # every Python call otherwise: large, slow, and nothing of the device
+        options.python_tracer_level = 0  # every Python call: large, slow, and nothing about the device
         try:
             jax.profiler.start_trace(str(self._folder), profiler_options=options)
         except RuntimeError as error:
@@ -70,5 +70,7 @@ class ProfileWindow:
 
 
 def profile_window(folder: Path | str | None, start: int, stop: int) -> ProfileWindow:
-    """The window of a run from step `start` to `stop`: a few steps in, or sooner where the run is shorter than that."""
+    """The window of a run from step `start` to `stop`: after a few steps, or earlier if the run is shorter than
+    that.
+    """
     return ProfileWindow(folder, start + max(min(PROFILE_AFTER, stop - start - PROFILE_STEPS), 0))

@@ -1,8 +1,8 @@
-"""Compiled programs kept whole, so that a later start of the same run neither traces nor compiles them.
+"""A cache of whole compiled programs, so that a later start of the same run neither traces nor compiles them.
 
-JAX's own cache keeps what the compiler makes, and is asked after a program has been traced and lowered, which for a
-training step takes seconds. A program kept here is found by all that tracing reads: what the agent is made of, shapes
-and shardings of the arguments, versions, sources, devices and JAX's settings.
+JAX's own cache stores the compiler's output, and is looked up after a program has been traced and lowered, which for a
+training step takes seconds. A program stored here is keyed by all inputs of tracing: the agent's definition, shapes and
+shardings of the arguments, versions, sources, devices and JAX's settings.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ import ringrl
 from ringrl.ops.notes import log_once, record_notes
 
 TRACED_WITH = ("jax", "jaxlib", "flax", "optax", "numpy")
-SOURCES = ("agents", "nn", "ops", "parallel", "training")  # and the files beside them: all that tracing runs
+SOURCES = ("agents", "nn", "ops", "parallel", "training")  # and the files beside them: all code that tracing runs
 COMPILER_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _logger = logging.getLogger(__name__)
 
 
 class ProgramStore(Protocol):
-    """Where programs are kept, JAX's own as well: `get` answers what was `put`, or None."""
+    """Storage of programs, including those of JAX's own cache."""
 
     def get(self, key: str) -> bytes | None:
-        """The program of that key, or None."""
+        """The program stored under that key, or None."""
         ...
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a program."""
+        """Store a program."""
         ...
 
     def compile_afresh(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which JAX takes no program from here: of one that was loaded a CPU cannot serialize all."""
+        """Context in which JAX loads no stored program: the CPU backend cannot fully serialize a loaded one."""
         ...
 
 
@@ -52,9 +52,9 @@ class Programs:
     """The compiled programs of one definition.
 
     Attributes:
-      store: where they are kept. Only what this user alone may write is safe: a stored program is code.
-      definition: all that the traced functions read besides their arguments: (nested) dataclasses, mappings, sequences,
-        enums, numpy arrays, numbers and strings.
+        store: storage of the programs. It must be writable by this user alone: a stored program is code.
+        definition: everything that the traced functions read besides their arguments: (nested) dataclasses, mappings,
+            sequences, enums, numpy arrays, numbers and strings.
     """
 
     store: ProgramStore
@@ -63,12 +63,12 @@ class Programs:
     def load_or_compile(
         self, name: str, arguments: tuple[Any, ...], devices: Sequence[Any], compile_it: Callable[[], Any]
     ) -> Any:
-        """The compiled program `name` for arguments like these: the one kept, or what `compile_it()` makes.
+        """The compiled program `name` for arguments like these: the stored one, or the result of `compile_it()`.
 
         `devices` are those that it runs on, in the order of its mesh.
 
-        What tracing logs (`ringrl.ops.notes`) is kept with it and logged again. A program that cannot be kept, or a
-        kept one that cannot be loaded, is compiled.
+        Messages logged during tracing (`ringrl.ops.notes`) are stored with it and logged again. A program that cannot
+        be stored or loaded is compiled.
         """
         key = self._key(name, arguments, devices)
         stored = self.store.get(key)
@@ -76,7 +76,7 @@ class Programs:
             try:
                 notes, *parts = pickle.loads(stored)
                 loaded = serialize_executable.deserialize_and_load(*parts, execution_devices=devices)
-            except Exception as error:  # of another make than its key says: any fault of JAX's, or of pickle's
+            except Exception as error:  # made differently than its key implies: any error of JAX's, or of pickle's
                 _logger.debug("the program %s is compiled anew: %s", name, error)
             else:
                 for line in notes:
@@ -86,7 +86,7 @@ class Programs:
             compiled = compile_it()
         try:
             self.store.put(key, pickle.dumps((list(notes), *serialize_executable.serialize(compiled))))
-        except Exception as error:  # a platform that cannot serialize
+        except Exception as error:  # a platform without serialization
             _logger.debug("the program %s is not kept: %s", name, error)
         return compiled
 
@@ -105,7 +105,7 @@ def compile_function(
     programs: Programs | None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Any:
-    """A jitted function compiled for arguments like these, or as `programs` has it.
+    """Compile a jitted function for arguments like these, or load it from `programs`.
 
     Without a mesh it runs where the first of the arguments lies.
     """
@@ -120,13 +120,13 @@ def compile_function(
 
 
 def find_sources() -> list[Path]:
-    """The files of this package whose functions take part when an agent's programs are traced."""
+    """The files of this package whose functions run when an agent's programs are traced."""
     root = Path(ringrl.__file__).parent
     return sorted([*root.glob("*.py"), *(file for name in SOURCES for file in (root / name).rglob("*.py"))])
 
 
 def _plain(value: Any) -> Any:
-    """A value as nested tuples whose `repr` tells all of it; raises TypeError for what cannot be told."""
+    """Convert a value to nested tuples with a complete `repr`; raises TypeError if that is impossible."""
     if isinstance(value, enum.Enum):
         return type(value).__qualname__, value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -144,10 +144,10 @@ def _plain(value: Any) -> Any:
 
 
 def _surroundings() -> tuple[Any, ...]:
-    """Versions, sources, devices and settings, of which any may change what is traced or compiled."""
+    """Versions, sources, devices and settings, any of which may change what is traced or compiled."""
     devices = [(str(device), device.device_kind) for device in jax.devices()]
     versions = [(package, importlib.metadata.version(package)) for package in TRACED_WITH]
-    # The cache's own settings are of no consequence.
+    # The cache's own settings do not affect programs.
     settings = sorted((key, repr(value)) for key, value in jax.config.values.items() if "cache" not in key)
     flags = [os.environ.get(variable) for variable in COMPILER_FLAGS]
     return devices, jax.devices()[0].client.platform_version, versions, settings, flags, _hash_sources()
@@ -155,7 +155,7 @@ def _surroundings() -> tuple[Any, ...]:
 
 @functools.cache
 def _hash_sources() -> str:
-    """A digest of the files that tracing runs: an edited checkout traces anew."""
+    """A digest of the files that tracing runs, so that an edited checkout traces again."""
     digest = hashlib.sha256()
     for file in find_sources():
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -1,4 +1,4 @@
-"""The progress of training: a bar on a terminal, lines elsewhere, and in the log of the run."""
+"""The progress of training: a bar on a terminal, lines elsewhere, and lines in the run's log."""
 
 import logging
 import time
@@ -8,16 +8,17 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-LINE_SECONDS = 60.0  # between lines, at the most
-PARTS = 10  # lines on the way, at the least
+LINE_SECONDS = 60.0  # maximum time between lines
+PARTS = 10  # minimum number of lines
 
 _logger = logging.getLogger(__name__)
 
 
 class TrainingProgress:
-    """Shows step, steps/s, tokens/s, loss and time left while entered; `enabled=False` shows nothing.
+    """Shows step, steps/s, tokens/s, loss and remaining time while entered; `enabled=False` shows nothing.
 
-    A line comes every minute and in ten parts of the way: on a console that is no terminal, and always in the log.
+    Lines are printed every minute and at every tenth of the steps: on a console that is not a terminal, and always in
+    the log.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TrainingProgress:
             self._bar.stop()
 
     def update(self, step: int, loss: float, steps_per_second: float, tokens_per_second: float) -> None:
-        """Show that `step` steps are done."""
+        """Show that `step` steps are complete."""
         text = f"{steps_per_second:.1f} steps/s, {tokens_per_second / 1e3:.1f}k tokens/s, loss {loss:.4f}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
@@ -72,7 +73,7 @@ class TrainingProgress:
         self.say(f"step {step}/{self._total}, {text}, {left:.0f} s left")
 
     def say(self, line: str) -> None:
-        """A line in the log, and on a console that has no bar."""
+        """Write a line to the log, and to a console without a bar."""
         if not self._enabled:
             return
         _logger.info(line)

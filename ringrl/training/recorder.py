@@ -1,4 +1,4 @@
-"""From the device's metrics to the screen, the logs and the history, one step late."""
+"""Transfer of metrics from the device to the screen, the logs and the history, one step late."""
 
 import contextlib
 import time
@@ -13,49 +13,49 @@ from ringrl.training.device import memory_in_use
 from ringrl.training.progress import TrainingProgress
 from ringrl.types import Metrics
 
-# What a step's seconds are spent on, besides `other`: waiting for the loader, handing the step to the device, and
-# waiting for the device to end the step before.
+# Where a step's time goes, besides `other`: waiting for the loader, dispatching the step, and waiting for the device to
+# finish the previous step.
 PARTS = LOADER, DISPATCH, DEVICE = "loader_wait", "dispatch", "device_wait"
 
 
 class Logger(Protocol):
-    """What the loop asks of a logger (see `ringrl.training.metrics.TensorBoardLogger`)."""
+    """Protocol of a metrics logger (see `ringrl.training.metrics.TensorBoardLogger`)."""
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Numbers by tag at a step."""
+        """Log numbers by tag at a step."""
         ...
 
     def histograms(self, tree: Any, step: int, prefix: str = ...) -> None:
-        """The distribution of every array of a tree."""
+        """Log the distribution of every array of a tree."""
         ...
 
     def flush(self) -> None:
-        """Put what was logged on the disk."""
+        """Write logged data to the disk."""
         ...
 
 
 class History(Protocol):
-    """What is told every loss and evaluation (see `ringrl.training.run_history.RunHistory`)."""
+    """Protocol of a history of losses and evaluations (see `ringrl.training.run_history.RunHistory`)."""
 
     def add_loss(self, step: int, loss: float) -> None:
-        """The loss of a step."""
+        """Record the loss of a step."""
         ...
 
     def add_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
-        """The scores of an evaluation at a step."""
+        """Record the scores of an evaluation at a step."""
         ...
 
     def flush(self) -> None:
-        """Put what was told on the disk."""
+        """Write recorded data to the disk."""
         ...
 
 
 class Recorder:
     """Takes each step's metrics when it is dispatched and reads them when the next one is.
 
-    So the host never waits for the step it has just started. Every `log_every` steps the logger is told, of the steps
-    since: rates (`throughput/`), where their seconds went (`time/`, each a step), and the memory in use (`memory/`).
-    All leave out the time spent inside `pause`.
+    So the host never waits for the step it has just dispatched. Every `log_every` steps the logger receives, for the
+    steps since the last report: rates (`throughput/`), where their time went (`time/`, per step), and the memory in use
+    (`memory/`). All exclude the time spent inside `pause`.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Recorder:
         self._window_began, self._window_step, self._window_spent = 0.0, -1, dict(self._spent)
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Hand over the metrics of a dispatched step; reports the one before."""
+        """Add the metrics of a dispatched step; reports the previous one."""
         if self._window_step < 0:
             self._window_step = step - 1
         self.flush()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Report the step not yet reported, waiting for it; raises RingRLError past `nonfinite_limit`."""
+        """Report the last step, waiting for it; raises RingRLError beyond `nonfinite_limit`."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
@@ -105,12 +105,12 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start, pauses left out."""
+        """Seconds since the start, without pauses."""
         return time.perf_counter() - self._began - self._paused
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Time that is not training: evaluating, saving."""
+        """Context of time that is not training: evaluating, saving."""
         began = time.perf_counter()
         try:
             yield
@@ -118,11 +118,11 @@ class Recorder:
             self._paused += time.perf_counter() - began
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
-        """Time spent waiting for the loader."""
+        """Context of time spent waiting for the loader."""
         return self._timed(LOADER)
 
     def dispatching(self) -> contextlib.AbstractContextManager[None]:
-        """The host's time in the call of a step; a call that waits for the device is in it too, as on a CPU."""
+        """Context of the host's time in the call of a step, including any wait for the device in it, as on a CPU."""
         return self._timed(DISPATCH)
 
     @contextlib.contextmanager

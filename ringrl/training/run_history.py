@@ -3,8 +3,8 @@
     losses.csv        step,loss: every step
     evaluations.csv   step,first,last,mean,best,score: every evaluation
 
-Lines are appended as training goes on, and are on the disk before the checkpoint of their step is: so a resumed run
-finds all that came before its checkpoint, and takes away what came after.
+Lines are appended during training, and are on the disk before the checkpoint of their step: so a resumed run finds all
+lines up to its checkpoint, and removes those after it.
 """
 
 import io
@@ -24,7 +24,7 @@ class RunHistory:
 
     Args:
         folder: The run folder.
-        step: The run's step when it starts or is resumed: lines of later steps are taken away.
+        step: The run's step when it starts or is resumed; lines of later steps are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -49,20 +49,20 @@ class RunHistory:
             table.close()
 
     def add_loss(self, step: int, loss: float) -> None:
-        """The loss of a step."""
+        """Record the loss of a step."""
         self.losses[step] = loss
         self._losses.add(step, {"loss": loss})
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
     def add_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
-        """The scores of an evaluation, in place of an earlier one of the same step."""
+        """Record the scores of an evaluation, replacing an earlier one of the same step."""
         self.evaluations[step] = dict(scores)
         self._evaluations.add(step, scores)
         self.flush()
 
     def flush(self) -> None:
-        """Write what is buffered. Raises RingRLError where the disk is full."""
+        """Write buffered lines. Raises RingRLError if the disk is full."""
         try:
             for table in (self._losses, self._evaluations):
                 table.flush()
@@ -72,11 +72,11 @@ class RunHistory:
 
 
 class _Table:
-    """One CSV file whose first column is the step; a later line of a step counts."""
+    """One CSV file whose first column is the step; the last line of a step counts."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.rows, self._names = _read(path, step)
-        if self.rows:  # what later steps left, and half a line of a killed process, go
+        if self.rows:  # drop lines of later steps, and a partial line of a killed process
             text = io.StringIO()
             text.write(",".join(("step", *self._names)) + "\n")
             for number, row in sorted(self.rows.items()):
@@ -107,13 +107,13 @@ class _Table:
 
 
 def read_losses(folder: Path) -> dict[int, float]:
-    """The losses that a run folder tells, by step."""
+    """The losses in a run folder, by step."""
     rows, _ = _read(folder / LOSSES_FILE, None)
     return {step: row["loss"] for step, row in rows.items() if "loss" in row}
 
 
 def _read(path: Path, last: int | None) -> tuple[dict[int, dict[str, float]], tuple[str, ...]]:
-    """Rows by step, up to step `last`, and the names of their columns. A line that is not whole is passed over."""
+    """Rows by step, up to step `last`, and their column names. Incomplete lines are skipped."""
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
     except (FileNotFoundError, UnicodeDecodeError):

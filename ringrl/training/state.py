@@ -1,4 +1,4 @@
-"""Everything that one training step reads and replaces."""
+"""The training state, which a training step reads and replaces."""
 
 import dataclasses
 import functools
@@ -19,16 +19,17 @@ from ringrl.types import Chain, Metrics, Parameters
 
 
 class Agent(Protocol):
-    """What the trainer asks of an agent (see `ringrl.agents.make_agent`)."""
+    """Protocol of an agent that can be trained (see `ringrl.agents.make_agent`)."""
 
     def init(self, key: jax.Array, /) -> Parameters:
-        """Fresh parameters: a nested dictionary of float32 arrays."""
+        """Initial parameters: a nested dictionary of float32 arrays."""
         ...
 
     def loss(self, params: Parameters, batch: Chain, dropout_key: jax.Array | None, /) -> tuple[jax.Array, Metrics]:
-        """Mean loss over the supervised steps of a batch, and scalar metrics with their number, `supervised_steps`.
+        """Mean loss over the supervised steps of a batch, and scalar metrics including the number of
+        `supervised_steps`.
 
-        With a mesh it is called inside `jax.shard_map`, with each device's part of parameters and batch.
+        With a mesh it is called inside `jax.shard_map`, with each device's shards of parameters and batch.
         """
         ...
 
@@ -38,32 +39,32 @@ class Agent(Protocol):
 
     @property
     def attention_config(self) -> AttentionConfig:
-        """How a chain's tokens attend to each other; read where there is a mesh."""
+        """Configuration of attention; only read if there is a mesh."""
         ...
 
     @property
     def mesh(self) -> jax.sharding.Mesh | None:
-        """The devices that a chain is spread over; None for one device."""
+        """The devices that a chain is sharded over; None for one device."""
         ...
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one environment step takes."""
+        """Number of tokens per environment step."""
         ...
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimizer and counters; with the data position (`step`) it is all that resuming needs.
+    """Parameters, optimizer state and counters; with the data position (`step`) all that resuming needs.
 
-    `step` counts batches consumed, skipped ones included, so it is also the index of the next batch.
+    `step` counts consumed batches, including skipped ones, so it is also the index of the next batch.
     """
 
     params: Parameters
     optimizer_state: Any
     step: jax.Array  # () int32
-    key: jax.Array  # () key: dropout of step k draws from fold_in(key, k)
+    key: jax.Array  # () key: dropout of step k uses fold_in(key, k)
     skipped: jax.Array  # () int32: steps without an update because the loss or a gradient was not finite
     skipped_in_row: jax.Array  # () int32
 
@@ -75,20 +76,21 @@ def create_state(
     optimizer: optax.GradientTransformation | None = None,
     programs: Programs | None = None,
 ) -> TrainState:
-    """A fresh state, a function of the seed alone, each device making its own part (`ringrl.parallel.sharding`).
+    """Create the initial state, a function of the seed alone; each device creates its own shard
+    (`ringrl.parallel.sharding`).
 
     Args:
-        agent: whose parameters it holds.
-        training: its optimizer.
-        seed: of the parameters, and of dropout.
-        optimizer: in place of the one that `training` describes.
-        programs: where the compiled initialization is kept for a later start, if anywhere.
+        agent: the agent whose parameters the state holds.
+        training: settings of the optimizer.
+        seed: seed of the parameters and of dropout.
+        optimizer: replaces the one that `training` describes.
+        programs: cache of the compiled initialization for later starts, if any.
 
     Returns:
         Parameters in float32, the optimizer's moments, and counters at 0.
 
     Raises:
-        RingRLError: a device needs more memory for it than there is.
+        RingRLError: the state does not fit in a device's memory.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
     create = jax.jit(functools.partial(_fresh, agent, transform), out_shardings=state_shardings(agent, transform))
@@ -103,14 +105,14 @@ def create_state(
 
 
 def state_shardings(agent: Agent, optimizer: optax.GradientTransformation) -> Any:
-    """Where each array of a state lies on the agent's mesh; None, for the first device, without one."""
+    """Shardings of a state's arrays on the agent's mesh; None, for the first device, without one."""
     if agent.mesh is None:
         return None
     return parameter_shardings(_shapes(agent, optimizer), agent.mesh)
 
 
 def state_shapes(agent: Agent, training: TrainingConfig) -> TrainState:
-    """A fresh state's shapes and dtypes, of which nothing is made."""
+    """Shapes and dtypes of a state, without allocating it."""
     return _shapes(agent, make_optimizer(training))
 
 
@@ -121,6 +123,6 @@ def _shapes(agent: Agent, optimizer: optax.GradientTransformation) -> TrainState
 def _fresh(agent: Agent, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     parameter_key, dropout_key = jax.random.split(key)
     params = agent.init(parameter_key)
-    # Separate zeros: a donated state may not hold one buffer twice.
+    # Separate zeros: a donated state may not hold the same buffer twice.
     counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
     return TrainState(params, optimizer.init(params), counters[0], dropout_key, counters[1], counters[2])

@@ -23,16 +23,16 @@ def make_train_step(
 ) -> Any:
     """A jitted `train_step(state, batch) -> (state, metrics)` that donates the state.
 
-    Over several devices it is compiled with the flags that their compiler needs (`ringrl.training.compiler_flags`).
+    Over several devices it is compiled with their compiler's flags (`ringrl.training.compiler_flags`).
 
     Metrics are scalars of this step: loss, gradient_norm (before clipping), parameter_norm (before the update),
-    learning_rate, skipped, skipped_in_row, and the agent's own. Where the loss or a gradient is not finite,
-    parameters and optimizer stay as they were and the skipped counters rise.
+    learning_rate, skipped, skipped_in_row, and the agent's own. If the loss or a gradient is not finite, parameters and
+    optimizer state are unchanged and the skipped counters increase.
     """
     transform = optimizer if optimizer is not None else make_optimizer(training)
     schedule = learning_rate_schedule(training)
     pieces = training.gradient_accumulation
-    # None where they are as wide as the parameters anyway, whatever that is.
+    # None if they are as wide as the parameters anyway.
     dtype = None if training.gradient_precision is Precision.float32 else jnp.dtype(training.gradient_precision.value)
 
     def train_step(state: TrainState, batch: Chain) -> tuple[TrainState, Metrics]:
@@ -62,7 +62,7 @@ def make_train_step(
             "loss": loss,
             "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(state.params),
-            "learning_rate": schedule(state.step - state.skipped),  # updates so far: the optimizer's own count
+            "learning_rate": schedule(state.step - state.skipped),  # number of updates, the optimizer's count
             "skipped": next_state.skipped,
             "skipped_in_row": next_state.skipped_in_row,
         }
@@ -80,5 +80,5 @@ def make_train_step(
 
 
 def _choose(condition: jax.Array, chosen: Any, otherwise: Any) -> Any:
-    """The first tree where the condition holds, else the second, leaf by leaf."""
+    """Select the first tree if the condition holds, else the second, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)

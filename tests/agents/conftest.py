@@ -1,4 +1,4 @@
-"""Chains made from what happened, with everything `previous_*` derived inside, so that gradients show leaks."""
+"""Chains built from recorded steps, with all `previous_*` fields derived inside, so that gradients reveal leaks."""
 
 import functools
 
@@ -44,7 +44,7 @@ def as_chain(happened: dict[str, jax.Array], segment_ids: np.ndarray, trajectori
 
 
 def random_steps(chains: int, steps: int, action: ActionSpec = CONTINUOUS, seed: int = 0) -> dict[str, jax.Array]:
-    """What happened in each step, all random."""
+    """Random content of each step."""
     generator = np.random.default_rng(seed)
     if action.kind is ActionKind.discrete:
         actions = generator.integers(action.size, size=(chains, steps)).astype(np.int32)
@@ -62,7 +62,7 @@ def random_steps(chains: int, steps: int, action: ActionSpec = CONTINUOUS, seed:
 
 
 class Tools:
-    """What the tests of this folder share."""
+    """Helpers shared by the tests of this folder."""
 
     as_chain = staticmethod(as_chain)
     random_steps = staticmethod(random_steps)

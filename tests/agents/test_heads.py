@@ -10,7 +10,7 @@ from ringrl.agents.action_heads import make_head
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
-BOUNDED = ActionSpec(ActionKind.continuous, 2, (-1.0, -2.0), (3.0, 2.0))  # centres 1 and 0, half widths 2
+BOUNDED = ActionSpec(ActionKind.continuous, 2, (-1.0, -2.0), (3.0, 2.0))  # centers 1 and 0, half widths 2
 UNBOUNDED = ActionSpec(ActionKind.continuous, 2, (-1.0, -np.inf), (3.0, np.inf))
 DISCRETE = ActionSpec(ActionKind.discrete, 3)
 
@@ -79,7 +79,7 @@ def test_bins_cover_the_bounds_evenly(bins):
 
 def test_bins_learn_the_nearest_bin():
     binned = head("bins", action_bins=5)
-    certain = 99.0 * jnp.concatenate([jnp.eye(5)[3], jnp.eye(5)[1]])  # of centres -1 0 1 2 3, and -2 -1 0 1 2
+    certain = 99.0 * jnp.concatenate([jnp.eye(5)[3], jnp.eye(5)[1]])  # of centers -1 0 1 2 3, and -2 -1 0 1 2
     for near in ((2.0, -1.0), (1.6, -0.6), (2.4, -1.4)):
         np.testing.assert_allclose(binned.loss(certain, array(*near)), 0.0, atol=1e-6)
     np.testing.assert_allclose(binned.loss(certain, array(1.4, -1.0)), 99.0 / 2)

@@ -1,4 +1,4 @@
-"""What an action's prediction may know, seen through gradients: nothing of its own step's outcome, or later."""
+"""Inputs of an action's prediction, measured by gradients: neither its own step's outcome nor later steps."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Layouts of tokens: presets, layouts spelt out, and the lines that refuse wrong ones."""
+"""Layouts of tokens: presets, layouts spelled out, and the lines that refuse wrong ones."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_fields_switched_off_leave_no_empty_slot():
     assert slots(return_to_go=False, completion=False) == ["observation+previous_action+previous_reward"]
 
 
-def test_a_layout_spelt_out():
+def test_a_layout_spelled_out():
     layout = token_layout(AgentConfig(token_layout="return_to_go | observation + previous_reward | action"))
     assert layout.slots == (("return_to_go",), ("observation", "previous_reward"), ("action",))
     assert layout.tokens_per_step == 3

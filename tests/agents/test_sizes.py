@@ -1,4 +1,4 @@
-"""Agents fit their contexts, models their names, and FLOPs what the compiler counts."""
+"""Agents check their contexts, models have the sizes in their names, and FLOPs match the compiler's count."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_an_unknown_context_is_refused(tools):
         tools.agent("trail")
 
 
-def test_behaviour_cloning_has_one_token_and_no_embedding_of_time(tools):
+def test_behavior_cloning_has_one_token_and_no_embedding_of_time(tools):
     agent = tools.agent(Context.step, name="bc10", tokens_per_step=4, trajectory_embedding=True)
     assert agent.tokens_per_step == 1
     assert agent.layout.slots == (("observation",),)

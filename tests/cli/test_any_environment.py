@@ -1,4 +1,4 @@
-"""From collecting to evaluating, in environments of any kind; what cannot be learnt from is refused at once."""
+"""From collecting to evaluating, in environments of any kind; what cannot be learned from is refused at once."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ WHOLE = ActionSpec(ActionKind.continuous, 2, (0.0, 0.0), (7.0, 7.0))
 SQUARE = ActionSpec(ActionKind.continuous, 2, (-1.0, -1.0), (1.0, 1.0))
 
 # By name: how an environment differs from actions Discrete(3), observations VECTOR and rewards of 1.
-LEARNT_FROM: dict[str, tuple[dict[str, Any], ActionSpec, int]] = {
+SUPPORTED: dict[str, tuple[dict[str, Any], ActionSpec, int]] = {
     "start": ({"action": spaces.Discrete(3, start=5)}, ActionSpec(ActionKind.discrete, 3, start=5), 2),
     "below": ({"action": spaces.Discrete(2, start=-3)}, ActionSpec(ActionKind.discrete, 2, start=-3), 2),
     "whole": ({"action": spaces.Box(0, 7, (2,), np.int64)}, WHOLE, 2),
@@ -55,7 +55,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "at least": {"action": spaces.Box(2, np.inf, (3,))},
     "at most": {"action": spaces.Box(-np.inf, -2, (3,))},
 }
-KINDS = {name: case[0] for name, case in {**LEARNT_FROM, **REFUSED}.items()} | OTHERS
+KINDS = {name: case[0] for name, case in {**SUPPORTED, **REFUSED}.items()} | OTHERS
 
 
 class Anything(gymnasium.Env):
@@ -122,9 +122,9 @@ def refused(folder: Path, kind: str, **options) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("kind", LEARNT_FROM)
+@pytest.mark.parametrize("kind", SUPPORTED)
 def test_what_is_collected_is_read(tmp_path: Path, kind: str) -> None:
-    _, spec, size = LEARNT_FROM[kind]
+    _, spec, size = SUPPORTED[kind]
     collected(tmp_path, kind)
     store = open_dataset(DataConfig(name=name_of(kind)))
     assert store.spec.action == spec

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from simulators import needs_dm_control
 
-from ringrl.cli.collect import _first_difference, _seed_of
+from ringrl.cli.collect import _derive_seed, _first_difference
 from ringrl.data import EpisodeStore, open_dataset
 from ringrl.data.config import DataConfig, Source
 
@@ -113,8 +113,8 @@ def test_reuse_names_the_first_key_that_differs(ringrl, data_cache: Path) -> Non
 
 
 def test_no_two_seeds_share_episodes() -> None:
-    seeds = {_seed_of(seed, first) for seed in range(40) for first in (0, 256, 512)}
+    seeds = {_derive_seed(seed, first) for seed in range(40) for first in (0, 256, 512)}
     assert len(seeds) == 120
-    assert _seed_of(7, 0) == 7
+    assert _derive_seed(7, 0) == 7
     assert _first_difference("a", {"b": [1], "c": 2}, {"b": [1], "c": 3}) == ("a.c", 2, 3)
-    assert np.uint32(_seed_of(0, 256)) == _seed_of(0, 256)
+    assert np.uint32(_derive_seed(0, 256)) == _derive_seed(0, 256)

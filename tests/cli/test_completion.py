@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ringrl.cli.__main__ import SUMMARIES
 from ringrl.cli.completion import candidates, completion
-from ringrl.cli.typed import typed
+from ringrl.cli.typed import format_override
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,13 @@ def test_in_bash(tmp_path: Path) -> None:
 )
 def test_typed_overrides_come_back(value: str) -> None:
     """Through a shell's rules and through Hydra's."""
-    [word] = shlex.split(typed("resume", value))
+    [word] = shlex.split(format_override("resume", value))
     [override] = OverridesParser.create().parse_overrides([word])
     read = override.value()
     assert getattr(read, "text", read) == value
 
 
 def test_plain_ones_stay_plain() -> None:
-    assert typed("resume", "runs/train/run/2026-01-01_00-00-00") == "resume=runs/train/run/2026-01-01_00-00-00"
+    assert (
+        format_override("resume", "runs/train/run/2026-01-01_00-00-00") == "resume=runs/train/run/2026-01-01_00-00-00"
+    )

@@ -1,4 +1,4 @@
-"""What is printed also stands in the run's log, side by side jobs say who speaks, and long work is heard of."""
+"""Console output is also written to the run's log, parallel jobs prefix their lines, and long work reports progress."""
 
 import io
 import logging

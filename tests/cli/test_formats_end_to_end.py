@@ -30,7 +30,7 @@ D4RL = {  # task of the file: its layout, and arguments that keep its episodes s
     "maze2d-umaze-v1": "maze2d",
 }
 MINARI = ("Hopper-v4", "AntMaze_UMaze-v4", "FrankaKitchen-v1", "AdroitHandPen-v1", "PointMaze_UMaze-v3")
-EXORL = {  # domain: the task it is collected in, and another that it is relabelled for
+EXORL = {  # domain: the task it is collected in, and another that it is relabeled for
     "walker": ("walker_stand", "walker_run"),
     "cheetah": ("cheetah_run", "cheetah_run_backward"),
     "cartpole": ("cartpole_swingup", "cartpole_swingup"),
@@ -159,6 +159,6 @@ def test_exorl(ringrl, data_cache: Path, tmp_path: Path, domain: str) -> None:
             rewards = np.concatenate([file["reward"].reshape(-1)[1:] for file in files])
             np.testing.assert_allclose(store.rewards[:], rewards, atol=1e-6)
         else:
-            relabelled = [relabeller(file["physics"], file["action"])[1:] for file in files]
-            np.testing.assert_array_equal(store.rewards[:], np.concatenate(relabelled).astype(np.float32))
+            relabeled = [relabeller(file["physics"], file["action"])[1:] for file in files]
+            np.testing.assert_array_equal(store.rewards[:], np.concatenate(relabeled).astype(np.float32))
     train_and_score(ringrl, tmp_path, "data=store", f"data.name={domain}_for", environment=scored_in)

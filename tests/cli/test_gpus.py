@@ -1,4 +1,4 @@
-"""A GPU for each process of a sweep: what is visible, what is free, and who gets which, with made-up GPUs."""
+"""Assignment of a GPU to each process of a sweep, with simulated GPUs: visibility, locks and order."""
 
 import os
 import re
@@ -43,7 +43,7 @@ input()
 
 @pytest.fixture(autouse=True)
 def no_claim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each test is a process that has claimed nothing, with a temporary folder of its own and JAX's plugin."""
+    """A process that has claimed nothing, with its own temporary folder and JAX's plugin."""
     monkeypatch.setattr(gpus_module, "_claimed", [])
     monkeypatch.setattr(gpus_module.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(gpus_module, "_POLL_SECONDS", 0.01)
@@ -62,7 +62,7 @@ def nvidia_smi(tmp_path: Path) -> None:
 
 @pytest.fixture
 def holder(tmp_path: Path):
-    """`holder("0", "1")` is another process that takes one of these GPUs and keeps it until it is told to end."""
+    """`holder("0", "1")` starts another process that holds one of these GPUs until it is terminated."""
     processes = []
 
     def hold(*names: str) -> tuple[subprocess.Popen, str]:

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from ringrl.cli.compose import conf_folder
-from ringrl.cli.groups import choices_in, groups_of, listed
+from ringrl.cli.groups import choices_in, find_groups, format_choices
 from ringrl.cli.help import help_text
-from ringrl.cli.keys import descriptions, sections_of
+from ringrl.cli.keys import descriptions, list_sections
 from ringrl.config import COMMANDS
 from ringrl.config.schema import key_paths, list_paths
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_key_says_what_it_does(command: str) -> None:
-    sections = sections_of(COMMANDS[command])
+    sections = list_sections(COMMANDS[command])
     wordless = [key.path for section in sections for key in section.keys if len(key.text) < 3]
     assert wordless == [], "give these fields of the dataclasses a comment"
     assert all(section.text for section in sections)
@@ -24,7 +24,7 @@ def test_every_key_says_what_it_does(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_key_is_forgotten(command: str) -> None:
-    shown = {key.path.replace("NAME", "*") for section in sections_of(COMMANDS[command]) for key in section.keys}
+    shown = {key.path.replace("NAME", "*") for section in list_sections(COMMANDS[command]) for key in section.keys}
     paths = {path.replace("**", "*") for path in key_paths(COMMANDS[command])}
     leaves = {path for path in paths if not any(other.startswith(f"{path}.") for other in paths)}
     assert shown == leaves
@@ -71,7 +71,7 @@ def test_descriptions_come_from_comments() -> None:
 
 
 def test_sections() -> None:
-    outer, inner = sections_of(Outer)
+    outer, inner = list_sections(Outer)
     assert [(key.path, key.kind, key.default) for key in outer.keys] == [
         ("needed", "int", ""),
         ("text", "str", "a # b"),
@@ -110,7 +110,7 @@ def test_help_shows_a_users_own_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_lists_are_known(command: str) -> None:
-    shown = [key.path for section in sections_of(COMMANDS[command]) for key in section.keys if key.kind[0] == "["]
+    shown = [key.path for section in list_sections(COMMANDS[command]) for key in section.keys if key.kind[0] == "["]
     assert sorted(list_paths(COMMANDS[command])) == sorted(shown)
 
 
@@ -123,8 +123,8 @@ def test_help_fits_its_width(command: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_groups() -> None:
-    assert groups_of("eval", conf_folder()) == ("env", "evaluation")
-    assert listed(["a", "b/c", "b/d"]) == "a, b/... (2)"
+    assert find_groups("eval", conf_folder()) == ("env", "evaluation")
+    assert format_choices(["a", "b/c", "b/d"]) == "a, b/... (2)"
     choices = choices_in([conf_folder()])
     assert "exorl/walker" in choices["collection"]
     assert "walker" in choices["collection/exorl"]

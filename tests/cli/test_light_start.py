@@ -1,4 +1,4 @@
-"""What only prints, and what refuses a slip, does so without the packages that take seconds to load."""
+"""Printing and rejecting a typo work without loading the packages that take seconds to import."""
 
 import ast
 import importlib

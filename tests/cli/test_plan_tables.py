@@ -1,4 +1,4 @@
-"""What a plan's words claim: what a compiler said, and nothing of a run."""
+"""The statements of a plan's output: only reports of a compiler, never predictions about a run."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from ringrl.cli import plan_tables as tables
 from ringrl.ops import AttentionConfig
 from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Buffer, Memory, Plan, Report, Transfer
-from ringrl.planning.search import Candidate, Found, search_context
+from ringrl.planning.search import Candidate, SearchResult, search_context
 from ringrl.training.config import Precision, TrainingConfig
 
 GIB = 2**30
@@ -92,7 +92,7 @@ def test_a_search_s_verdict_says_how_it_ended(threshold):
 
 
 def test_no_words_promise_a_run():
-    found = Found(accepted(4 * K), refused(8 * K), (refused(8 * K), accepted(4 * K)))
+    found = SearchResult(accepted(4 * K), refused(8 * K), (refused(8 * K), accepted(4 * K)))
     candidates = [Candidate("ring", TPU, accepted(4 * K)), Candidate("ulysses", TPU, reason="no heads")]
     said = [
         tables.verdict(TPU, accepted(4 * K), refused(8 * K)),
@@ -141,7 +141,7 @@ def test_transfers_lie_across_or_not_or_have_nothing_to_lie_across():
 def test_a_search_has_a_row_a_context_the_shortest_first():
     told = "x HLO temporaries (54.13G) exceeds available HBM (15.25G)"
     reports = (refused(4096 * K, told), refused(2048 * K), accepted(1024 * K), accepted(1536 * K, fits=False))
-    assert rows(tables.search_table(TPU, Found(reports[2], reports[1], reports))) == [
+    assert rows(tables.search_table(TPU, SearchResult(reports[2], reports[1], reports))) == [
         ["1,024K", "1,048.6", "17.00", "57%", "accepted"],
         ["1,536K", "1,572.9", "17.00", "57%", "over the limit"],
         ["2,048K", "2,097.2", "", "", "refused"],

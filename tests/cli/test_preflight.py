@@ -1,4 +1,4 @@
-"""What would fail after the work fails before it: nothing is trained, collected or rolled out in vain."""
+"""Errors that would occur after the work are raised before it: nothing is trained, collected or rolled out in vain."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from ringrl.cli.environments import dealt_tasks
+from ringrl.cli.environments import assign_tasks
 from ringrl.config import EnvConfig
 from ringrl.data import CollectedEpisode, data_root, write_minari_dataset
 from ringrl.errors import RingRLError
@@ -98,8 +98,8 @@ def test_a_missing_encoder_is_said_before_training(ringrl, data, monkeypatch) ->
 def test_a_split_without_tasks_is_not_acted_in() -> None:
     env = EnvConfig("ringrl/HiddenGoalPointMaze-v0", {"training_tasks": 5, "held_out_tasks": 0})
     with pytest.raises(RingRLError, match=r"has no held_out tasks: set evaluation\.split=training"):
-        dealt_tasks(env, Split.held_out, 4)
-    np.testing.assert_array_equal(dealt_tasks(env, Split.training, 4), [0, 1, 2, 3])
+        assign_tasks(env, Split.held_out, 4)
+    np.testing.assert_array_equal(assign_tasks(env, Split.training, 4), [0, 1, 2, 3])
 
 
 def test_nothing_is_collected_that_cannot_be_written(ringrl, data_cache, monkeypatch) -> None:

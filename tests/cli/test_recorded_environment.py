@@ -1,4 +1,4 @@
-"""The environment that is acted in is the one that was recorded: arguments, time limit, wrappers."""
+"""Evaluations use the recorded environment, with its arguments, time limit and wrappers."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from minari.data_collector import DataCollector
 from recorded_sets import NAME, write_set
 
-from ringrl.cli.environments import environment_of, is_own_environment, vector_environment
+from ringrl.cli.environments import find_environment, is_own_environment, vector_environment
 from ringrl.config import EnvConfig
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig, Source
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("minari_root")
 
 
 class Monitor(gymnasium.Wrapper):
-    """As others write them: it takes arguments of its own, and records none."""
+    """A third-party wrapper: it takes arguments, and records none."""
 
     def __init__(self, env, file):
         super().__init__(env)
@@ -81,11 +81,11 @@ def test_every_way_of_acting_is_in_the_recorded_environment(tmp_path, layers, ho
         store = open_dataset(DataConfig(source=Source.store, name="kept"), tmp_path)
     else:
         store = open_dataset(DataConfig(name=NAME), tmp_path)
-    env = environment_of(EnvConfig("Pendulum-v1" if how == "named" else ""), store.metadata)
+    env = find_environment(EnvConfig("Pendulum-v1" if how == "named" else ""), store.metadata)
     assert is_own_environment(env, store.metadata)
     if how == "checkpoint":
         metadata = json.loads(json.dumps(env.record()))
-        env = environment_of(EnvConfig(), metadata)
+        env = find_environment(EnvConfig(), metadata)
         assert is_own_environment(env, metadata)
     with vector_environment(env, 2) as copies:
         seen, _ = copies.reset(seed=[3, 3])
@@ -106,7 +106,7 @@ def test_wrappers_that_gymnasium_has_moved_are_found(tmp_path) -> None:
     [rescale] = spec.additional_wrappers
     moved = WrapperSpec(rescale.name, "gymnasium.wrappers.rescale_action:RescaleAction", rescale.kwargs)
     spec.additional_wrappers = (WrapperSpec("RecordVideo", "gymnasium.wrappers.record_video:RecordVideo", {}), moved)
-    env = environment_of(EnvConfig(), write_set(tmp_path, spec)[0])
+    env = find_environment(EnvConfig(), write_set(tmp_path, spec)[0])
     made = ringrl_envs.make(env.spec)
     assert (made.action_space.low, made.action_space.high) == (-1, 1)
 
@@ -115,12 +115,12 @@ def test_wrappers_that_gymnasium_has_moved_are_found(tmp_path) -> None:
 def test_arguments_on_top_make_it_another_environment(tmp_path) -> None:
     record(pendulum(*LAYERS["actions"], g=5.0, max_episode_steps=7))
     metadata = open_dataset(DataConfig(name=NAME), tmp_path).metadata
-    env = environment_of(EnvConfig(kwargs={"g": 9.0, "max_episode_steps": 5}), metadata)
+    env = find_environment(EnvConfig(kwargs={"g": 9.0, "max_episode_steps": 5}), metadata)
     assert (env.spec.kwargs, env.spec.max_episode_steps) == ({"g": 9.0}, 5)
     assert [wrapper.name for wrapper in env.spec.additional_wrappers] == ["RescaleAction"]
     assert not is_own_environment(env, metadata)
-    assert is_own_environment(environment_of(EnvConfig("Pendulum-v1", {"g": 5.0}), metadata), metadata)
-    other = environment_of(EnvConfig("CartPole-v1"), metadata)
+    assert is_own_environment(find_environment(EnvConfig("Pendulum-v1", {"g": 5.0}), metadata), metadata)
+    other = find_environment(EnvConfig("CartPole-v1"), metadata)
     assert (other.spec.id, other.spec.additional_wrappers) == ("CartPole-v1", ())
     assert not is_own_environment(other, metadata)
 
@@ -131,21 +131,21 @@ def test_a_wrapper_that_cannot_be_rebuilt_is_said(tmp_path) -> None:
     with pytest.raises(
         RingRLError, match=r"Monitor \(.*arguments were not recorded.*env\.id=Pendulum-v1.*env\.id=MODULE:ID"
     ):
-        environment_of(EnvConfig(), metadata)
+        find_environment(EnvConfig(), metadata)
     said = []
-    env = environment_of(EnvConfig("Pendulum-v1"), metadata, warn=said.append)
+    env = find_environment(EnvConfig("Pendulum-v1"), metadata, warn=said.append)
     assert [wrapper.name for wrapper in env.spec.additional_wrappers] == ["RescaleAction"]
     assert len(said) == 1
     assert "acts without" in said[0]
     assert "Monitor" in said[0]
-    assert not is_own_environment(env, metadata)  # so no score is normalised by what it was not recorded with
+    assert not is_own_environment(env, metadata)  # so no score is normalized by what it was not recorded with
 
 
 @QUIET
 def test_running_statistics_are_said_to_begin_anew(tmp_path) -> None:
     record(pendulum((wrappers.NormalizeObservation,)))
     said = []
-    environment_of(EnvConfig(), open_dataset(DataConfig(name=NAME), tmp_path).metadata, warn=said.append)
+    find_environment(EnvConfig(), open_dataset(DataConfig(name=NAME), tmp_path).metadata, warn=said.append)
     assert len(said) == 1
     assert "NormalizeObservation" in said[0]
     assert "running statistics" in said[0]
@@ -171,7 +171,7 @@ def test_a_record_calls_nothing_but_environments_and_wrappers(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     metadata, _ = write_set(tmp_path, spec)
     with pytest.raises(RingRLError, match=said) as caught:
-        environment_of(EnvConfig(), metadata)
+        find_environment(EnvConfig(), metadata)
     assert "\n" not in str(caught.value)
     assert "env.id=MODULE:ID" in str(caught.value)
     assert not Path("sprung").exists()
@@ -180,7 +180,7 @@ def test_a_record_calls_nothing_but_environments_and_wrappers(tmp_path, monkeypa
 def test_a_record_of_a_registered_id_cannot_call_something_else(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     metadata, _ = write_set(tmp_path, EnvSpec("Pendulum-v1", "os:mkdir", kwargs={"g": 3.0}))
-    env = environment_of(EnvConfig(), metadata)
+    env = find_environment(EnvConfig(), metadata)
     assert env.spec.entry_point == gymnasium.spec("Pendulum-v1").entry_point
     assert env.spec.kwargs == {"g": 3.0}
     assert not Path("sprung").exists()
@@ -192,7 +192,7 @@ def test_a_record_of_a_registered_id_cannot_call_something_else(tmp_path, monkey
 def test_a_damaged_record_is_one_line(part) -> None:
     metadata = {"environment": "Pendulum-v1", "environment_spec": {"kwargs": {}, **part}}
     with pytest.raises(RingRLError, match="its record is damaged"):
-        environment_of(EnvConfig(), metadata)
+        find_environment(EnvConfig(), metadata)
 
 
 @QUIET
@@ -204,6 +204,6 @@ def test_recording_wrappers_do_not_write_again(tmp_path) -> None:
     spec = env.spec
     spec.additional_wrappers = (recorder, wrappers.RescaleAction.wrapper_spec(min_action=-1, max_action=1))
     metadata, _ = write_set(tmp_path, spec)
-    again = environment_of(EnvConfig(), metadata)
+    again = find_environment(EnvConfig(), metadata)
     assert [wrapper.name for wrapper in again.spec.additional_wrappers] == ["RescaleAction"]
     assert "render_mode" not in again.spec.kwargs

@@ -11,7 +11,7 @@ import pytest
 import ringrl_envs
 from recorded_sets import NAME, write_set
 
-from ringrl.cli.environments import environment_metadata, environment_of, is_own_environment, vector_environment
+from ringrl.cli.environments import environment_metadata, find_environment, is_own_environment, vector_environment
 from ringrl.config import EnvConfig
 from ringrl.data import join_stores, open_dataset
 from ringrl.data.config import DataConfig
@@ -87,11 +87,11 @@ def test_a_module_is_remembered(tmp_path, forget, env_id) -> None:
     assert minari.MinariDataset(folder / "data").env_spec.id == env_id
     for again in (EnvConfig(), chosen, EnvConfig(chosen.id)):
         forget()
-        env = environment_of(again, metadata)
+        env = find_environment(again, metadata)
         assert is_own_environment(env, metadata)
         kept = json.loads(json.dumps(env.record()))
         forget()
-        env = environment_of(EnvConfig(), kept)  # as `ringrl eval` does
+        env = find_environment(EnvConfig(), kept)  # as `ringrl eval` does
         assert env.id == f"line_module:{env_id}"
         with vector_environment(env, 1) as copies:
             copies.reset(seed=0)
@@ -109,8 +109,8 @@ def test_what_no_record_has_is_asked_for(tmp_path, forget) -> None:
         forget()
         sys.path.append(str(tmp_path))
         with pytest.raises(RingRLError, match=said):
-            environment_of(EnvConfig(), metadata)
-        assert is_own_environment(environment_of(EnvConfig(f"line_module:{env_id}"), metadata), metadata)
+            find_environment(EnvConfig(), metadata)
+        assert is_own_environment(find_environment(EnvConfig(f"line_module:{env_id}"), metadata), metadata)
 
 
 @pytest.mark.parametrize("env_id", ["Text-v0", "Class-v0", "Function-v0"])
@@ -118,7 +118,7 @@ def test_a_recorded_entry_point_is_enough(tmp_path, forget, env_id) -> None:
     forget()
     spec = environment_metadata(EnvConfig(f"line_module:{env_id}"))["env_spec"]  # as Minari's own collector records it
     forget()
-    env = environment_of(EnvConfig(), write_set(tmp_path, spec)[0])
+    env = find_environment(EnvConfig(), write_set(tmp_path, spec)[0])
     forget()
     assert env.id == env_id
     assert ringrl_envs.make(env.spec).reset()[0] == np.zeros(1)
@@ -127,16 +127,16 @@ def test_a_recorded_entry_point_is_enough(tmp_path, forget, env_id) -> None:
 def test_a_module_that_is_nowhere_names_the_path(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RingRLError, match=r"cannot import 'absent_module'.*PYTHONPATH"):
-        environment_of(EnvConfig("absent_module:Some-v0"), {})
+        find_environment(EnvConfig("absent_module:Some-v0"), {})
     Path("broken_module.py").write_text("raise RuntimeError('not today')")
     with pytest.raises(RingRLError, match=r"cannot import 'broken_module' \(RuntimeError: not today\)\.$"):
-        environment_of(EnvConfig("broken_module:Some-v0"), {})
+        find_environment(EnvConfig("broken_module:Some-v0"), {})
 
 
 def test_the_current_folder_hides_no_installed_package(tmp_path, forget) -> None:
     forget()
     Path("json.py").write_text("raise RuntimeError")
-    environment_of(EnvConfig("line_module:Text-v0"), {})
+    find_environment(EnvConfig("line_module:Text-v0"), {})
     assert sys.path[-1] == str(tmp_path)
     assert sys.path.count(str(tmp_path)) == 1
 
@@ -151,7 +151,7 @@ def test_of_several_sets_the_named_environment_is_as_its_set_records_it(tmp_path
     joined = join_stores(stores, ["one", "two"])
     for chosen in ("Class-v0", "line_module:Class-v0"):
         part = in_environment(joined, chosen)
-        env = environment_of(EnvConfig(chosen), part.metadata)
+        env = find_environment(EnvConfig(chosen), part.metadata)
         assert env.spec.kwargs == {"scale": 5.0}
         assert is_own_environment(env, part.metadata)
         assert part.metadata["ref_min_score"] == 5.0

@@ -1,4 +1,4 @@
-"""What a resumed run may change: nothing of its result without a word, and with one on record."""
+"""Changes allowed on resuming a run: none that affects its result by default, and any with a record."""
 
 import dataclasses
 import json
@@ -79,7 +79,7 @@ def metadata_of(command: TrainCommand, **others: Any) -> dict[str, Any]:
 
 
 def resume(command: TrainCommand, folder: Path, saved: dict[str, Any] | None = None, step: int = 10):
-    """`accepted_changes` for a run that was told the defaults and is at a step."""
+    """`accepted_changes` for a run with default settings, at a given step."""
     saved = metadata_of(TrainCommand()) if saved is None else saved
     return accepted_changes(command, metadata_of(command), {**saved, "step": step}, folder)
 

@@ -1,4 +1,4 @@
-"""Run folders through the command line: what is there is not lost, and what goes on is the run that it was."""
+"""Run folders on the command line: existing results are kept, and a resumed run is the same run."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ringrl.cli.overrides import normalise, quoted
-from ringrl.cli.run_folder import goes_on, held_folder
+from ringrl.cli.overrides import normalize_overrides, quote_value
+from ringrl.cli.run_folder import hold_folder, resumes_run
 from ringrl.config import TrainCommand
 from ringrl.data import EpisodeStoreWriter
 from ringrl.errors import RingRLError
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.scale
-def test_a_run_is_neither_replaced_nor_relabelled(train, ringrl, tmp_path: Path) -> None:
+def test_a_run_is_neither_replaced_nor_relabeled(train, ringrl, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("hydra.run.dir=run", "training.steps=3")
     assert train(*words).code == 0
@@ -130,7 +130,7 @@ def test_hydra_reads_the_very_name(name: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    for text in (normalise("train", [f"resume={name}"])[0], f"resume={quoted(name)}"):
+    for text in (normalize_overrides("train", [f"resume={name}"])[0], f"resume={quote_value(name)}"):
         [override] = OverridesParser.create().parse_overrides([text])
         value = override.value()
         assert OmegaConf.create({"value": getattr(value, "text", value)}).value == name
@@ -138,7 +138,7 @@ def test_hydra_reads_the_very_name(name: str) -> None:
 
 def test_quotes_interpolations_and_sweeps_of_the_users_own_stay() -> None:
     for text in ("resume='a b'", 'hydra.run.dir="a b"', "hydra.run.dir=runs/${name}", "resume=auto", "checkpoint=a,b"):
-        assert normalise("train", [text]) == [text]
+        assert normalize_overrides("train", [text]) == [text]
 
 
 def test_a_signal_before_the_first_step_asks_for_the_queue(tmp_path: Path, store: Path) -> None:
@@ -173,31 +173,31 @@ def test_beginning_anew_and_going_on_exclude_each_other() -> None:
 
 
 def test_results_belong_to_the_command_that_left_them(tmp_path: Path) -> None:
-    with held_folder(tmp_path, "eval"):
+    with hold_folder(tmp_path, "eval"):
         (tmp_path / "summary.json").write_text("{}")
     others = pytest.raises(RingRLError, match="results of `ringrl eval`, which `ringrl collect` would")
-    with others, held_folder(tmp_path, "collect"):
+    with others, hold_folder(tmp_path, "collect"):
         pytest.fail("it is another's")
     taken = pytest.raises(RingRLError, match="in use by `ringrl eval`")
-    with held_folder(tmp_path, "eval"), taken, held_folder(tmp_path, "eval"):
+    with hold_folder(tmp_path, "eval"), taken, hold_folder(tmp_path, "eval"):
         pytest.fail("it is held")
     with pytest.raises(RingRLError, match="has a run already"):
-        goes_on(TrainCommand(), tmp_path)
+        resumes_run(TrainCommand(), tmp_path)
 
 
 def test_a_job_that_slurm_has_queued_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True)
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     with pytest.raises(RingRLError, match="resume=auto"):
-        goes_on(TrainCommand(), tmp_path)
+        resumes_run(TrainCommand(), tmp_path)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert goes_on(TrainCommand(), tmp_path)
-    assert not goes_on(TrainCommand(overwrite=True), tmp_path / "new")
+    assert resumes_run(TrainCommand(), tmp_path)
+    assert not resumes_run(TrainCommand(overwrite=True), tmp_path / "new")
 
 
 def test_what_to_type_to_go_on_pastes(tmp_path: Path) -> None:
-    from ringrl.cli.continuing import command_to_go_on
+    from ringrl.cli.continuing import format_resume_command
 
-    line = command_to_go_on(Path("/data/it's a run"))
+    line = format_resume_command(Path("/data/it's a run"))
     assert shlex.split(line) == ["ringrl", "train", "resume=/data/it's a run"]
-    assert re.fullmatch(r"ringrl train resume=\S+", command_to_go_on(tmp_path))
+    assert re.fullmatch(r"ringrl train resume=\S+", format_resume_command(tmp_path))

@@ -1,4 +1,4 @@
-"""A run folder's lock: who holds it, and that the dead do not."""
+"""The lock of a run folder: its owner, and its release when the owner dies."""
 
 import fcntl
 import json
@@ -40,7 +40,9 @@ def holder(tmp_path: Path):
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """An owner on another machine is given up after a fifth of a second, and touches its lock every hundredth."""
+    """Shorter times: an owner on another machine is dead after a fifth of a second, and touches its lock every
+    hundredth.
+    """
     monkeypatch.setattr(run_lock_module, "DEAD_SECONDS", 0.2)
     monkeypatch.setattr(run_lock_module, "TOUCH_SECONDS", 0.01)
 
@@ -91,7 +93,7 @@ def test_two_in_one_process_exclude_each_other_and_an_end_frees(tmp_path: Path) 
 
 
 def test_an_owner_on_another_machine_that_touches_its_lock_lives(quick, tmp_path: Path) -> None:
-    """Its machine's locks are not seen here."""
+    """Locks of the other machine are not visible here."""
     write_owner(tmp_path, host="node7", boot="another", process=4321)
     stop, said = threading.Event(), []
     thread = threading.Thread(target=run_lock_module._keep_touching, args=(tmp_path / LOCK_FILE, stop))

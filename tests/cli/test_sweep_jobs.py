@@ -1,4 +1,4 @@
-"""Jobs of a sweep: which are given a GPU, which are queued again, and jobs in processes of submitit's."""
+"""Jobs of a sweep: assignment of GPUs, requeueing, and jobs in submitit's processes."""
 
 import signal
 import subprocess

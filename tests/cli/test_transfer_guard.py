@@ -1,4 +1,4 @@
-"""Under JAX_TRANSFER_GUARD=disallow what goes to a device and back is sent on purpose, in training and in acting."""
+"""With JAX_TRANSFER_GUARD=disallow all transfers in training and acting are explicit."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Where a run is launched: the cluster group, Hydra's launchers, and experiments/launching run on stand-ins."""
+"""Launching of runs: the cluster group, Hydra's launchers, and experiments/launching, with simulated cluster
+programs.
+"""
 
 import json
 import os

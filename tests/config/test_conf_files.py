@@ -11,7 +11,7 @@ from ringrl.config import COMMANDS, CollectCommand, EnvConfig, TrainCommand
 from ringrl.config.schema import build
 from ringrl.config.tables import tables
 from ringrl.data.config import DataConfig
-from ringrl.planning.cluster.targets import TARGETS, Target, settle
+from ringrl.planning.cluster.targets import TARGETS, Target, fill_specification
 
 CONF = conf_folder()
 NEEDED = {
@@ -72,7 +72,7 @@ def test_rows_build(group: str) -> None:
 
 @pytest.mark.parametrize("choice", TARGETS)
 def test_targets_have_all_figures(choice: str) -> None:
-    settled = settle(build(Target, tables()["target"][choice]))
+    settled = fill_specification(build(Target, tables()["target"][choice]))
     assert settled.name == choice
     assert settled.devices > 0
     assert min(settled.memory, settled.peak_flops, settled.bandwidth) > 0

@@ -1,4 +1,4 @@
-"""The sampler against an obvious slow twin, over every flag."""
+"""The sampler compared with a simple slow implementation, over every flag."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ NO_SCALE = Normalization(np.zeros(3, np.float32), np.ones(3, np.float32))
 
 
 def slow_chain(store: EpisodeStore, config: ChainConfig, scale: Normalization, episodes, steps, first=0) -> dict:
-    """One chain, step by step, as docs/chains.md says it."""
+    """One chain, step by step, following docs/chains.md."""
     order = list(episodes)
     if config.order is Order.ascending:
         order = sorted(order, key=lambda e: store.returns[e])

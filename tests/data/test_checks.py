@@ -1,4 +1,4 @@
-"""Each thing in a store is damaged in turn, and the exact line is seen; what is in a store is described."""
+"""Each part of a store is damaged in turn and reported by the exact line; statistics of a store."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What faulty D4RL files get: one line that names file, column and row, and nothing written."""
+"""Errors for invalid D4RL files: one line that names file, column and row, and nothing written."""
 
 import errno
 import os

@@ -47,7 +47,7 @@ def build(folder: Path, store_path: Path, **changes) -> EpisodeStore:
     return build_from_exorl(folder, store_path, **(keywords | changes))
 
 
-def relabelled(values: dict[str, np.ndarray]) -> np.ndarray:
+def relabeled(values: dict[str, np.ndarray]) -> np.ndarray:
     actions = np.concatenate([np.zeros((1, 2), np.float32), values["actions"]])
     return weighted_sum(values["physics"], actions)[1:].astype(np.float32)
 
@@ -93,10 +93,10 @@ def test_a_large_folder_is_listed_without_a_look_at_the_files(tmp_path, monkeypa
     assert [file.index for file in files] == list(range(9_999))
 
 
-def test_relabelled(tmp_path):
+def test_relabeled(tmp_path):
     episodes = write_folder(tmp_path / "set")
     store = build(tmp_path / "set", tmp_path / "store", relabel=Toy())
-    np.testing.assert_array_equal(store.rewards, np.concatenate([relabelled(values) for values in episodes]))
+    np.testing.assert_array_equal(store.rewards, np.concatenate([relabeled(values) for values in episodes]))
     np.testing.assert_array_equal(store.actions, np.concatenate([e["actions"] for e in episodes]))
     assert sorted(os.listdir(tmp_path)) == ["set", "store"]
     # A plain function will do, and recorded rewards are not needed.
@@ -247,7 +247,7 @@ def simulate(domain: str, task: str, seed: int, steps: int) -> dict[str, np.ndar
 @pytest.mark.parametrize(
     ("domain", "recorded", "other"), [("walker", "stand", "walk"), ("cartpole", "swingup", "swingup")]
 )
-def test_real_episodes_come_back_and_are_relabelled(tmp_path, domain, recorded, other):
+def test_real_episodes_come_back_and_are_relabeled(tmp_path, domain, recorded, other):
     import ringrl_envs
 
     # Ten files, which is more than one worker takes at a time.

@@ -1,4 +1,4 @@
-"""What malformed and malicious ExoRL files get: one line that names file, key and step, and nothing written."""
+"""Errors for malformed and malicious ExoRL files: one line that names file, key and step, and nothing written."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Malicious:
-    """Its pickle makes the file `planted` when it is loaded."""
+    """Creates the file `planted` when it is unpickled."""
 
     def __init__(self, planted: Path) -> None:
         self.planted = planted
@@ -34,7 +34,7 @@ class Malicious:
 
 
 def intact(folder: Path) -> None:
-    """The fault is elsewhere."""
+    """No damage to the arrays."""
 
 
 def saved(**changes):
@@ -201,12 +201,12 @@ CASES = {
         {"relabel": Failing(at=1)},
         rf"{SECOND}: .*ValueError: the simulator has di",
     ),
-    "relabelled nan": (
+    "relabeled nan": (
         intact,
         {"relabel": Failing(at=1, how="nan")},
         rf"{SECOND}\W* step 0: rewards holds n",
     ),
-    "relabelled short": (
+    "relabeled short": (
         intact,
         {"relabel": Failing(at=1, how="short")},
         rf"{SECOND}: .* have shape \(3,\), e",

@@ -1,4 +1,4 @@
-"""Tasks and policies as sets of others tell them: numbers, names, one-hot vectors, and what is no label."""
+"""Labels of tasks and policies in external sets: numbers, names, one-hot vectors, and values without a label."""
 
 import json
 
@@ -11,7 +11,7 @@ from minari.data_collector import EpisodeBuffer
 from ringrl.data import check_store, open_dataset
 from ringrl.data.config import DataConfig
 from ringrl.data.joined import task_name
-from ringrl.data.sources.labels import label_of, number_tasks, policy_name
+from ringrl.data.sources.labels import number_tasks, policy_name, to_label
 
 NAME = "ringrl/labels-v0"
 STEPS = 2
@@ -42,7 +42,7 @@ STEPS = 2
     ],
 )
 def test_what_a_value_tells(value, label):
-    assert label_of(value) == label
+    assert to_label(value) == label
 
 
 def test_policies_are_texts_and_numbers_alone():

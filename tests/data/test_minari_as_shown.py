@@ -1,4 +1,4 @@
-"""Observations and rewards of a Minari set are those that its environment shows."""
+"""Observations and rewards of a Minari set equal those of its environment."""
 
 import gymnasium
 import minari
@@ -9,7 +9,7 @@ from gymnasium import spaces
 from minari_files import stack_samples
 from ringrl_envs.flatten import Flattener
 
-from ringrl.cli.environments import environment_of
+from ringrl.cli.environments import find_environment
 from ringrl.config import EnvConfig
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
@@ -100,7 +100,7 @@ def test_what_a_collector_records_comes_back_as_the_environment_shows_it(tmp_pat
     np.testing.assert_array_equal(store.rewards, np.asarray(rewards, np.float32))
 
     # The environment that the set names shows the very same, when it is given the same.
-    chosen = environment_of(EnvConfig(), store.metadata)
+    chosen = find_environment(EnvConfig(), store.metadata)
     limit = kwargs.get("max_episode_steps", gymnasium.spec(env_id).max_episode_steps)
     env = ringrl_envs.make(chosen.spec)
     assert env.spec.max_episode_steps == limit

@@ -1,4 +1,4 @@
-"""Names, downloads, writes and builds that fail, and what they leave."""
+"""Failing names, downloads, writes and builds, and the files that they leave."""
 
 import minari
 import numpy as np

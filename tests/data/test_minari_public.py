@@ -1,4 +1,4 @@
-"""Minari's public sets: named by config, fetched on request alone, with the scores and the environment they tell."""
+"""Minari's public sets: named in the config, downloaded only on request, with their scores and environments."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 
 from ringrl.cli.compose import command_from, conf_folder, register
-from ringrl.cli.environments import environment_of
+from ringrl.cli.environments import find_environment
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data import open_dataset
 from ringrl.data.config import DataConfig
@@ -29,7 +29,7 @@ NAME = "D4RL/antmaze/umaze-v1"
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Whoever connects fails the test."""
+    """Any network connection fails the test."""
 
     def connect(self, address):
         pytest.fail(f"something connects to {address}")
@@ -47,7 +47,7 @@ def test_known_sets_have_ids_that_minari_takes():
     assert [family.pattern for family in PUBLIC][2] == "D4RL/kitchen/{complete, partial, mixed}-v2"
 
 
-def test_a_known_set_is_found_however_it_is_spelt():
+def test_a_known_set_is_found_however_it_is_spelled():
     for text in ("d4rl/pen_human", "D4RL/pen/human", "D4RL/pen/human-v2", "d4rl-pen-human-v0"):
         assert find_known_name(text) == "D4RL/pen/human-v2"
     assert find_known_name("ringrl/dark_room-v0") == "ringrl/dark_room-v0"
@@ -193,7 +193,7 @@ def test_the_environment_for_evaluation_comes_first(tmp_path):
     assert metadata["environment"] == "AntMaze_UMaze-v4"
     assert metadata["environment_spec"]["kwargs"] == evaluated.kwargs
     assert metadata["recorded_environment_spec"]["kwargs"] == recorded.kwargs
-    chosen = environment_of(EnvConfig(), metadata)
+    chosen = find_environment(EnvConfig(), metadata)
     assert chosen.id == chosen.spec.id == "AntMaze_UMaze-v4"
     assert chosen.spec.kwargs == evaluated.kwargs
 
@@ -205,7 +205,7 @@ def test_a_collectors_budget_is_no_time_limit(tmp_path, limit, kept):
     spec = json.dumps({"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": limit})
     metadata = metadata_of(tmp_path, env_spec=spec, eval_env_spec=None)
     assert metadata["environment_spec"]["max_episode_steps"] == kept
-    assert environment_of(EnvConfig(), metadata).spec.max_episode_steps == (500 if kept is None else kept)
+    assert find_environment(EnvConfig(), metadata).spec.max_episode_steps == (500 if kept is None else kept)
 
 
 @pytest.mark.parametrize(

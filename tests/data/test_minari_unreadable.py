@@ -1,4 +1,4 @@
-"""Minari sets that are damaged, half there or not supported: one line each, and no store."""
+"""Minari sets that are damaged, incomplete or unsupported: one line each, and no store."""
 
 import json
 import shutil

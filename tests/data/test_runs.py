@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, fit_normalization, runs
 from ringrl.data.config import ChainConfig, Context, Order, Supervise
 from ringrl.data.joined import join_stores
-from ringrl.data.runs import spans_of
+from ringrl.data.runs import find_spans
 from ringrl.ops import Layout, dealing_order
 from ringrl.types import ActionKind, ActionSpec, Chain
 
@@ -122,12 +122,12 @@ def test_spans_are_maximal_stretches(stretches, searched):
     before = runs.SEARCHED_PLACES
     runs.SEARCHED_PLACES = searched
     try:
-        spans = spans_of(places, len(places))
+        spans = find_spans(places, len(places))
         assert spans is not None
         assert np.array_equal(np.concatenate([places[:0], *(p + np.arange(e - b) for b, e, p in spans)]), places)
         assert [b for b, _, _ in spans] == [i for i in range(len(places)) if not i or places[i] != places[i - 1] + 1]
         if spans:
-            assert spans_of(places, len(spans) - 1) is None
-            assert spans_of(places, len(spans)) == spans
+            assert find_spans(places, len(spans) - 1) is None
+            assert find_spans(places, len(spans)) == spans
     finally:
         runs.SEARCHED_PLACES = before

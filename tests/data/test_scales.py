@@ -1,4 +1,4 @@
-"""What an agent is shown is of order 1, and the same, in whatever units the data are."""
+"""Inputs of an agent are of order 1, and independent of the units of the data."""
 
 import dataclasses
 import json

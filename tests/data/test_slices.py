@@ -1,4 +1,4 @@
-"""Slices of batches against whole ones that were dealt: the same bits, for their own cost."""
+"""Shards of batches compared with reordered whole batches: bit-identical, and at a cost proportional to the shard."""
 
 import dataclasses
 import tracemalloc
@@ -9,7 +9,7 @@ from covering import covering_set
 
 from ringrl.data import ChainSampler, EpisodeStore, EpisodeStoreWriter, fill, fit_normalization, pages, runs
 from ringrl.data.config import ChainConfig, Context, Order, Supervise
-from ringrl.data.deal import deal_chain
+from ringrl.data.reorder import reorder_chain
 from ringrl.ops import Layout, dealing_order
 from ringrl.types import ActionKind, ActionSpec, Chain
 
@@ -58,7 +58,7 @@ def test_a_slice_is_that_of_the_whole_batch_dealt(make_store, monkeypatch):
         config = ChainConfig(order=order, relabel=relabel, supervise=supervise, context=context, **many)
         sampler = ChainSampler(store, config, fit_normalization(store))
         places = dealt_order(layout, sampler.steps, devices)
-        whole = deal_chain(sampler.batch(3, 1, CHAINS), places)
+        whole = reorder_chain(sampler.batch(3, 1, CHAINS), places)
         with monkeypatch.context() as patch:
             if block == "runs":
                 patch.setattr(runs, "WORTHWHILE_STEPS", 1e-9)

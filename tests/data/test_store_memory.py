@@ -1,4 +1,4 @@
-"""A store far larger than the promise opens without being read and is sampled in bounded memory."""
+"""A store far larger than the memory limit is opened without being read and sampled in bounded memory."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Whatever an environment tells beside observations and rewards, a step goes on, and no value is changed."""
+"""Any value in an environment's `info` is accepted by a step and passed on unchanged."""
 
 import gymnasium
 import numpy as np
@@ -8,7 +8,7 @@ from ringrl_envs.sync_vector import DisabledSyncVectorEnv, EnvironmentFault
 
 
 class Says(gymnasium.Env):
-    """Tells one thing at every step."""
+    """Returns one `info` at every step."""
 
     observation_space = spaces.Box(-9, 9, (2,), np.float32)
     action_space = spaces.Discrete(2)

@@ -45,7 +45,7 @@ def test_same_seed_same_episodes(env_id):
     )
 
 
-def test_counts_are_exact_per_task_and_per_behaviour_however_long_the_episodes():
+def test_counts_are_exact_per_task_and_per_behavior_however_long_the_episodes():
     episodes = collect(episodes_per_task=6, mix=(0.75, 0.25), env_kwargs={"size": 5, "reward": "sparse"})
     tasks = [episode.task_id for episode in episodes]
     assert np.bincount(tasks).tolist() == [6] * 20
@@ -94,7 +94,7 @@ def test_progress_is_told():
 
 
 class Listener:
-    """A behaviour with memory: it must be told of the start and the outcome of each of its own episodes."""
+    """A behavior with memory: it must receive the start and the outcome of each of its own episodes."""
 
     def __init__(self, num_envs):
         self.active = np.zeros(num_envs, bool)
@@ -118,7 +118,7 @@ class Listener:
         self.active &= ~finished
 
 
-def test_a_behaviour_with_memory_hears_of_its_own_episodes_only():
+def test_a_behavior_with_memory_hears_of_its_own_episodes_only():
     vector = ringrl_envs.make_vector(DARK_ROOM, 5)
     listener = Listener(5)
     behaviours = [

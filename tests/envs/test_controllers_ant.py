@@ -59,7 +59,7 @@ def test_without_effort_it_stands():
     np.testing.assert_array_equal(early, late)
 
 
-def test_it_walks_towards_its_goal_and_begins_anew_at_reset():
+def test_it_walks_toward_its_goal_and_begins_anew_at_reset():
     vector = ringrl_envs.make_vector(UMAZE, 1)
     controller = ringrl_envs.make_controller(UMAZE, vector, quality=1.0)
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def record(task: str, start: np.ndarray | None = None, seed: int = 3) -> Recorde
 
 @needs_dm_control
 @pytest.mark.parametrize("task", TASKS_TO_TRY)
-def test_relabelled_rewards_and_observations_are_the_simulators_to_the_bit(task):
+def test_relabeled_rewards_and_observations_are_the_simulators_to_the_bit(task):
     recorded = record(task, telling_start(task))
     relabeller = ringrl_envs.Relabeller(ringrl_envs.dmc_id(task))
     rewards = relabeller(recorded.physics, recorded.actions)
@@ -74,8 +74,8 @@ def test_physics_of_one_task_give_the_rewards_that_another_tasks_simulator_gives
         replayed = record(other, start)
         np.testing.assert_array_equal(replayed.physics, first.physics)
         np.testing.assert_array_equal(replayed.actions, first.actions)
-        relabelled = ringrl_envs.Relabeller(ringrl_envs.dmc_id(other))(first.physics, first.actions)
-        np.testing.assert_array_equal(relabelled, replayed.rewards)
+        relabeled = ringrl_envs.Relabeller(ringrl_envs.dmc_id(other))(first.physics, first.actions)
+        np.testing.assert_array_equal(relabeled, replayed.rewards)
 
 
 @needs_dm_control
@@ -88,7 +88,7 @@ def test_the_control_counts_where_the_task_looks_at_it(task):
 
 
 @needs_dm_control
-def test_a_relabeller_travels_without_its_simulator():
+def test_a_relabeler_travels_without_its_simulator():
     recorded = record("cartpole_swingup")
     relabeller = ringrl_envs.Relabeller("ringrl/dmc_cartpole_swingup-v0")
     rewards = relabeller(recorded.physics, recorded.actions)
@@ -117,7 +117,7 @@ def test_physics_and_actions_that_do_not_fit_are_refused(physics, actions, line)
 
 
 @pytest.mark.parametrize("env_id", ["walker_stand", "ringrl/dmc_walker_fly-v0", "Hopper-v5", "ringrl/dmc_walker_run"])
-def test_only_ids_of_dm_control_tasks_have_a_relabeller(env_id):
+def test_only_ids_of_dm_control_tasks_have_a_relabeler(env_id):
     with pytest.raises(ValueError, match="is no dm_control environment of RingRL"):
         ringrl_envs.Relabeller(env_id)
 

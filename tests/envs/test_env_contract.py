@@ -1,4 +1,6 @@
-"""What every RingRL environment promises: gymnasium's checks, tasks, and a vectorised form with equal trajectories."""
+"""The contract of every RingRL environment: gymnasium's checks, tasks, and a vectorized form with equal
+trajectories.
+"""
 
 import subprocess
 import sys
@@ -120,7 +122,7 @@ def test_point_maze_goals_lie_in_free_space_away_from_the_start():
         assert env.maze.is_free(env.task_goals).all()
         assert (np.linalg.norm(env.task_goals - env.start, axis=1) > 0.45).all()
         offsets = env.task_goals - env.maze.to_xy(env.maze.to_cell(env.task_goals))
-        assert np.abs(offsets).max() > 0.3  # continuous positions, not cell centres
+        assert np.abs(offsets).max() > 0.3  # continuous positions, not cell centers
 
 
 def test_task_ids_follow_the_arguments_and_default_to_one_task():

@@ -46,7 +46,7 @@ def test_a_state_does_not_depend_on_its_batch_or_on_threads():
     threaded.close()
 
 
-def test_maze_cells_and_metres_are_those_of_gymnasium_robotics():
+def test_maze_cells_and_meters_are_those_of_gymnasium_robotics():
     ringrl_envs.register()
     env = gymnasium.make("PointMaze_Medium-v3").unwrapped
     maze = MazeMap.from_cells(env.maze.maze_map)

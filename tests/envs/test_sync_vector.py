@@ -1,4 +1,6 @@
-"""The vectorised form of any environment: what gymnasium's own gives, faster, and with this package's manners."""
+"""The vectorized form of any environment: the results of gymnasium's own, but faster, with this package's
+conventions.
+"""
 
 import gymnasium
 import numpy as np
@@ -10,7 +12,7 @@ from ringrl_envs.sync_vector import DisabledSyncVectorEnv
 
 
 class Talkative(gymnasium.Env):
-    """Ends after 3 + number steps, and tells all kinds of things, some of them only sometimes."""
+    """Ends after 3 + number steps, and returns various `info` values, some of them only sometimes."""
 
     observation_space = spaces.Box(-9, 9, (2,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)

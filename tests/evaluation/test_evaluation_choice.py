@@ -1,4 +1,4 @@
-"""What `ringrl eval` takes from the run, and what from its own command line."""
+"""Settings of `ringrl eval` from the run, and those from its own command line."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, in which colours, and that a PNG comes out."""
+"""Figures: their content and colors, and the PNG output."""
 
 import io
 
@@ -43,7 +43,7 @@ def test_one_line_one_band_and_one_label_per_curve(tmp_path):
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 50
 
 
-def test_an_agent_keeps_its_colour_whatever_the_company():
+def test_an_agent_keeps_its_color_whatever_the_company():
     alone = figures.plot_trials([curve("DT", [1, 2])])
     together = figures.plot_trials([curve("AT", [1, 2]), curve("DT", [1, 2])])
     assert drawn(alone.axes[0])["DT"].get_color() == drawn(together.axes[0])["DT"].get_color()
@@ -62,7 +62,7 @@ def test_trials_that_never_ran_leave_a_gap_without_complaint():
     assert figures.png_bytes(figure).startswith(b"\x89PNG")
 
 
-def test_panels_share_a_label_s_colour():
+def test_panels_share_a_label_s_color():
     figure = figures.plot_panels({"a": [curve("x", [1, 2]), curve("y", [2, 3])], "b": [curve("y", [1, 5])]})
     first, second = figure.axes
     assert drawn(first)["y"].get_color() == drawn(second)["y"].get_color()
@@ -75,12 +75,12 @@ def test_many_curves_stay_distinct():
 
 
 def test_labels_are_pushed_apart_but_keep_their_order():
-    places = figures._spread([0.5, 0.5, 0.52, 0.9], gap=0.1)
+    places = figures._separate([0.5, 0.5, 0.52, 0.9], gap=0.1)
     assert sorted(places) == pytest.approx([places[0], places[1], places[2], 0.9])
     assert np.diff(sorted(places)).min() >= 0.1 - 1e-9
     assert np.mean(places[:3]) == pytest.approx(np.mean([0.5, 0.5, 0.52]))
-    assert figures._spread([0.8, 0.2], gap=0.1) == [0.8, 0.2]
-    assert figures._spread([], gap=0.1) == []
+    assert figures._separate([0.8, 0.2], gap=0.1) == [0.8, 0.2]
+    assert figures._separate([], gap=0.1) == []
 
 
 def test_training_curves():
@@ -129,7 +129,7 @@ def test_curves_of_one_metric_share_a_panel_with_named_axes():
 
 
 def test_long_labels_are_wrapped_and_keep_their_lines_apart():
-    places = figures._spread([0.5, 0.5], gap=0.1, sizes=[1, 3])
+    places = figures._separate([0.5, 0.5], gap=0.1, sizes=[1, 3])
     assert places[1] - places[0] == pytest.approx(0.2), "half of a line and half of three"
     name = "100: scripted controller at its best (return 15.34)"
     (axes,) = figures.plot_trials([curve("AT", [1, 2])], references={name: 100.0}).axes

@@ -1,4 +1,4 @@
-"""A policy in a plain gymnasium loop: what it hands on to the policy of a batch, and what it refuses."""
+"""A policy in a plain gymnasium loop: calls passed to the policy of a batch, and rejected arguments."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ VECTORS = ActionSpec(ActionKind.continuous, 2, (-1.0, 0.0), (1.0, 0.5))
 
 
 class Told:
-    """Stands for the policy of a batch: answers what it is told to, and keeps what it is told."""
+    """A stand-in for the policy of a batch with given answers, which stores its arguments."""
 
     def __init__(self, action: ActionSpec, answer: Any) -> None:
         self.agent = SimpleNamespace(spec=DataSpec(3, action, 9))

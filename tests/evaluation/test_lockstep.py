@@ -1,4 +1,4 @@
-"""Environments of several processes: all get process 0's answers, bit by bit."""
+"""Environments of several processes: all processes get process 0's results, bit by bit."""
 
 import gymnasium
 import numpy as np
@@ -29,7 +29,7 @@ class Scripted:
 
 
 class Drifting(gymnasium.vector.VectorWrapper):
-    """What another machine might give: all of it a little off, and nothing of successes."""
+    """The results of another machine: slightly different, and without successes."""
 
     def reset(self, **options):
         observations, infos = self.env.reset(**options)
@@ -52,7 +52,7 @@ def roll(environments):
 
 
 def test_one_process_is_left_alone(environments) -> None:
-    assert lockstep.in_lockstep(environments) is environments
+    assert lockstep.synchronize_environments(environments) is environments
 
 
 def test_all_processes_live_through_what_the_first_one_does(environments, monkeypatch) -> None:
@@ -68,10 +68,10 @@ def test_all_processes_live_through_what_the_first_one_does(environments, monkey
     expected = roll(environments)
     assert expected.trial_success is not None
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", record)
-    first = roll(lockstep.in_lockstep(environments))
+    first = roll(lockstep.synchronize_environments(environments))
     waiting = iter(messages)
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda message: next(waiting))
-    second = roll(lockstep.in_lockstep(Drifting(environments)))
+    second = roll(lockstep.synchronize_environments(Drifting(environments)))
     assert next(waiting, None) is None
     for found in (first, second):
         np.testing.assert_array_equal(found.trial_returns, expected.trial_returns)

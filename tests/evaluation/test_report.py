@@ -84,7 +84,7 @@ def test_an_own_label_wins_and_unknown_agents_come_last():
     assert labels(runs) == ["AT", "AT shuffled", "DT", "mine"]
 
 
-def test_scores_are_normalised_only_by_shared_references():
+def test_scores_are_normalized_only_by_shared_references():
     shared = [make_run(agent, reference=Reference(0.0, 10.0)) for agent in ("at", "dt")]
     other = make_run("at", environment="Other-v0")
     groups = report.group_runs([*shared, other])
@@ -241,7 +241,7 @@ def test_figures_of_evaluations_share_a_scale_and_show_the_earlier_ones():
     assert limits[0][0] < -20
     assert limits[0][1] > 120
     earlier = [list(line.get_ydata()) for line in pictures[0].axes[0].get_lines()]
-    assert [10.0, 20.0] in earlier, "normalised as the others"
+    assert [10.0, 20.0] in earlier, "normalized as the others"
     assert any("At training step 40; thin: at 20 to 20." in text.get_text() for text in pictures[0].axes[0].texts)
 
 

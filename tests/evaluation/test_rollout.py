@@ -1,4 +1,4 @@
-"""Rollouts: ragged trials on a scripted environment whose every return is known."""
+"""Rollouts: trials of different lengths in a scripted environment with known returns."""
 
 import gymnasium
 import numpy as np
@@ -63,7 +63,7 @@ class ScriptedVectorEnv(gymnasium.vector.VectorEnv):
 
 
 class Recorder:
-    """Acts 0.5 and checks that what it is told of trials and steps fits together."""
+    """Acts 0.5 and checks the consistency of the trials and steps that it receives."""
 
     def __init__(self, capacity=10**9, action=0.5):
         self.capacity, self.action = capacity, action

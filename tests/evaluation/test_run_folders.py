@@ -1,4 +1,4 @@
-"""Which runs of an experiment count, and which are named as not finished."""
+"""Selection of an experiment's runs, and the report of unfinished ones."""
 
 import json
 

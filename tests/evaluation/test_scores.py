@@ -29,7 +29,7 @@ def test_rollouts_are_scored_as_their_returns():
     assert score([found, found]) == score([Sample(returns, tasks)] * 2)
 
 
-def test_normalised_by_hand():
+def test_normalized_by_hand():
     normal = score(Sample(RETURNS)).normalized(Reference(1.0, 11.0))
     assert normal.first.value == pytest.approx(15.0)
     assert normal.trials[2].value == pytest.approx(50.0)

@@ -1,9 +1,9 @@
-"""Successes told in any form: one number, itself or in an array, and nothing else."""
+"""Success flags in any form: a single number, bare or in an array, and nothing else."""
 
 import numpy as np
 import pytest
 
-from ringrl.evaluation.actions import actions_in
+from ringrl.evaluation.actions import convert_actions
 from ringrl.evaluation.rollout import read_success
 
 
@@ -56,6 +56,6 @@ def test_actions_are_what_the_environment_takes(space, actions, expected):
     from gymnasium.spaces import Box, Discrete
 
     space = eval(space, {"Box": Box, "Discrete": Discrete, "np": np})
-    found = actions_in(space, np.asarray(actions), np.array([True, True, False]))
+    found = convert_actions(space, np.asarray(actions), np.array([True, True, False]))
     np.testing.assert_array_equal(found, expected)
     assert all(row in space for row in found)

@@ -64,7 +64,7 @@ def test_every_promised_field_is_there_and_survives_the_disk(tmp_path):
     assert set(summaries.FIELDS) <= loaded.keys()
 
 
-def test_without_reference_nothing_is_normalised():
+def test_without_reference_nothing_is_normalized():
     summary = build(reference=None, train=None, rollout=example_rollout(success=False))
     assert summary["normalized"] is None
     assert summary["references"] is None
@@ -75,8 +75,8 @@ def test_without_reference_nothing_is_normalised():
 def test_several_runs_in_one_file(tmp_path):
     runs = [build(agent="at"), build(agent="dt")]
     loaded = summaries.load_summary(summaries.write_summary(runs, tmp_path))
-    assert [run["agent"] for run in summaries.runs_of(loaded)] == ["at", "dt"]
-    assert summaries.runs_of(runs[0]) == [runs[0]]
+    assert [run["agent"] for run in summaries.list_runs(loaded)] == ["at", "dt"]
+    assert summaries.list_runs(runs[0]) == [runs[0]]
 
 
 def test_trials_csv(tmp_path):

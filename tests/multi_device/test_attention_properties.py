@@ -50,7 +50,7 @@ class Call:
     causal: bool
     window: int | None
     layout: Layout
-    labelled: bool
+    labeled: bool
     dropout: float
     seed: int
 
@@ -62,7 +62,7 @@ class Call:
 
     def labels(self) -> list[dict[str, np.ndarray]]:
         """All for the same program: dealt in the layout, or anyhow, as contiguous allows; packed, and with padding."""
-        if not self.labelled:
+        if not self.labeled:
             return [{}]
         generator = np.random.default_rng(self.seed + 1)
         shape = (self.chains, self.tokens)
@@ -102,7 +102,7 @@ class Call:
 def calls(draw: st.DrawFn) -> Call:
     strategy, mesh, head_multiple, chain_multiple = draw(st.sampled_from(PLACES))
     heads = draw(st.sampled_from([n for n in (1, 2, 4, 6) if n % head_multiple == 0]))
-    labelled = draw(st.sampled_from((True, True, False)))
+    labeled = draw(st.sampled_from((True, True, False)))
     return Call(
         strategy=strategy,
         mesh=tuple(mesh.items()),
@@ -114,8 +114,8 @@ def calls(draw: st.DrawFn) -> Call:
         blocks=draw(st.sampled_from(((1, 1), (4, 3), (3, 8), (64, 64)))),
         causal=draw(st.booleans()),
         window=draw(st.sampled_from((None, None, 1, 4, 9, 100))),
-        layout=draw(st.sampled_from(Layout)) if labelled else Layout.contiguous,
-        labelled=labelled,
+        layout=draw(st.sampled_from(Layout)) if labeled else Layout.contiguous,
+        labeled=labeled,
         dropout=draw(st.sampled_from((0.0, 0.4))),
         seed=draw(st.integers(0, 2**16)),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from ringrl.data import ChainSampler, EpisodeStoreWriter, fit_normalization
 from ringrl.data.config import ChainConfig
-from ringrl.data.deal import deal_chain
+from ringrl.data.reorder import reorder_chain
 from ringrl.errors import RingRLError
 from ringrl.ops import Layout, dealing_order
 from ringrl.parallel import make_mesh
@@ -58,7 +58,7 @@ def test_joined_parts_are_the_batch_dealt(sampler, axes, layout):
     batches = BatchParts(mesh, CHAINS, order)
     assert len(batches.parts) == mesh.size
     joined = batches.join(sampler.batch_in_parts(5, 2, CHAINS, batches.parts))
-    assert_equal(joined, deal_chain(sampler.batch(5, 2, CHAINS), order))
+    assert_equal(joined, reorder_chain(sampler.batch(5, 2, CHAINS), order))
     assert joined.observations.sharding.is_equivalent_to(batches.sharding, 3)
     assert joined.loss_mask.sharding.is_equivalent_to(batches.sharding, 2)
 
@@ -68,7 +68,7 @@ def test_any_order_of_devices(sampler):
     order = dealing_order(Layout.zigzag, sampler.steps, 4)
     batches = BatchParts(jax.sharding.Mesh(devices, AXES), CHAINS, order)
     parts = [sampler.batch(0, 0, CHAINS, *part) for part in batches.parts]
-    assert_equal(batches.join(parts), deal_chain(sampler.batch(0, 0, CHAINS), order))
+    assert_equal(batches.join(parts), reorder_chain(sampler.batch(0, 0, CHAINS), order))
 
 
 def test_every_device_has_no_more_than_its_own(sampler):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ringrl.agents import AgentConfig, make_agent
-from ringrl.data.deal import deal_chain
+from ringrl.data.reorder import reorder_chain
 from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Layout, attention, check_dealt, dealing_order, dispatch
@@ -45,8 +45,8 @@ def make_batch(layout: Layout | None, devices: int = DEVICES) -> Chain:
         **dict.fromkeys(floats, zeros),
     )
     if layout is None:
-        return deal_chain(chain, np.random.default_rng(0).permutation(24))
-    return deal_chain(chain, dealing_order(layout, STEPS, devices))
+        return reorder_chain(chain, np.random.default_rng(0).permutation(24))
+    return reorder_chain(chain, dealing_order(layout, STEPS, devices))
 
 
 def tokens_of(chain: Chain, tokens_per_step: int) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""One run whose devices come and go: through the command line, on 8, 4, 1 and again 8 of them."""
+"""One run on changing numbers of devices, through the command line: on 8, 4, 1 and again 8."""
 
 import json
 from pathlib import Path

@@ -61,7 +61,7 @@ def test_a_window_saves_hops(window: int, hops: int) -> None:
 
 
 def temporary_bytes(tokens: int, devices: int, layers: int = 0) -> int:
-    """Of forward and backward, a device; with `layers`, inside a rematerialised scan over them."""
+    """Of forward and backward, a device; with `layers`, inside a rematerialized scan over them."""
     mesh = make_mesh(ring=devices)
     config = AttentionConfig("ring", query_block_size=64, key_block_size=64)
     sharding = NamedSharding(mesh, PartitionSpec(None, ("ring", "head")))

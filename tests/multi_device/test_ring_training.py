@@ -1,4 +1,4 @@
-"""Several optimiser steps over a mesh, with dropout: the same losses as on one device."""
+"""Several optimizer steps over a mesh, with dropout: the same losses as on one device."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from random_chains import make_random_chain
 
 from ringrl.agents import AgentConfig, make_agent
-from ringrl.data.deal import deal_chain
+from ringrl.data.reorder import reorder_chain
 from ringrl.nn import ModelConfig, Remat
 from ringrl.ops import AttentionConfig, step_order
 from ringrl.parallel import make_mesh
@@ -53,7 +53,7 @@ def losses(attention: AttentionConfig, mesh: jax.sharding.Mesh | None, steps: in
     if mesh is not None and attention.strategy.is_sharded:
         order = step_order(attention.strategy, attention.layout, STEPS, mesh)
     for index in range(steps):
-        state, metrics = step(state, deal_chain(make_batch(index), order))
+        state, metrics = step(state, reorder_chain(make_batch(index), order))
         found.append(float(metrics["loss"]))
     return found
 

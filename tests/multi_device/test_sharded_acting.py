@@ -1,4 +1,6 @@
-"""Acting from a cache dealt to many devices: the actions of one device, and nothing of the cache's length sent."""
+"""Acting from a cache sharded over many devices: actions equal those of one device, and no array of the cache's
+length is sent.
+"""
 
 import dataclasses
 import functools
@@ -53,7 +55,9 @@ def spread(mesh: jax.sharding.Mesh):
 
 
 def play(policy: acting.CachedPolicy) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Outputs and sampled actions of a world that hears the actions; episodes end raggedly, environments idle."""
+    """Outputs and sampled actions in a simulated world that depends on the actions; episode lengths differ,
+    environments idle.
+    """
     random = np.random.default_rng(0)
     policy.reset(ENVIRONMENTS, 0)
     timestep, last, found = np.zeros(ENVIRONMENTS, int), np.zeros((ENVIRONMENTS, 2)), []

@@ -1,4 +1,4 @@
-"""The whole training step as compiled: what devices send each other, what is donated, and where results lie.
+"""The compiled training step: communication between devices, donation, and the sharding of results.
 
 Read from the program of a small agent, whose sizes differ, so that a shape tells what an array is.
 """

@@ -11,7 +11,7 @@ from covering import covering_set
 from random_chains import make_random_chain
 
 from ringrl.agents import AgentConfig, SequenceAgent, make_agent
-from ringrl.data.deal import deal_chain
+from ringrl.data.reorder import reorder_chain
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig, Strategy, step_order
 from ringrl.parallel import make_mesh
@@ -103,7 +103,7 @@ def check(where, layout: str, name: str, double: bool, pieces: int, model: str) 
         agent = agent_of(name, config, mesh, model, double)
         batch = make_batch(agent.context)
         if Strategy(strategy).is_sharded:
-            batch = deal_chain(batch, step_order(config.strategy, config.layout, STEPS, mesh))
+            batch = reorder_chain(batch, step_order(config.strategy, config.layout, STEPS, mesh))
         found = step(agent, batch, double, pieces)
         tolerance = 1e-10 if double else 1e-5
         assert abs(found[0] - reference[0]) <= tolerance * abs(reference[0])

@@ -1,5 +1,6 @@
-"""Runs of several processes on this machine, through the command line: the losses of one process, and what becomes of
-them when one is killed or asked to stop."""
+"""Runs of several processes on this machine, through the command line: they have the losses of one process, and end
+correctly when one process is killed or signaled.
+"""
 
 import dataclasses
 import json
@@ -42,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclasses.dataclass
 class Processes:
-    """The processes of one run, and what each says."""
+    """The processes of one run, and their output."""
 
     started: list[subprocess.Popen]
     logs: list[Path]
@@ -145,8 +146,8 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(start, tm
     code = stopped.started[survivor].wait(60)
     assert time.monotonic() - began < 60
     said = stopped.logs[survivor].read_text()
-    # Heard first is the broken connection (75, and a line of ours); or JAX's service or Gloo abort the process (134) in
-    # words of their own, Gloo because its two devices fall out of step with each other.
+    # The first symptom is a broken connection (exit code 75, with RingRL's message); or JAX's service or Gloo aborts
+    # the process (134) with its own message, Gloo because its two devices become inconsistent.
     assert code in (75, -signal.SIGABRT), said
     assert code != 75 or "another process of this run has ended" in said
     saved = int(max((tmp_path / "run" / "checkpoints").glob("step_*")).name.removeprefix("step_"))

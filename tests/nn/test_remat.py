@@ -1,4 +1,4 @@
-"""What the backward pass computes again: never another gradient, and less memory for more work."""
+"""Rematerialization: the same gradients, with less memory for more work."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Rotary positions: scores know the distance and nothing else."""
+"""Rotary positions: scores depend on the distance alone."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The transformer: what may influence what, seen through gradients, and options that must change nothing."""
+"""The transformer: influences between tokens, measured by gradients, and options that must not change results."""
 
 import functools
 

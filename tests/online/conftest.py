@@ -1,4 +1,4 @@
-"""One small learner that the tests of this room share, so that its update compiles once."""
+"""A small learner shared by the tests of this package, so that its update is compiled once."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from ringrl.online import SacConfig
 
 @pytest.fixture(autouse=True)
 def quick_compiles() -> Iterator[None]:
-    """Programs that run for milliseconds are not worth optimising."""
+    """Disables optimizations for programs that run for milliseconds."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield

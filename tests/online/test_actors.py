@@ -1,4 +1,4 @@
-"""Actors on their own: the same policy as the learner's, files that come back whole, and files that are none."""
+"""Actors: the same policy as the learner's, files that round-trip, and invalid files."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ringrl.errors import RingRLError
-from ringrl.online import Actor, ActorBehavior, SacConfig, Spaces, actor_of, create_state, load_actor, save_actor
+from ringrl.online import Actor, ActorBehavior, SacConfig, Spaces, create_state, extract_actor, load_actor, save_actor
 from ringrl.online.moments import standardize
 from ringrl.online.networks import gaussian
 from ringrl.online.sac import CLIP
@@ -51,7 +51,7 @@ def actor() -> Actor:
 def environments(
     low: np.ndarray = LOW, high: np.ndarray = HIGH, size: int = 2, count: int = 3, name: str = "test/Point-v1"
 ):
-    """What of a vector environment a behaviour looks at."""
+    """The attributes of a vector environment that a behavior uses."""
     return types.SimpleNamespace(
         single_observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32),
         single_action_space=gymnasium.spaces.Box(low, high, dtype=np.float32),
@@ -62,7 +62,7 @@ def environments(
 
 def test_numpy_acts_as_the_learner_does(state) -> None:
     observations = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32) * 10.0
-    actor = actor_of(state, spaces(), "sac(step=0)")
+    actor = extract_actor(state, spaces(), "sac(step=0)")
 
     @jax.jit
     def learner(state, observations):
@@ -77,11 +77,11 @@ def test_numpy_acts_as_the_learner_does(state) -> None:
 
 
 def test_an_actor_is_a_copy_of_the_state_and_must_be_finite(state) -> None:
-    actor = actor_of(state, spaces(), "sac(step=7)")
+    actor = extract_actor(state, spaces(), "sac(step=7)")
     assert not np.shares_memory(actor.kernels[0], np.asarray(state.actor[0]["kernel"]))
     broken = dataclasses.replace(state, actor=jax.tree.map(lambda x: np.full_like(x, np.nan), state.actor))
     with pytest.raises(RingRLError, match=r"test/Point-v0: learning diverged before sac\(step=7\)"):
-        actor_of(broken, spaces(), "sac(step=7)")
+        extract_actor(broken, spaces(), "sac(step=7)")
 
 
 def test_a_saved_actor_comes_back(actor: Actor, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_disk_that_refuses_is_one_line_and_leaves_nothing(actor: Actor, tmp_pa
 
 
 class Exploit:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -213,7 +213,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         load_actor(tmp_path / "none.npz")
 
 
-def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp_path: Path) -> None:
+def test_a_behavior_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp_path: Path) -> None:
     save_actor(tmp_path / "actor.npz", actor)
     behavior = ActorBehavior(tmp_path / "actor.npz", environments())  # pyright: ignore[reportArgumentType]
     rng = np.random.default_rng(0)
@@ -239,6 +239,6 @@ def test_a_behaviour_acts_within_the_bounds_and_says_who_it_is(actor: Actor, tmp
         ({}, -1.0, "noise=-1"),
     ],
 )
-def test_a_behaviour_refuses_what_it_did_not_learn(other, noise, words, actor: Actor) -> None:
+def test_a_behavior_refuses_what_it_did_not_learn(other, noise, words, actor: Actor) -> None:
     with pytest.raises(RingRLError, match=words):
         ActorBehavior(actor, environments(**other), noise=noise)  # pyright: ignore[reportArgumentType]

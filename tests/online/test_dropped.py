@@ -1,4 +1,4 @@
-"""Episodes that a learner's last step cuts short are counted, not lost without a word."""
+"""Episodes that the learner's last step truncates are counted and reported."""
 
 from typing import Any
 

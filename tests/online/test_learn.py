@@ -1,4 +1,4 @@
-"""Learning on a point on a line: what is handed over, what is learnt, and what is refused."""
+"""Learning on a point on a line: episodes passed on, learning progress, and rejected arguments."""
 
 import functools
 import pathlib
@@ -11,8 +11,17 @@ from ringrl_envs.sync_vector import DisabledSyncVectorEnv
 from ringrl_envs.tasks import TaskSplit
 
 from ringrl.errors import RingRLError
-from ringrl.online import OnlineEpisode, Replay, RewardKind, SacConfig, Transitions, actor_of, learn_online, load_actor
-from ringrl.online.spaces import spaces_of
+from ringrl.online import (
+    OnlineEpisode,
+    Replay,
+    RewardKind,
+    SacConfig,
+    Transitions,
+    extract_actor,
+    learn_online,
+    load_actor,
+)
+from ringrl.online.spaces import read_spaces
 
 pytestmark = pytest.mark.simulators
 
@@ -51,7 +60,7 @@ class TaskLine(Line):
 
 
 class Seen(Replay):
-    """A replay that keeps all that it was given."""
+    """A replay buffer that also stores all its input."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
@@ -165,7 +174,7 @@ def test_snapshots_are_the_actors_on_the_way(run, tmp_path_factory: pytest.TempP
     assert sorted(file.name for file in folder.iterdir()) == [
         f"actor_{step:09d}.npz" for step in (400, 800, 1200, 1600)
     ]
-    last, final = load_actor(folder / "actor_000001600.npz"), actor_of(run[1], spaces_of(vector()), "final")
+    last, final = load_actor(folder / "actor_000001600.npz"), extract_actor(run[1], read_spaces(vector()), "final")
     assert (last.label, last.spaces.environment) == ("sac(step=1600)", "Line")
     for one, other in zip(last.kernels + last.biases, final.kernels + final.biases, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -206,7 +215,7 @@ def test_tasks_are_dealt_in_turn(config: SacConfig) -> None:
         (Line, {"task_ids": []}, "task_ids is empty"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused(make, keywords, words, config: SacConfig) -> None:
+def test_what_cannot_be_learned_is_refused(make, keywords, words, config: SacConfig) -> None:
     with pytest.raises(RingRLError, match=words):
         learn(config, **{"steps": 40, "make": make, **keywords})
 

@@ -1,4 +1,4 @@
-"""The ring: what is kept, what is forgotten, what is drawn."""
+"""The replay buffer: what it keeps, replaces and samples."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Novelty falls where one has been and stays where one has not; moments are those of everything seen."""
+"""Novelty decreases in visited regions and stays elsewhere; moments are those of all observations."""
 
 import functools
 from typing import Any
@@ -57,7 +57,7 @@ def test_the_bonus_falls_on_what_is_repeated_and_stays_on_what_is_new() -> None:
     assert np.mean(bonuses[-1]) < 0.3 * np.mean(bonuses[0])
 
 
-def test_the_target_network_is_never_learnt() -> None:
+def test_the_target_network_is_never_learned() -> None:
     assert not any(trained()["moved"])
 
 

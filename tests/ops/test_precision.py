@@ -119,7 +119,7 @@ def test_splash_attention_is_given_queries_that_are_not_rounded_again() -> None:
 
 
 def test_parts_of_large_logsumexps_merge_exactly() -> None:
-    """Of scores about 1e6, whose float32 neighbours are a sixteenth apart."""
+    """Of scores about 1e6, whose float32 neighbors are a sixteenth apart."""
     highest = jnp.full((1, 1, 1), 1e6, jnp.float32)
     log_totals = (jnp.log(jnp.float32(3.0)), jnp.log(jnp.float32(5.0)))
     parts = [Logsumexp(highest, jnp.broadcast_to(log_total, (1, 1, 1))) for log_total in log_totals]

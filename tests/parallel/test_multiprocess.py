@@ -1,4 +1,4 @@
-"""Who takes part: what the command says, and what schedulers do."""
+"""Participation in a run of several processes, by command line and by schedulers."""
 
 import os
 import socket
@@ -57,7 +57,7 @@ def test_what_cannot_be_is_refused(given: dict, says: str) -> None:
         ({}, None),
     ],
 )
-def test_schedulers_are_recognised(environment: dict[str, str], scheduler: str | None) -> None:
+def test_schedulers_are_recognized(environment: dict[str, str], scheduler: str | None) -> None:
     assert started_by(environment) == scheduler
 
 
@@ -133,7 +133,7 @@ def test_what_process_0_refuses_all_refuse(monkeypatch) -> None:
     assert in_process_0("count", lambda: 3) == 3
     with pytest.raises(RingRLError, match="no room"):
         in_process_0("count", refuse)
-    # Another process does nothing, and hears it.
+    # The other process does nothing and gets the error.
     monkeypatch.setattr(multiprocess, "is_main_process", lambda: False)
     monkeypatch.setattr(multiprocess, "agree_on_text", lambda text: "no room")
     with pytest.raises(RingRLError, match="no room"):

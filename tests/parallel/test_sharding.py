@@ -1,4 +1,4 @@
-"""The table: what is split, over which axes, and what a device is left with."""
+"""The sharding rules: which arrays are split, over which axes, and the shards of a device."""
 
 import math
 

@@ -19,7 +19,7 @@ from ringrl.planning.plan import (
     Transfer,
     plan_from_json,
     report_from_json,
-    settled,
+    resolve_mesh_sizes,
 )
 from ringrl.training.config import OptimizerConfig, Precision, Schedule, TrainingConfig
 from ringrl.types import ActionKind, Context
@@ -100,16 +100,16 @@ def test_hops_that_lie_across_nothing_are_exposed_unless_nothing_is_left_to_comp
     ],
 )
 def test_meshes_are_settled_to_all_devices(mesh, sizes):
-    assert tuple(settled(mesh, EIGHT).values()) == sizes
+    assert tuple(resolve_mesh_sizes(mesh, EIGHT).values()) == sizes
 
 
 def test_meshes_that_do_not_make_up_the_target_are_refused_with_what_would():
     with pytest.raises(RingRLError, match=r"mesh.ring=4 takes 4 devices and v4:2x2x2 has 8"):
-        settled(MeshConfig(ring=4), EIGHT)
+        resolve_mesh_sizes(MeshConfig(ring=4), EIGHT)
     with pytest.raises(RingRLError, match=r"mesh of one device takes 1 devices"):
-        settled(MeshConfig(), EIGHT)
+        resolve_mesh_sizes(MeshConfig(), EIGHT)
     with pytest.raises(RingRLError, match=r"3 does not divide the 8 devices of v4:2x2x2; [24] would"):
-        settled(MeshConfig(data=3, ring=-1), EIGHT)
+        resolve_mesh_sizes(MeshConfig(data=3, ring=-1), EIGHT)
 
 
 def test_chains_are_multiples_of_what_the_layout_deals():
@@ -126,8 +126,8 @@ def test_tokens_of_a_device_and_trajectories_of_a_thousand_steps():
     four = Plan(EIGHT, 512_000, agent=AgentConfig(tokens_per_step=4), attention=AttentionConfig("ring"))
     assert four.trajectories == 128.0
     assert dataclasses.replace(four, agent=AgentConfig()).trajectories == 512.0
-    spelt = dataclasses.replace(four, agent=AgentConfig(token_layout="return_to_go+observation|action"))
-    assert spelt.trajectories == 256.0
+    explicit = dataclasses.replace(four, agent=AgentConfig(token_layout="return_to_go+observation|action"))
+    assert explicit.trajectories == 256.0
     assert four.tokens_per_device == 64_000
     several = dataclasses.replace(four, mesh=MeshConfig(fsdp=2, ring=4), training=TrainingConfig(batch_size=6))
     assert several.tokens_per_device == 128_000 * 3

@@ -1,4 +1,4 @@
-"""What a run is trained on: its batches on one device and on a mesh, and settings that contradict each other."""
+"""The batches of a run, on one device and on a mesh, and contradictory settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Covering sets: few of all the cases, yet every two choices of different kinds meet in one of them."""
+"""Covering sets: a small subset of all cases in which every pair of choices of different kinds occurs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def covering_set(choices: Mapping[str, Sequence], sample: int | None = None, seed: int = 0) -> list[tuple]:
-    """Greedily: in each case, as many pairs that have not met yet as all cases, or `sample` random ones, offer."""
+    """Choose cases greedily by the number of new pairs, among all cases or `sample` random ones."""
     generator = np.random.default_rng(seed)
     everything = list(itertools.product(*choices.values()))
 

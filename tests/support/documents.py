@@ -1,4 +1,4 @@
-"""README and the pages of docs/, read for what they claim: links, files, commands and code."""
+"""Parsing of README and the pages of docs/: links, files, commands and code."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ _NO_FILE = re.compile(r"[A-Z]|-v\d|^ringrl/dmc_|^docs/_build")  # placeholders, 
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """A `ringrl` command line that a page shows; `whole` where it stands in a block, to be typed as it is."""
+    """A `ringrl` command line of a page; `whole` if it is in a block, to be typed literally."""
 
     words: tuple[str, ...]  # without `ringrl`
     whole: bool

@@ -40,7 +40,7 @@ def build(folder: Path, **changes):
 
 
 def check_refused(folder: Path, **changes) -> str:
-    """The one line that the folder gets; checks that it names the folder or a file in it, and that nothing is left."""
+    """Check that importing the folder raises one line that names the folder or a file in it, and leaves nothing."""
     before = sorted(os.listdir(folder.parent))
     with pytest.raises(RingRLError) as caught:
         build(folder, **changes)

@@ -1,4 +1,4 @@
-"""Random episodes end to end, written one by one or several at once."""
+"""Random concatenated episodes, written one by one or several at once."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ DISCRETE = ActionSpec(ActionKind.discrete, 4)
 
 
 def make_episodes(action: ActionSpec, count: int, longest: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """What `EpisodeStoreWriter.append_many` takes, of episodes of 1 to `longest` steps with 3 observations each."""
+    """Arguments of `EpisodeStoreWriter.append_many`, for episodes of 1 to `longest` steps with 3 observations each."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, longest + 1, count)
     lengths[::3] = longest  # several of one length

@@ -1,4 +1,4 @@
-"""Small Minari sets: sampled, written, opened and refused."""
+"""Small Minari sets: sampled, written, opened and rejected."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 
 
 def stack_samples(space, samples):
-    """Samples of a space as one value of it, whose arrays have an axis more, in front."""
+    """Stack samples of a space into one value, whose arrays have an additional leading axis."""
     if isinstance(space, spaces.Dict):
         return {key: stack_samples(part, [sample[key] for sample in samples]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

@@ -1,4 +1,4 @@
-"""A Minari set of one step, with an environment as told."""
+"""A Minari set of one step with a given environment."""
 
 import gymnasium
 import numpy as np
@@ -10,7 +10,7 @@ NAME = "mine/recorded-v0"
 
 
 def write_set(tmp_path, spec=None, **told):
-    """Write a set of one step, with an environment as told; returns its metadata as a store's, and its folder."""
+    """Write a set of one step with a given environment; returns its metadata as in a store, and its folder."""
     episode = CollectedEpisode(np.zeros((2, 3), np.float32), np.zeros((1, 1), np.float32), np.zeros(1), False)
     pendulum = gymnasium.make("Pendulum-v1")
     folder = write_minari_dataset(

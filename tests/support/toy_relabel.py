@@ -35,7 +35,7 @@ class Toy:
 
 @dataclass
 class Failing(Toy):
-    """Does `how` at the state whose first number is `at`."""
+    """Raises or does `how` at the state whose first number is `at`."""
 
     how: str = "raise"
     at: float = 0.0

@@ -1,4 +1,4 @@
-"""What devices send one another, read from a program, so exact."""
+"""Communication between devices, read exactly from a program."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Runs of twenty steps, and a logger that remembers them."""
+"""Runs of twenty steps, and a logger that stores its input."""
 
 from ringrl.training.config import OptimizerConfig, TrainingConfig
 from ringrl.training.loop import train
@@ -10,7 +10,7 @@ TRAINING = TrainingConfig(
 
 
 class Recording:
-    """A logger that remembers."""
+    """A logger that stores its input."""
 
     def __init__(self):
         self.seen = []

@@ -1,4 +1,4 @@
-"""Checkpoints: written while training goes on, whole or absent, the best and the last kept, damage passed over."""
+"""Checkpoints: written during training, complete or absent; the best and the last are kept, damaged ones skipped."""
 
 import asyncio
 import dataclasses
@@ -46,7 +46,7 @@ def checkpointer(tmp_path, warnings_seen):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that takes no array before this event is set."""
+    """A disk that blocks writes of arrays until this event is set."""
     ready = threading.Event()
     write = serialization.async_serialize_from_host
 

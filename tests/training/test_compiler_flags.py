@@ -1,4 +1,4 @@
-"""What compilers are told: by device kind, unless the user has said it, and for the step that is compiled."""
+"""Compiler flags: by device kind, unless the user has set them, and in the compilation of the step."""
 
 import types
 

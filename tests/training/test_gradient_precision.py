@@ -114,7 +114,7 @@ def test_a_single_device_rounds_once() -> None:
 
 @pytest.fixture(scope="module")
 def toy(toy_agent):
-    """An agent that compiles in a moment, and knows carriers."""
+    """An agent that compiles quickly and supports carriers."""
 
     class Settling(toy_agent):
         def loss(self, params, batch, dropout_key=None):

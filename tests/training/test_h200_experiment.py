@@ -1,4 +1,4 @@
-"""The experiment for one GPU, where there is none: it says so, and its steps run small."""
+"""The experiment for one GPU, on a machine without one: it reports that, and its steps run at a small size."""
 
 import runpy
 from pathlib import Path

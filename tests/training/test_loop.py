@@ -11,7 +11,7 @@ from rich.console import Console
 from train_runs import TRAINING, Recording, run
 
 from ringrl.errors import RingRLError
-from ringrl.training import milestones as milestones_module
+from ringrl.training import periodic_events
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.loop import train
 from ringrl.training.state import create_state
@@ -151,7 +151,7 @@ def test_saving_by_the_clock_counts_from_the_last_save(toy_agent, batches, tmp_p
     """Half a minute a step; a checkpoint two minutes after the one before, whatever the reason for that."""
     agent, checkpointer = toy_agent(), Checkpointer(tmp_path, keep_last=100)
     minutes = [0.0]
-    monkeypatch.setattr(milestones_module.time, "monotonic", lambda: 60 * minutes[0])
+    monkeypatch.setattr(periodic_events.time, "monotonic", lambda: 60 * minutes[0])
 
     def slow(start):
         for batch in batches(start):

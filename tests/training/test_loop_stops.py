@@ -1,4 +1,4 @@
-"""What stops the loop: signals, other processes, evaluations, disks, numbers and memory that fail."""
+"""Everything that stops the loop: signals, other processes, evaluations, disk errors, non-finite numbers and memory."""
 
 import dataclasses
 import errno
@@ -118,7 +118,7 @@ def test_a_save_that_fails_ends_training_unless_something_else_did(
 
 
 def test_what_one_process_of_several_sees_stops_all(toy_agent, batches, monkeypatch):
-    """The other process, which got a signal during step 12, is played here."""
+    """The test simulates the other process, which received a signal during step 12."""
     agent, steps, asked = toy_agent(), [], []
     training = dataclasses.replace(TRAINING, steps=40, save_every=15)
 
@@ -146,13 +146,13 @@ def test_processes_ask_each_other_once_a_second(monkeypatch, seconds, wait):
     monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
     monkeypatch.setattr(agreement, "agree_each", lambda *flags: flags)
     monkeypatch.setattr(agreement, "agree_on_first", lambda values: told.append(values) or [7])
-    lookout = agreement.Lookout(4)
-    assert lookout.due(5)
+    synchronizer = agreement.FlagSynchronizer(4)
+    assert synchronizer.due(5)
     now[0] = 2 * seconds
-    assert lookout.ask(6, True, False) == (True, False)
+    assert synchronizer.synchronize(6, True, False) == (True, False)
     assert told == [[wait]]
-    assert not lookout.due(12)  # as process 0 said
-    assert lookout.due(13)
+    assert not synchronizer.due(12)  # according to process 0
+    assert synchronizer.due(13)
 
 
 def test_flags_of_all_processes_are_joined(monkeypatch):

@@ -1,4 +1,4 @@
-"""A checkpoint is data: whatever stands in its files, nothing of it is run."""
+"""A checkpoint is data: nothing in its files is executed."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ TRAINING = TrainingConfig(steps=10, batch_size=8)
 
 
 class Trap:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,7 +30,7 @@ class Trap:
 
 @pytest.fixture
 def late_complaints(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Orbax's threads complain of what was broken, after the test has ended: not into the next one."""
+    """Collects errors of orbax's threads that appear after the test, so that they do not affect the next one."""
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     yield
     time.sleep(0.5)
@@ -50,7 +50,7 @@ def test_a_malicious_checkpoint_runs_nothing(toy_agent, tmp_path: Path, which: s
         for name in checksums:
             if name == which or (which == "every array" and "/d/" in f"/{name}"):
                 (folder / part / name).write_bytes(payload)
-                checksums[name] = zlib.crc32(payload)  # whoever plants it can count
+                checksums[name] = zlib.crc32(payload)  # an attacker can compute checksums too
                 planted += 1
     (folder / "metadata.json").write_text(json.dumps(record))
     if which == "metadata.json":

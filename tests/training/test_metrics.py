@@ -186,7 +186,7 @@ def test_a_state_is_weighed_before_it_is_made():
 
 
 class Device:
-    """What JAX says of an accelerator's memory."""
+    """A device with an accelerator's memory statistics."""
 
     def __init__(self, statistics):
         self.memory_stats = lambda: statistics

@@ -1,4 +1,4 @@
-"""Compiled programs kept whole: found without tracing, and only where nothing that tracing reads has changed."""
+"""Stored compiled programs: found without tracing, and only if all inputs of tracing are unchanged."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from ringrl.training.programs import Programs, compile_function, find_sources
 
 
 class Store(dict):
-    """A store in memory, of a process whose JAX keeps no programs."""
+    """A store in memory, in a process whose JAX keeps no programs."""
 
     def put(self, key, value):
         self[key] = value

@@ -1,4 +1,4 @@
-"""Where the seconds of a step went, by a clock that only the test moves."""
+"""The breakdown of a step's time, with a simulated clock."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ringrl.training.recorder import Recorder
 
 
 class Clock:
-    """Seconds, moved by hand."""
+    """A clock that is advanced explicitly."""
 
     def __init__(self):
         self.now = 100.0
@@ -21,14 +21,14 @@ class Clock:
 
 
 class Progress:
-    """A progress bar that remembers what it was told last."""
+    """A progress bar that stores its last update."""
 
     def update(self, *said):
         self.said = said
 
 
 class Logs:
-    """A logger that remembers."""
+    """A logger that stores its input."""
 
     def __init__(self):
         self.seen = []

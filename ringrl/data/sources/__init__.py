@@ -1,1 +1,1 @@
-"""Where episodes come from: one file a format."""
+"""Sources of episodes, one file per format."""

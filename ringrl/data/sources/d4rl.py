@@ -1,19 +1,19 @@
 """D4RL's HDF5 files, read in blocks into an episode store; `d4rl` itself is not needed.
 
-An episode ends where `terminals` or `timeouts` is set. What the files do besides:
+An episode ends where `terminals` or `timeouts` is set. Special cases:
 
 - No `timeouts` (old locomotion files), or neither marker set anywhere: an episode ends at the task's time limit.
-- The last rows without an end are an episode, cut short. Every row has its observation; the final one is not stored.
-- antmaze: rewards and `terminals` tell of the task's goal, while the ant walked on to goals of its own (`infos/goal`)
-  until it was reset. An episode here begins at a reset or a new goal and ends at the first arrival, as D4RL's
-  environment does, so that its return is 1 if it arrived and else 0; the rows between arrival and reset are left out
-  (metadata: `rows_left_out`). D4RL took a row's reward from the row after it, which for the last row before a reset is
-  the next episode's start: an arrival there counts only where the ant is near the goal.
-- maze2d: an episode is the way to one goal; there is no reset between them and the environment never terminates.
-- antmaze and maze2d: the goal follows D4RL's numbers in an observation: `infos/goal`, else the task's own.
+- The last rows without an end are a truncated episode. Every row has its observation; the final one is not stored.
+- antmaze: rewards and `terminals` refer to the task's goal, while the ant walked on to other goals (`infos/goal`) until
+  it was reset. An episode here begins at a reset or a new goal and ends at the first arrival, as D4RL's environment
+  does, so that its return is 1 if it arrived and else 0; the rows between arrival and reset are left out (metadata:
+  `rows_left_out`). D4RL took a row's reward from the row after it, which for the last row before a reset is the next
+  episode's start: an arrival there counts only where the ant is near the goal.
+- maze2d: an episode is the path to one goal; there is no reset between them and the environment never terminates.
+- antmaze and maze2d: the goal is appended to D4RL's observation: `infos/goal`, else the task's own.
 - kitchen: no `timeouts`, `terminals` ends demonstrations (any length). See `kitchen_rewards` for the rewards; an
   episode terminated if all its tasks are done.
-- adroit: demonstrations are longer than the environment's time limit; they stay whole.
+- adroit: demonstrations are longer than the environment's time limit; they are not truncated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ import numpy as np
 
 from ringrl.data.reference_scores import reference_of_task
 from ringrl.data.sources.d4rl_columns import GOAL, MARKS, D4RLColumns, open_columns
-from ringrl.data.sources.d4rl_episodes import Found, changes, find_episodes, kitchen_rewards
+from ringrl.data.sources.d4rl_episodes import EpisodeRows, changes, find_episodes, kitchen_rewards
 from ringrl.data.sources.d4rl_tasks import D4RLTask, Family, find_task, task_of_file
 from ringrl.data.store import EpisodeStore, step_indices
 from ringrl.data.store_writer import EpisodeStoreWriter
@@ -36,8 +36,8 @@ __all__ = ["build_from_d4rl", "task_of_file"]
 
 Block = dict[str, np.ndarray]  # columns by name
 Progress = Callable[[int, int], None]  # (done, total) rows
-ARRIVED_WITHIN = 3.0  # meters of the goal's middle, around which D4RL draws it
-LONGEST = 200_000  # rows without an end, beyond which the markers cannot be right
+ARRIVED_WITHIN = 3.0  # meters from the goal's center, around which D4RL samples it
+LONGEST = 200_000  # rows without an end, beyond which the markers must be wrong
 _KITCHEN_ASKED = 4
 
 
@@ -46,9 +46,9 @@ def build_from_d4rl(
 ) -> EpisodeStore:
     """Read a D4RL file once, in bounded memory, and write it as a store in `store_path`.
 
-    `task` is D4RL's name, such as hopper-medium-v2 (`task_of_file` knows D4RL's file names). The store's metadata
-    names the environment whose observations are the stored ones, and D4RL's reference scores. Raises `RingRLError` in
-    one line naming file and column or rows; then `store_path` is as it was.
+    `task` is D4RL's name, such as hopper-medium-v2 (`task_of_file` knows D4RL's file names). The store's metadata names
+    the environment whose observations are the stored ones, and D4RL's reference scores. Raises `RingRLError` in one
+    line naming file and column or rows; then `store_path` is unchanged.
     """
     described = find_task(task)
     file = Path(file)
@@ -79,10 +79,10 @@ def _metadata(task: D4RLTask) -> dict[str, Any]:
 
 
 def _copy(columns: D4RLColumns, task: D4RLTask, writer: EpisodeStoreWriter, progress: Progress | None) -> int:
-    """Append all episodes; how many rows were left out."""
+    """Append all episodes, and return the number of rows left out."""
     limit = _time_limit(columns, task)
-    waiting: Block = {}  # rows after the last end seen
-    row, left_out = 0, 0  # row: of the file, where `waiting` begins
+    waiting: Block = {}  # rows after the last end found
+    row, left_out = 0, 0  # row: index in the file at which `waiting` begins
     for last, block in _blocks(columns):
         rows = {name: np.concatenate([waiting[name], part]) for name, part in block.items()} if waiting else block
         found = _find(task, rows, limit, final=last == columns.rows)
@@ -102,7 +102,7 @@ def _copy(columns: D4RLColumns, task: D4RLTask, writer: EpisodeStoreWriter, prog
 
 
 def _blocks(columns: D4RLColumns) -> Iterator[tuple[int, Block]]:
-    """The file's rows in turn, as (row after the last, columns); the next are read while these are written."""
+    """The file's blocks as (last row + 1, columns); the next one is read while the current one is written."""
     numbers = ("observations", "actions", "rewards", *([GOAL] if columns.has(GOAL) else []))
 
     def read(first: int, last: int) -> Block:
@@ -121,7 +121,7 @@ def _blocks(columns: D4RLColumns) -> Iterator[tuple[int, Block]]:
 
 
 def _time_limit(columns: D4RLColumns, task: D4RLTask) -> int | None:
-    """After how many rows to end an episode that no marker ends; None where the markers say it all."""
+    """The number of rows after which an episode without a marker ends; None if markers suffice."""
     told_by_terminals = task.family in (Family.kitchen, Family.maze2d)
     if not columns.has("timeouts") and not told_by_terminals:
         return task.max_episode_steps
@@ -131,7 +131,7 @@ def _time_limit(columns: D4RLColumns, task: D4RLTask) -> int | None:
     return task.max_episode_steps
 
 
-def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Found:
+def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> EpisodeRows:
     ends, arrivals = rows["timeouts"], None
     if task.family is Family.antmaze:
         assert task.goal is not None
@@ -144,7 +144,7 @@ def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Found:
     return find_episodes(ends, arrivals=arrivals, limit=limit, final=final)
 
 
-def _append(task: D4RLTask, writer: EpisodeStoreWriter, rows: Block, found: Found, row: int) -> None:
+def _append(task: D4RLTask, writer: EpisodeStoreWriter, rows: Block, found: EpisodeRows, row: int) -> None:
     """Append the episodes found in these rows, which begin at `row` of the file."""
     starts, steps = found.starts, slice(0, found.used)
     if found.lengths.sum() < found.used:
@@ -171,7 +171,7 @@ def _append(task: D4RLTask, writer: EpisodeStoreWriter, rows: Block, found: Foun
 
 
 class _RowNames(Sequence[str]):
-    """Which rows of the file episodes come from, worded only where an error asks."""
+    """The rows of the file from which episodes come, formatted lazily for errors."""
 
     def __init__(self, starts: np.ndarray, lengths: np.ndarray) -> None:
         self.starts, self.lengths = starts, lengths

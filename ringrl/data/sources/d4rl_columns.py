@@ -1,4 +1,4 @@
-"""The columns of a D4RL file, checked before they are read: plain HDF5 data sets of numbers within the file itself."""
+"""Checked access to the columns of a D4RL file: plain HDF5 data sets of numbers stored within the file itself."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from ringrl.errors import RingRLError
 
 GOAL = "infos/goal"
 MARKS = ("terminals", "timeouts")
-BLOCK_ROWS = 1 << 17  # read at a time, about
+BLOCK_ROWS = 1 << 17  # read at a time, approximately
 CACHE_BYTES = 64 << 20  # of uncompressed HDF5 chunks, per column
 _REMEDY = "download or write the file again."
 
@@ -31,7 +31,7 @@ class D4RLColumns:
         return name in self.datasets
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """First and last + 1 of the rows to read at a time: whole HDF5 chunks where these are not too long."""
+        """First and last + 1 row of each block to read: whole HDF5 chunks if these are not too long."""
         chunk = max((1, *(data.chunks[0] for data in self.datasets.values() if data.chunks)))
         block = BLOCK_ROWS if chunk > BLOCK_ROWS else BLOCK_ROWS // chunk * chunk
         for first in range(0, self.rows, block):
@@ -46,7 +46,7 @@ class D4RLColumns:
         return values.reshape(last - first) if name == "rewards" else values
 
     def read_marks(self, name: str, first: int, last: int) -> np.ndarray:
-        """Rows first:last of an end marker as bool, False where the file has none; raises unless all are 0 or 1."""
+        """Rows first:last of an end marker as bool, False if the file has none; raises unless all values are 0 or 1."""
         if not self.has(name):
             return np.zeros(last - first, bool)
         with self.reading(name):
@@ -60,7 +60,7 @@ class D4RLColumns:
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Whatever the damage makes HDF5 raise as one line."""
+        """Context that raises any HDF5 error as one line."""
         try:
             yield
         except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -133,7 +133,7 @@ def _column(root: h5py.File, file: Path, name: str) -> h5py.Dataset:
 
 
 def _check_shape(file: Path, task: D4RLTask, name: str, shape: tuple[int, ...], rows: int, size: int | None) -> None:
-    """Raise unless a column has one row a step, and as many numbers a row as the task's."""
+    """Raise unless a column has one row per step, and as many numbers per row as the task's."""
     if size is not None and (len(shape) != 2 or shape[1] != size):
         raise RingRLError(
             f"{file}, {name}: shape {shape}, but {task.name} has {size} numbers a row; is it the right task?"

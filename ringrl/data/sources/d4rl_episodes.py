@@ -1,4 +1,4 @@
-"""Where D4RL's episodes begin and end, and what kitchen's rewards mean, from arrays alone."""
+"""Boundaries of D4RL's episodes, and kitchen's rewards, computed from arrays alone."""
 
 import dataclasses
 
@@ -17,8 +17,8 @@ KITCHEN_DONE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """Episodes among S rows: first row and length of each (E,), and how many of the rows are dealt with."""
+class EpisodeRows:
+    """Episodes among S rows: first row and length of each (E,), and the number of rows processed."""
 
     starts: np.ndarray
     lengths: np.ndarray
@@ -27,8 +27,8 @@ class Found:
 
 def find_episodes(
     ends: np.ndarray, *, arrivals: np.ndarray | None = None, limit: int | None = None, final: bool = False
-) -> Found:
-    """Episodes of rows that end where `ends` (S,) is True, the first row being the first of an episode.
+) -> EpisodeRows:
+    """Find the episodes that end where `ends` (S,) is True; the first row is the start of an episode.
 
     With `arrivals` (S,) an episode stops at its first arrival, and the rows from there to its end are left out:
 
@@ -36,8 +36,8 @@ def find_episodes(
         arrivals  . . . x x . x x . . . .
         episodes  0 0 0 0 - - - - 1 1 1 1
 
-    With `limit` an episode ends after so many rows at the latest. Rows after the last end are not used, unless they
-    are `final`: then they are an episode, cut short.
+    With `limit` an episode ends after that many rows at the latest. Rows after the last end are not used, unless they
+    are `final`: then they are a truncated episode.
     """
     rows = len(ends)
     lasts = np.flatnonzero(ends)
@@ -54,18 +54,20 @@ def find_episodes(
     if arrivals is not None and len(starts):
         first = np.minimum.reduceat(np.where(arrivals[:used], np.arange(used), used), starts)
         lengths = np.minimum(lengths, first + 1 - starts)
-    return Found(starts, lengths, used)
+    return EpisodeRows(starts, lengths, used)
 
 
 def changes(goals: np.ndarray) -> np.ndarray:
-    """Where the next row has another goal (S,) bool: the last is False, what follows it is not known."""
+    """Where the next row has another goal (S,) bool; the last is False, because its successor is unknown."""
     changed = np.zeros(len(goals), bool)
     changed[:-1] = (goals[1:] != goals[:-1]).any(axis=1)
     return changed
 
 
 def kitchen_done(observations: np.ndarray) -> np.ndarray:
-    """Which tasks are done in each of D4RL's kitchen observations (S, 60): (S, 7) bool, False if not asked for."""
+    """Which tasks are complete in each of D4RL's kitchen observations (S, 60): (S, 7) bool, False for
+    unselected tasks.
+    """
     positions, goals = observations[:, :30], observations[:, 30:]
     done = np.zeros((len(observations), len(KITCHEN_TASKS)), bool)
     for column, indices in enumerate(KITCHEN_TASKS):
@@ -76,11 +78,11 @@ def kitchen_done(observations: np.ndarray) -> np.ndarray:
 
 
 def kitchen_rewards(observations: np.ndarray, rewards: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Rewards (S,) as the environment gives them: 1 for a task done for the first time in an episode.
+    """Rewards (S,) as the environment gives them: 1 when a task is completed for the first time in an episode.
 
-    D4RL's files hold something else, how many tasks are done at each step, so that their returns go into the hundreds
-    while those of the environment, and the reference score, end at 4. Episodes (which begin at `starts`) with such
-    rewards get the environment's; others are left as they are.
+    D4RL's files hold the number of completed tasks at each step instead, so that their returns reach hundreds while
+    those of the environment, and the reference score, end at 4. Episodes (which begin at `starts`) with such rewards
+    get the environment's; others are unchanged.
     """
     done = kitchen_done(observations)
     counted = np.logical_and.reduceat(rewards == done.sum(axis=1), starts)

@@ -1,4 +1,4 @@
-"""D4RL's tasks: file name, columns, environment and time limit of each, by name."""
+"""D4RL's tasks by name: file name, columns, environment and time limit of each."""
 
 import dataclasses
 import difflib
@@ -22,15 +22,15 @@ class Family(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class D4RLTask:
-    """One task: what its file holds, and the environment (of `ringrl_envs`) that a policy of it is scored in."""
+    """One task: the contents of its file, and the environment (of `ringrl_envs`) that scores a policy on it."""
 
     name: str
     family: Family
     environment: str
     max_episode_steps: int
-    observation_size: int  # of a row of the file; mazes are stored with two more numbers, the goal
+    observation_size: int  # per row of the file; mazes are stored with two more numbers, the goal
     action_size: int
-    goal: tuple[float, float] | None = None  # what the environment asks for; a file's own goals come first
+    goal: tuple[float, float] | None = None  # the environment's default goal; a file's own goals take precedence
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -46,7 +46,7 @@ _HANDS = {  # environment, observation size, action size, time limit, time limit
     "relocate": ("ringrl/D4RLRelocate-v0", 39, 30, 200, 500),
     "door": ("ringrl/D4RLDoor-v0", 39, 28, 200, 300),
 }
-_ANT_GOALS = {  # the middle of where D4RL draws the evaluation's goal
+_ANT_GOALS = {  # the center around which D4RL samples the evaluation's goal
     "umaze": (0.75, 8.75),
     "medium": (20.75, 20.75),
     "large": (32.75, 24.75),
@@ -71,7 +71,7 @@ _CAPITALS = {"open": "Open", "umaze": "UMaze", "medium": "Medium", "large": "Lar
 
 
 def find_task(name: str) -> D4RLTask:
-    """The task of this name; raises `RingRLError` with the nearest names when D4RL has none such."""
+    """The task of this name; raises `RingRLError` with the nearest names if D4RL has no such task."""
     if name not in REFERENCE_SCORES:
         raise RingRLError(f"task={name} is not a task of D4RL: {_nearest(name)}.")
     robot, _, rest = name.partition("-")
@@ -98,7 +98,7 @@ def find_task(name: str) -> D4RLTask:
 
 
 def task_of_file(file: str | Path) -> str:
-    """The task whose file D4RL publishes under this name, such as hopper_medium-v2.hdf5; `_` and `-` are one.
+    """The task whose file D4RL publishes under this name, such as hopper_medium-v2.hdf5; `_` and `-` are equivalent.
 
     Raises `RingRLError` asking for task=NAME for any other name.
     """
@@ -120,7 +120,7 @@ def _plain(stem: str) -> str:
 
 
 def _published_stems(name: str) -> list[str]:
-    """Under which names, without suffix, D4RL publishes the file of a task."""
+    """The names, without suffix, under which D4RL publishes the file of a task."""
     robot, _, rest = name.partition("-")
     rest, _, version = rest.rpartition("-")
     if robot in _ROBOTS and version == "v0":

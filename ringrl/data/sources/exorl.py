@@ -1,7 +1,7 @@
-"""Episodes of an ExoRL folder: `*_<index>_<length>.npz`, read in that order, relabeled for a task where asked.
+"""Import of an ExoRL folder: `*_<index>_<length>.npz`, read in that order, relabeled for a task if requested.
 
-A file of T steps has T + 1 rows, and action[t] is what led to observation[t]: the first row of action, reward and
-discount is a dummy. Format: Yarats et al. 2022, arXiv 2201.13425 (https://github.com/denisyarats/exorl).
+A file of T steps has T + 1 rows, and action[t] led to observation[t]: the first row of action, reward and discount is a
+dummy. Format: Yarats et al. 2022, arXiv 2201.13425 (https://github.com/denisyarats/exorl).
 """
 
 import contextlib
@@ -26,16 +26,16 @@ Progress = Callable[[int, int], None]  # (done, total)
 Relabel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # physics (T + 1, D), actions (T + 1, A) -> rewards (T + 1,)
 
 FILE_NAME = re.compile(r".*_([0-9]+)_([0-9]+)\.npz")
-_BATCH = 8  # files a worker takes at a time
-_BATCHES_READ_WHILE_ONE_STARTS = 64  # without relabeling, a worker is worth its start for no less
-_ROW_BYTES = 1 << 16  # more than any row of state, action or physics takes
-_LARGEST_BYTES = 1 << 30  # of an array, whatever its file's name says
+_BATCH = 8  # files per task of a worker
+_BATCHES_READ_WHILE_ONE_STARTS = 64  # without relabeling, the minimum that justifies starting a worker
+_ROW_BYTES = 1 << 16  # more than any row of state, action or physics needs
+_LARGEST_BYTES = 1 << 30  # of an array, whatever length its file's name gives
 _DIMENSIONS = {"observation": 2, "action": 2, "reward": 1, "discount": 1, "physics": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeFile:
-    """One episode's file, and what its name says."""
+    """One episode's file, and the index and length in its name."""
 
     path: Path
     index: int
@@ -44,7 +44,7 @@ class EpisodeFile:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Batch:
-    """Episodes of a few files, end to end."""
+    """Concatenated episodes of a few files."""
 
     files: Sequence[EpisodeFile]
     observations: np.ndarray  # (S, O) float32
@@ -72,13 +72,13 @@ def build_from_exorl(
 ) -> EpisodeStore:
     """Read the folder's episodes (the first `limit`) in order of index, and write them as a store in `store_path`.
 
-    Rewards are those recorded, or `relabel(physics, actions)`, whose first row is not used; `relabel` is picklable
-    where `workers` > 1, and may say `observation_size` and `physics_size`, which are checked. The environment's
-    `observation_size` may also be told; `max_episode_steps` 0 is no limit.
+    Rewards are those recorded, or `relabel(physics, actions)`, whose first row is not used; `relabel` must be picklable
+    if `workers` > 1, and may have attributes `observation_size` and `physics_size`, which are checked. The
+    environment's `observation_size` may also be given; `max_episode_steps` 0 is no limit.
 
-    A few batches of episodes are in memory at a time, and the result does not depend on `workers`. An import that was
-    killed leaves the rewards it had computed in a hidden folder beside the store; the same import done again uses and
-    removes it. Raises `RingRLError`, naming file, key and step, for faulty input; nothing is left then.
+    A few batches of episodes are in memory at a time, and the result does not depend on `workers`. A killed import
+    leaves the rewards it had computed in a hidden folder beside the store; repeating the import uses and removes it.
+    Raises `RingRLError`, naming file, key and step, for invalid input, and leaves nothing.
     """
     files = list_episodes(folder, limit)
     cache = RewardCache.beside(store_path, f"{environment} {task}")
@@ -87,7 +87,7 @@ def build_from_exorl(
     told |= {"observation": observation_size} if observation_size is not None else {}
     sizes = {key: (int(size), f"{environment}'s") for key, size in told.items() if size is not None}
     reader = _Reader(sizes, task, max_episode_steps, relabel, cache if relabel is not None else None)
-    for key, values in reader.arrays(files[0]).items():  # what the first file has, the others must have too
+    for key, values in reader.arrays(files[0]).items():  # all files must have the arrays of the first one
         if values.ndim == 2:
             sizes.setdefault(key, (values.shape[1], f"{files[0].path.name}'s"))
     kept = {
@@ -125,10 +125,10 @@ def build_from_exorl(
 
 
 def list_episodes(folder: Path, limit: int | None = None) -> list[EpisodeFile]:
-    """The first `limit` episode files of a folder by index, from one look at its names.
+    """List the first `limit` episode files of a folder by index.
 
-    Hidden files, and those that are not npz, are let be. Raises `RingRLError` for no folder, no such files, a name that
-    does not end in _<index>_<length>.npz, and an index that two files have.
+    Hidden files, and those that are not npz, are ignored. Raises `RingRLError` for a missing folder, no such files, a
+    name that does not end in _<index>_<length>.npz, and a duplicate index.
     """
     if limit is not None and limit < 1:
         raise RingRLError(f"limit={limit}: read at least one episode, or leave limit out to read all.")
@@ -160,9 +160,9 @@ def list_episodes(folder: Path, limit: int | None = None) -> list[EpisodeFile]:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """What turns files into episodes, in this process or a worker (picklable)."""
+    """Reads files into episodes, in this process or a worker (picklable)."""
 
-    sizes: dict[str, tuple[int, str]]  # key -> columns it must have, and who says so
+    sizes: dict[str, tuple[int, str]]  # key -> required number of columns, and what requires it
     task: str
     max_episode_steps: int
     relabel: Relabel | None
@@ -179,7 +179,7 @@ class _Reader:
         elif self.relabel is None:
             rewards = _joined([arrays["reward"][1:] for arrays in episodes])
         else:
-            rewards = _joined([self._relabelled(*pair) for pair in zip(files, episodes, strict=True)])
+            rewards = _joined([self._relabel_rewards(*pair) for pair in zip(files, episodes, strict=True)])
         if self.cache is not None and kept is None:
             self.cache.save(key, rewards)
         return _Batch(
@@ -191,7 +191,7 @@ class _Reader:
         )
 
     def arrays(self, file: EpisodeFile, physics: bool = True) -> dict[str, np.ndarray]:
-        """The file's arrays by key, of the shapes that they must have: (T + 1, columns) or (T + 1,)."""
+        """The file's arrays by key, of the required shapes: (T + 1, columns) or (T + 1,)."""
         if 0 < self.max_episode_steps < file.length:
             raise RingRLError(
                 f"{file.path}: the name says {file.length} steps, the environment's episodes have "
@@ -223,7 +223,7 @@ class _Reader:
                 f"{file.path}: {key!r} has {values.shape[1]} columns, {whose} has {size}; a folder holds the episodes "
                 f"of one domain, and task={self.task} must be of that domain."
             )
-        if key in ("discount", "physics"):  # the store looks at the others
+        if key in ("discount", "physics"):  # the store checks the others
             finite = np.isfinite(values)
             if not finite.all():
                 where = tuple(np.argwhere(~finite)[0])
@@ -232,7 +232,7 @@ class _Reader:
                     "record it anew, or move that file away."
                 )
 
-    def _relabelled(self, file: EpisodeFile, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def _relabel_rewards(self, file: EpisodeFile, arrays: dict[str, np.ndarray]) -> np.ndarray:
         assert self.relabel is not None
         try:
             rewards = np.asarray(self.relabel(arrays["physics"], arrays["action"]))
@@ -251,13 +251,13 @@ class _Reader:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store refuses
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store rejects
         return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager
 def _removed_at_the_end(cache: RewardCache) -> Iterator[None]:
-    """Remove the cache when all is done, and at a fault; an interruption keeps it for the next time."""
+    """Remove the cache on completion and on an error; an interruption keeps it for the next import."""
     try:
         yield
     except Exception:

@@ -1,4 +1,4 @@
-"""Relabeled rewards kept while an import runs, so that one that was killed need not compute them again."""
+"""A cache of relabeled rewards during an import, so that a killed import need not compute them again."""
 
 import dataclasses
 import hashlib
@@ -16,10 +16,10 @@ from ringrl.files import replacing
 
 @dataclasses.dataclass(frozen=True)
 class RewardCache:
-    """Rewards of batches of files in a hidden folder beside the store: one `.npy` a batch, written atomically."""
+    """Rewards of batches of files in a hidden folder beside the store: one `.npy` per batch, written atomically."""
 
     folder: Path
-    task: str  # whose rewards: the environment and the task
+    task: str  # the environment and the task of the rewards
 
     @classmethod
     def beside(cls, store_path: Path, task: str) -> "RewardCache":
@@ -27,7 +27,7 @@ class RewardCache:
         return cls(store_path.parent / f".{store_path.name}.rewards", task)
 
     def key(self, files: Sequence[Path]) -> str:
-        """Changes with the task and with the place, size or time of any of these files; they must be readable."""
+        """A key that changes with the task and with path, size or time of any of these files; they must be readable."""
         content = hashlib.blake2b(self.task.encode(), digest_size=16)
         for file in files:
             try:
@@ -38,7 +38,7 @@ class RewardCache:
         return content.hexdigest()
 
     def load(self, key: str, steps: int) -> np.ndarray | None:
-        """The (steps,) float32 rewards kept under `key`, if they are there and whole."""
+        """The (steps,) float32 rewards stored under `key`, or None if they are missing or damaged."""
         try:
             rewards = np.load(self.folder / f"{key}.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -46,7 +46,7 @@ class RewardCache:
         return rewards if rewards.shape == (steps,) and rewards.dtype == np.float32 else None
 
     def save(self, key: str, rewards: np.ndarray) -> None:
-        """Keep (steps,) float32 rewards; raises `RingRLError` when they cannot be written."""
+        """Store (steps,) float32 rewards; raises `RingRLError` if they cannot be written."""
         try:
             with replacing(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as stream:
                 np.save(stream, rewards, allow_pickle=False)
@@ -54,5 +54,5 @@ class RewardCache:
             raise disk_error(self.folder, error) from error
 
     def remove(self) -> None:
-        """Remove all that is kept."""
+        """Remove the cache."""
         shutil.rmtree(self.folder, ignore_errors=True)

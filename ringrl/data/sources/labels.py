@@ -1,4 +1,4 @@
-"""What a data set calls the task and the policy of an episode: a number, a name, or a one-hot vector of a number."""
+"""Labels of the task and the policy of an episode in a data set: a number, a name, or a one-hot vector of a number."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ LARGEST_TASK = (1 << 31) - 1
 Label = int | str
 
 
-def label_of(value: Any) -> Label | None:
-    """A whole number or a text; None where `value` tells nothing.
+def to_label(value: Any) -> Label | None:
+    """Convert a label to an integer or a text; None if `value` has no meaning.
 
-    Whole numbers stay numbers and one-hot vectors become one; other numbers and vectors are labels by their text.
+    Integers stay integers and one-hot vectors become one; other numbers and vectors become text.
     """
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -20,14 +20,14 @@ def label_of(value: Any) -> Label | None:
         return value if isinstance(value, str) else None
     try:
         values = np.asarray(value)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         return None
     if not values.size:
         return None
     if values.size == 1:
         (one,) = values.reshape(-1).tolist()
         if values.dtype.kind in "OSU":
-            return None if one is value else label_of(one)
+            return None if one is value else to_label(one)
         if values.dtype.kind not in "biuf" or one != one:
             return None
         return int(one) if float(one).is_integer() else f"{one:g}"
@@ -40,17 +40,17 @@ def label_of(value: Any) -> Label | None:
 
 
 def policy_name(value: Any) -> str:
-    """The name of the policy that `value` tells: a text or a whole number; "" for anything else, such as its output."""
-    label = label_of(value)
+    """The name of the policy in `value`: a text or an integer; "" for anything else, such as the policy's output."""
+    label = to_label(value)
     if isinstance(label, int) or isinstance(value, str | bytes):
         return str(label)
     return str(label) if label is not None and np.asarray(value).dtype.kind in "OSU" else ""
 
 
 def number_tasks(labels: Sequence[Label | None]) -> tuple[list[int], list[str] | None]:
-    """A task number for each episode, and the tasks' names where the labels are not the numbers themselves.
+    """A task number for each episode, and the tasks' names if the labels are not the numbers themselves.
 
-    Where every label is a number that a store has room for, these are the tasks, 0 where there is none. Else tasks are
+    If every label is a number that fits into a store, these are the tasks, 0 for a missing label. Else tasks are
     numbered from 0 in the order of their labels, numbers before texts.
     """
     known = [0 if label is None else label for label in labels]

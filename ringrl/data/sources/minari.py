@@ -1,4 +1,4 @@
-"""Episodes of a Minari data set (arrow, parquet or HDF5), built into a store."""
+"""Import of a Minari data set (arrow, parquet or HDF5) into an episode store."""
 
 import contextlib
 import hashlib
@@ -17,14 +17,14 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 Progress = Callable[[int, int], None]  # (done, total)
-BATCH_BYTES = 8 << 20  # of observations read before they are written
-STEP_BUDGET = 100_000  # from which a time limit that no whole set reaches was a collector's, not the environment's
-READER = b"2"  # changes where a set's store would be another than a version before made of it
+BATCH_BYTES = 8 << 20  # of observations read per write
+STEP_BUDGET = 100_000  # an unreached time limit of at least this was the collector's, not the environment's
+READER = b"2"  # incremented when the store built from a set changes
 _KEPT_METADATA = ("ref_min_score", "ref_max_score", "reference_scores", "dataset_id", "algorithm_name", "description")
 
 
 def minari_key(folder: Path) -> str:
-    """A short key that changes with the set: of its metadata and of the sizes and times of its largest parts."""
+    """A short key that changes with the set: a hash of its metadata and of the sizes and times of its largest parts."""
     metadata = folder / "metadata.json"
     key = hashlib.blake2b(READER + metadata.read_bytes(), digest_size=5)
     for file in (metadata, folder / "main_data.hdf5", folder / "0"):
@@ -41,11 +41,11 @@ def build_from_minari(
 
     Observations of Box, Discrete and nested Dict or Tuple spaces are flattened in the order of `sources.spaces`. The
     task of an episode is `task_id` in its metadata, its reset options or its infos, else 0, a number or a name as in
-    `sources.labels`; its policy is `policy` there. The environment is the one that the set names for evaluation, else
-    the one it was recorded in. Raises `RingRLError` in one line for a damaged set, one that cannot be read for another
-    reason, an unsupported space, or a faulty episode (with its number).
+    `sources.labels`; its policy is `policy` there. The environment is the set's evaluation environment, else the one it
+    was recorded in. Raises `RingRLError` in one line for a damaged set, one that cannot be read for another reason, an
+    unsupported space, or a faulty episode (with its number).
     """
-    from ringrl.data.sources.labels import label_of, number_tasks
+    from ringrl.data.sources.labels import number_tasks, to_label
     from ringrl.data.sources.minari_episodes import open_minari_files
     from ringrl.data.sources.spaces import action_spec, observation_size
 
@@ -58,7 +58,7 @@ def build_from_minari(
         try:
             kept = _kept_metadata(metadata)
             files = stack.enter_context(open_minari_files(folder, storage))
-        except Exception as error:  # h5py's, pyarrow's and json's own
+        except Exception as error:  # errors of h5py, pyarrow and json
             raise _unread(name, folder, error) from error
         if files.count != total:
             raise damaged_set(name, folder, f"metadata.json counts {total} episodes, its files hold {files.count}")
@@ -72,8 +72,8 @@ def build_from_minari(
             try:
                 episode = files.read(index)
                 batch.add(episode, storage.observation_space, action)
-                labels.append(label_of(episode.told.get("task_id")))
-            except Exception as error:  # whatever those libraries raise
+                labels.append(to_label(episode.told.get("task_id")))
+            except Exception as error:  # any error of those libraries
                 raise _unread(name, folder, error, f"episode {index}: ") from error
             if batch.bytes >= BATCH_BYTES or index == total - 1:
                 batch.write(writer)
@@ -85,7 +85,7 @@ def build_from_minari(
 
 
 class _Batch:
-    """Episodes on their way from a set's files to a store."""
+    """Episodes read from a set's files and not yet written to a store."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -93,20 +93,20 @@ class _Batch:
         self._told: list[tuple[bool, str]] = []
 
     def add(self, episode: Any, space: Any, action: ActionSpec) -> None:
-        """Add a `MinariEpisode` of that observation space; Contradiction where its arrays do not fit together."""
+        """Add a `MinariEpisode` of that observation space; raises Contradiction if its arrays are inconsistent."""
         from ringrl.data.sources.labels import policy_name
-        from ringrl.data.sources.spaces import Contradiction, actions_of, flatten_observations
+        from ringrl.data.sources.spaces import InconsistentDataError, flatten_observations, renumber_actions
 
         observations = flatten_observations(space, episode.observations)
         steps, actions = len(episode.rewards), episode.actions
         if not steps:
             raise ValueError("it has no steps")
         if len(observations) not in (steps, steps + 1) or len(actions) != steps:
-            raise Contradiction(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
+            raise InconsistentDataError(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
         discrete = action.kind is ActionKind.discrete
         if actions.size != steps * (1 if discrete else action.size):
-            raise Contradiction(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
-        actions = actions_of(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
+            raise InconsistentDataError(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
+        actions = renumber_actions(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
         self._steps.append((observations[:steps], actions, episode.rewards))
         self._told.append((episode.terminated, policy_name(episode.told.get("policy"))))
         self.bytes += observations.nbytes
@@ -124,7 +124,7 @@ class _Batch:
 
 
 def _open(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Minari's storage of the set, which knows the spaces, and the set's metadata."""
+    """Minari's storage of the set, which has the spaces, and the set's metadata."""
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
@@ -145,7 +145,7 @@ def _open(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
         return MinariStorage.read(folder), metadata
     except RingRLError:
         raise
-    except Exception as error:  # whatever Minari's parsers raise
+    except Exception as error:  # any error of Minari's parsers
         raise _unread(name, folder, error) from error
 
 
@@ -157,7 +157,7 @@ def _check_count(name: str, folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def _check_spaces(name: str, metadata: dict[str, Any]) -> None:
-    """Raise `RingRLError` for a space that Minari does not know (its own fault then tells nothing)."""
+    """Raise `RingRLError` for a space that Minari does not support (its own error is uninformative)."""
     from minari.serialization import deserialize_space
 
     def check(space: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _check_spaces(name: str, metadata: dict[str, Any]) -> None:
 
 
 def _kept_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What the store keeps: the set's name, its environment and its reference scores."""
+    """The metadata kept in the store: the set's name, its environment and its reference scores."""
     kept = {key: metadata[key] for key in _KEPT_METADATA if metadata.get(key) is not None}
     specs = [_environment_spec(metadata[key]) for key in ("eval_env_spec", "env_spec") if metadata.get(key)]
     if specs:
@@ -194,7 +194,7 @@ def _kept_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment_name(metadata: dict[str, Any], env_id: str) -> str:
-    """MODULE:ID where `ringrl collect` was told that; else the id."""
+    """MODULE:ID if `ringrl collect` was given that; else the id."""
     told = metadata.get("environment_name")
     return told if isinstance(told, str) and told.rpartition(":")[2] == env_id else env_id
 
@@ -211,17 +211,17 @@ def _environment_spec(text: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def _pays_once(kwargs: dict[str, Any]) -> bool:
-    """Whether an environment pays for a goal or a task once, as those that D4RL's 0..1 and 0..4 are of.
+    """Whether an environment rewards a goal or a task once, as D4RL's reference scores of 0..1 and 0..4 assume.
 
-    Minari's AntMaze sets were recorded in mazes that go on and pay at every step in the goal, its Kitchen sets in
-    kitchens that pay for a finished task at every step.
+    Minari's AntMaze sets were recorded in mazes that continue and give a reward at every step in the goal, its Kitchen
+    sets in kitchens that give a reward for a completed task at every step.
     """
     goes_on = "maze_map" in kwargs and kwargs.get("continuing_task", True)
     return not goes_on and kwargs.get("remove_task_when_completed", True)
 
 
 def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingRLError:
-    """One line for what stopped reading: a set is called damaged only where that is what the fault shows."""
+    """One line for a failed read; a set is called damaged only if the error shows that."""
     if isinstance(error, RingRLError):
         return error
     what = where + one_line(error)
@@ -236,11 +236,11 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
 
 
 def _shows_damage(error: Exception) -> bool:
-    """Whether files that were written whole could not have led to it."""
-    from ringrl.data.sources.spaces import Contradiction
+    """Whether the error cannot occur with files that were written completely."""
+    from ringrl.data.sources.spaces import InconsistentDataError
 
     if isinstance(error, OSError):
-        # Faults of the system have a number, also where HDF5 tells of them; those of a file's format have none.
+        # System errors have an errno, even if HDF5 reports them; format errors have none.
         return isinstance(error, FileNotFoundError) or (error.errno is None and "errno" not in str(error))
-    invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's, which is loaded only where it is needed
-    return invalid or isinstance(error, Contradiction | json.JSONDecodeError | UnicodeDecodeError | EOFError)
+    invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's error, without importing pyarrow
+    return invalid or isinstance(error, InconsistentDataError | json.JSONDecodeError | UnicodeDecodeError | EOFError)

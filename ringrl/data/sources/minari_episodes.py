@@ -1,8 +1,8 @@
-"""Single episodes out of a Minari set's files, with no more read of them than a store keeps.
+"""Reading of single episodes from a Minari set's files, limited to what a store keeps.
 
-Minari's own storage classes also decode every info, and open several objects for each: over ten times the time on sets
-of short episodes, and in Minari 0.5.4 a ValueError for an arrow set whose infos have a scalar array. Sets of images
-are still left to them.
+Minari's own storage classes also decode every info, and open several objects for each: over ten times slower on sets of
+short episodes, and in Minari 0.5.4 a ValueError for an arrow set whose infos have a scalar array. Sets of images are
+still read by them.
 """
 
 import contextlib
@@ -15,37 +15,37 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from ringrl.data.sources.spaces import Contradiction
+from ringrl.data.sources.spaces import InconsistentDataError
 
 _COLUMNS = ("observations", "actions", "rewards", "terminations")
 _TOLD = ("task_id", "policy")
 
 
 class MinariEpisode(NamedTuple):
-    """One episode of T steps as its files hold it."""
+    """One episode of T steps as stored in its files."""
 
     observations: Any  # arrays (T, ...) or (T + 1, ...), nested as the observation space
     actions: np.ndarray  # (T, ...)
     rewards: np.ndarray  # (T,)
     terminated: bool
-    told: dict[str, Any]  # task_id and policy, where the set tells them, as it does: see `sources.labels`
+    told: dict[str, Any]  # task_id and policy, if the set has them: see `sources.labels`
 
 
 class MinariFiles(Protocol):
-    """An open set. `read` raises whatever the libraries below raise, Contradiction and ValueError."""
+    """An open set. `read` raises the errors of the underlying libraries, Contradiction and ValueError."""
 
-    count: int  # episodes in the files
+    count: int  # number of episodes in the files
 
     def read(self, index: int) -> MinariEpisode:
-        """The episode of that number."""
+        """Read the episode of that number."""
         ...
 
 
 @contextlib.contextmanager
 def open_minari_files(folder: Path, storage: Any) -> Iterator[MinariFiles]:
-    """The episodes of a `minari.dataset.MinariStorage` in `folder`, one by one; raises as `MinariFiles.read` does."""
+    """Open the episodes of a `minari.dataset.MinariStorage` in `folder`; raises as `MinariFiles.read` does."""
     if storage.FORMAT not in ("hdf5", "arrow", "parquet") or _has_images(storage):
-        yield _ByMinari(storage)
+        yield _MinariReader(storage)
     elif storage.FORMAT == "hdf5":
         import h5py
 
@@ -65,11 +65,11 @@ class _Hdf5:
 
     def read(self, index: int) -> MinariEpisode:
         """See `MinariFiles`."""
-        # By identifiers, not by h5py's File and Group, which take several times as long to make.
+        # By identifiers, not by h5py's File and Group objects, whose creation takes several times as long.
         try:
             group = self._h5.h5g.open(self._file.id, f"episode_{index}".encode())
         except KeyError as error:
-            raise Contradiction(f"there is no episode_{index}") from error
+            raise InconsistentDataError(f"there is no episode_{index}") from error
         told = {name: value for name in _TOLD if (value := self._told(group, name)) is not None}
         return MinariEpisode(
             self._nested(group, "observations", self._space),
@@ -90,8 +90,8 @@ class _Hdf5:
         try:
             dataset = self._h5.h5d.open(group, path.encode())
         except KeyError as error:
-            raise Contradiction(f"there is no {path}") from error
-        if dataset.dtype.kind not in "biuf":  # never strings or objects
+            raise InconsistentDataError(f"there is no {path}") from error
+        if dataset.dtype.kind not in "biuf":  # no strings or objects
             raise ValueError(f"{path} hold {dataset.dtype} values, not numbers")
         values = np.empty(dataset.shape, dataset.dtype)
         if values.size:
@@ -124,23 +124,23 @@ class _Arrow:
         table = self._table(folder)
         for name in _COLUMNS:
             if name not in table.column_names:
-                raise Contradiction(f"there is no column {name!r}")
-        columns = {name: _whole(table.column(name)) for name in _COLUMNS}
-        # The last row, with no action behind it, is padded, unless there are as many observations as actions.
+                raise InconsistentDataError(f"there is no column {name!r}")
+        columns = {name: _combine_chunks(table.column(name)) for name in _COLUMNS}
+        # The last row, which has no action, is padded, unless there are as many observations as actions.
         steps = int(metadata.get("total_steps", table.num_rows - 1))
         if table.num_rows not in (steps, steps + 1):
-            raise Contradiction(f"{table.num_rows} rows for {steps} steps")
-        told = _told_of(metadata)
+            raise InconsistentDataError(f"{table.num_rows} rows for {steps} steps")
+        told = _read_labels(metadata)
         if "infos" in table.column_names:
             infos = table.column("infos")
             fields = {field.name for field in infos.type} if hasattr(infos.type, "fields") else set()
             for name in fields & (set(_TOLD) - set(told)):
-                (first,) = _whole(infos).field(name)[:1].to_pylist() or (None,)
+                (first,) = _combine_chunks(infos).field(name)[:1].to_pylist() or (None,)
                 if first is not None:
                     told[name] = first
         return MinariEpisode(
-            _nested(columns["observations"], self._spaces["observations"], "observations"),
-            _nested(columns["actions"][:steps], self._spaces["actions"], "actions"),
+            _to_nested_arrays(columns["observations"], self._spaces["observations"], "observations"),
+            _to_nested_arrays(columns["actions"][:steps], self._spaces["actions"], "actions"),
             _numbers(columns["rewards"][:steps], "rewards"),
             bool(_numbers(columns["terminations"][:steps], "terminations")[-1:].any()),
             told,
@@ -152,7 +152,7 @@ class _Arrow:
 
         names = [name for name in os.listdir(folder) if name.endswith(f".{self._format}")]
         if not names:
-            raise Contradiction(f"there is no {self._format} file")
+            raise InconsistentDataError(f"there is no {self._format} file")
         tables = []
         for name in sorted(names, key=lambda name: (len(name), name)):
             if self._format == "parquet":
@@ -162,7 +162,7 @@ class _Arrow:
         return pa.concat_tables(tables)
 
 
-class _ByMinari:
+class _MinariReader:
     def __init__(self, storage: Any) -> None:
         self._storage = storage
         self.count = storage.total_episodes
@@ -172,7 +172,7 @@ class _ByMinari:
         episode, metadata = next(iter(self._storage.get_episodes([index]))), self._storage.get_episode_metadata([index])
         infos = episode.get("infos") or {}
         told = {name: first for name in _TOLD if (first := _first_row(infos.get(name))) is not None}
-        told |= _told_of(next(iter(metadata)))
+        told |= _read_labels(next(iter(metadata)))
         return MinariEpisode(
             episode["observations"],
             np.asarray(episode["actions"]),
@@ -194,13 +194,16 @@ def _has_images(storage: Any) -> bool:
     return bool(storage.jpeg_encoding) and inside(storage.observation_space)
 
 
-def _nested(column: Any, space: spaces.Space, name: str) -> Any:
-    """An arrow array as arrays nested as `space`."""
+def _to_nested_arrays(column: Any, space: spaces.Space, name: str) -> Any:
+    """Convert an arrow array to arrays nested like `space`."""
     if isinstance(space, spaces.Dict):
-        return {key: _nested(_field(column, key, name), part, f"{name}/{key}") for key, part in space.spaces.items()}
+        return {
+            key: _to_nested_arrays(_field(column, key, name), part, f"{name}/{key}")
+            for key, part in space.spaces.items()
+        }
     if isinstance(space, spaces.Tuple):
         parts = enumerate(space.spaces)
-        return tuple(_nested(_field(column, str(i), name), part, f"{name}/{i}") for i, part in parts)
+        return tuple(_to_nested_arrays(_field(column, str(i), name), part, f"{name}/{i}") for i, part in parts)
     if isinstance(space, spaces.Discrete):
         return _numbers(column, name)
     flat = _numbers(column.flatten() if hasattr(column, "flatten") and not column.null_count else column, name)
@@ -214,29 +217,29 @@ def _field(column: Any, key: str, name: str) -> Any:
     try:
         return column.field(key)
     except (KeyError, AttributeError) as error:
-        raise Contradiction(f"{name} have no part {key!r}") from error
+        raise InconsistentDataError(f"{name} have no part {key!r}") from error
 
 
 def _numbers(array: Any, name: str) -> np.ndarray:
     if array.null_count:
-        raise Contradiction(f"{name} have gaps")
+        raise InconsistentDataError(f"{name} have gaps")
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} hold {array.type} values, not numbers")
     return values
 
 
-def _whole(column: Any) -> Any:
-    """One array of a table's column, which may be in several pieces."""
+def _combine_chunks(column: Any) -> Any:
+    """One array of a table's column, which may consist of several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _told_of(metadata: dict[str, Any]) -> dict[str, Any]:
+def _read_labels(metadata: dict[str, Any]) -> dict[str, Any]:
     options = metadata.get("options")
     places = (options if isinstance(options, dict) else {}, metadata)
     return {name: place[name] for place in places for name in _TOLD if place.get(name) is not None}
 
 
 def _first_row(values: Any) -> Any:
-    """Of an info's values, one a step, the first; None where they are no such thing."""
+    """The first of an info's per-step values; None if they are not per step."""
     return values[0] if isinstance(values, np.ndarray | list | tuple) and np.ndim(values) and len(values) else None

@@ -1,20 +1,20 @@
-"""Whether the host of Minari's public sets can be reached, asked once and briefly before anything is fetched."""
+"""A quick check that the host of Minari's public sets is reachable, before anything is fetched."""
 
 import os
 
 from ringrl.errors import RingRLError
 
-PATIENCE = 10.0  # seconds for the host's first answer
+TIMEOUT_SECONDS = 10.0  # seconds until the host's first answer
 
 
 def check_minari_host(name: str, place: str) -> None:
     """Raise `RingRLError` unless the host of public sets answers.
 
-    Minari's client tries a host that cannot be reached six times over half a minute, with a line for each try.
+    Minari's client retries an unreachable host six times over half a minute, with a line for each try.
 
     Args:
-        name: the Minari id that is to be fetched, for the message.
-        place: the folder in which a copy made by hand would be found, for the message.
+        name: the Minari id to fetch, for the message.
+        place: the folder in which a manual copy would be found, for the message.
     """
     if not os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://"):
         return
@@ -26,8 +26,8 @@ def check_minari_host(name: str, place: str) -> None:
             "pip install 'minari[hf]'."
         ) from error
     try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception as error:  # whatever the installed HTTP client raises
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+    except Exception as error:  # any error of the installed HTTP client
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RingRLError(
             f"Minari set {name} cannot be downloaded: {constants.ENDPOINT} does not answer ({told}). Check the network "

@@ -1,4 +1,4 @@
-"""Minari sets on this machine: where they lie, which there are, and fetching a public one on request."""
+"""Minari sets on this machine: their location, a listing, and downloads of public sets on request."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ PUBLIC_NAMESPACES = ("D4RL/", "mujoco/", "minigrid/", "atari/")
 
 
 def minari_root(cache_root: Path) -> Path:
-    """Where Minari sets live: MINARI_DATASETS_PATH where it is set, else `cache_root/minari`."""
+    """The folder of Minari sets: MINARI_DATASETS_PATH if it is set, else `cache_root/minari`."""
     chosen = os.environ.get("MINARI_DATASETS_PATH")
     return Path(chosen) if chosen else cache_root / "minari"
 
 
 @contextlib.contextmanager
 def minari_environment(root: Path) -> Iterator[None]:
-    """Make Minari's own functions use `root`."""
+    """Context in which Minari's own functions use `root`."""
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(root)
     try:
@@ -49,9 +49,9 @@ def check_minari_id(name: str) -> None:
 
 
 def find_minari_set(name: str, root: Path, download: bool) -> Path:
-    """The set's data folder; fetches a public set when `download` is true, raises `RingRLError` when there is none.
+    """The set's data folder; downloads a public set if `download` is true, raises `RingRLError` if there is none.
 
-    Nothing but `download` reaches the network, and a download that fails or is interrupted leaves nothing behind.
+    Only `download` uses the network, and a download that fails or is interrupted leaves nothing behind.
     """
     check_minari_id(name)
     folder = root / name / "data"
@@ -61,7 +61,7 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
         try:
             _download(name, root)
         except OSError as error:
-            if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # requests' are OSErrors too
+            if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # requests' errors too
                 raise _not_downloaded(name, error) from error
             raise disk_error(folder.parent, error) from error
     if not (folder / "metadata.json").is_file():
@@ -70,7 +70,7 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
 
 
 def _where_from(name: str) -> str:
-    """How a set that is not on this machine is had."""
+    """How to obtain a set that is not on this machine."""
     if name.startswith(OWN_NAMESPACE):
         collection = name.removeprefix(OWN_NAMESPACE).rpartition("-v")[0]
         return f"it is no public set; `ringrl collect collection={collection}` makes it, if it is one of RingRL's own"
@@ -83,7 +83,7 @@ def _where_from(name: str) -> str:
 
 
 def _download(name: str, root: Path) -> None:
-    """Fetch the set into a hidden folder beside its place, and move it there once it is whole."""
+    """Download the set to a hidden folder beside its location, and move it there when complete."""
     import minari
 
     check_minari_host(name, str(root / name))
@@ -94,14 +94,14 @@ def _download(name: str, root: Path) -> None:
         fetched = build.folder / "fetched"
         fetched.mkdir()
         try:
-            # Minari tells how far it is on standard output, which is for results.
+            # Minari prints its progress on standard output, which is for results.
             with minari_environment(fetched), contextlib.redirect_stdout(sys.stderr):
                 minari.download_dataset(name)
-        except Exception as error:  # Minari lets through whatever its hosts' clients raise
+        except Exception as error:  # Minari passes on any error of its hosts' clients
             raise _not_downloaded(name, error) from error
         if not (fetched / name / "data" / "metadata.json").is_file():
             raise RingRLError(f"Minari set {name} cannot be downloaded: its host sent no metadata.json; try again.")
-        for parent in (Path(name).parents)[:-1]:  # what Minari knows a namespace by
+        for parent in (Path(name).parents)[:-1]:  # by which Minari recognizes a namespace
             told = fetched / parent / "namespace_metadata.json"
             if told.is_file() and not (root / parent / told.name).exists():
                 os.rename(told, root / parent / told.name)
@@ -111,7 +111,7 @@ def _download(name: str, root: Path) -> None:
             build.place()
         except OSError:
             if not (root / name / "data" / "metadata.json").is_file():
-                raise  # else another process has fetched it meanwhile
+                raise  # otherwise another process has downloaded it in the meantime
     finally:
         build.remove()
         for parent in missing:  # innermost first
@@ -124,7 +124,7 @@ def _not_downloaded(name: str, error: BaseException) -> RingRLError:
 
 
 def damaged_set(name: str, folder: Path, what: str) -> RingRLError:
-    """The fault of a set whose files show that they are not whole."""
+    """The error for a set whose files are incomplete."""
     return RingRLError(
         f"Minari set {name} in {folder} is damaged or half-downloaded ({what}): move that folder away, "
         "then collect or download it again."

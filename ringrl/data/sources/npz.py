@@ -1,4 +1,4 @@
-"""Arrays from `.npz` files of any origin: nothing is unpickled, and no array takes more memory than it may."""
+"""Safe reading of `.npz` files of any origin: nothing is unpickled, and the memory of each array is limited."""
 
 import errno
 import io
@@ -17,7 +17,7 @@ _NAMES_SHOWN = 8
 
 
 def read_npz(path: Path, keys: Sequence[str], largest: int) -> dict[str, np.ndarray]:
-    """The arrays of these keys, read-only, of any shape and real dtype; other members are not looked at.
+    """Read the arrays of these keys, read-only, of any shape and real dtype; other members are ignored.
 
     Raises `RingRLError`, naming file and key, for a file that cannot be read or is damaged, a missing key, Python
     objects (never unpickled), anything but numbers, and an array of more than `largest` bytes (before it is read).
@@ -27,8 +27,8 @@ def read_npz(path: Path, keys: Sequence[str], largest: int) -> dict[str, np.ndar
             return {key: _read_array(archive, path, key, largest) for key in keys}
     except RingRLError:
         raise
-    except Exception as error:  # whatever the damage makes zipfile, zlib and numpy's parser raise
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
+    except Exception as error:  # any error of zipfile, zlib and numpy's parser
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek before the start
             raise RingRLError(
                 f"{path}: cannot be read ({error.strerror}); make it readable, or move it away."
             ) from error
@@ -50,10 +50,10 @@ def _read_array(archive: zipfile.ZipFile, path: Path, key: str, largest: int) ->
             "move that file away."
         )
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The others are expanded at once, however much that is; numpy writes none of them.
+        # Compressed members are decompressed at once, whatever their size; numpy writes none of the others.
         raise _damaged(path, f"{key!r} is compressed in a way that numpy does not use")
     with archive.open(member) as file:
-        data = file.read(member.file_size)  # no more than that is expanded, whatever the stream goes on to hold
+        data = file.read(member.file_size)  # decompresses no more than that, whatever the stream contains
     stream = io.BytesIO(data)
     version = _FORMAT.read_magic(stream)
     if version not in _HEADERS:

@@ -1,4 +1,4 @@
-"""A function over many items in several processes: results in order, few in memory, and no process left behind."""
+"""A parallel map over processes: results in order, bounded memory, and no leftover processes."""
 
 import contextlib
 import multiprocessing
@@ -13,19 +13,20 @@ from ringrl.errors import RingRLError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_AHEAD = 2  # items a worker is given at a time, so that it never waits for the next
-_WINDOW = 4  # results for each worker that may be under way or wait for their turn
+_AHEAD = 2  # items a worker has at a time, so that it never waits for the next
+_WINDOW = 4  # results per worker that may be in progress or queued
 _GRACE_SECONDS = 5.0
 
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """`function(item)` of each item, in order; with one worker in this process, else in that many spawned ones.
+    """Yield `function(item)` of each item, in order; with one worker in this process, else in that many spawned
+    ones.
 
-    At most four results a worker are held. `function` is pickled once for each worker and keeps what it builds there.
-    An exception in a worker is raised here; a worker that dies (killed, out of memory) raises `RingRLError`. Close the
-    iterator (or exhaust it) to stop the workers; they end by themselves when this process is killed.
+    At most four results per worker are held. `function` is pickled once for each worker and keeps its state there. An
+    exception in a worker is raised here; a worker that dies (killed, out of memory) raises `RingRLError`. Close the
+    iterator (or exhaust it) to stop the workers; they exit by themselves if this process is killed.
     """
     if workers <= 1:
         yield from map(function, items)
@@ -36,15 +37,15 @@ def ordered_map(
 
 @contextlib.contextmanager
 def _started(function: Callable, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of JAX
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     processes: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, theirs), daemon=True)
-            with _deaf_to_interrupts():  # inherited: Ctrl-C is this process's to answer
+            with _deaf_to_interrupts():  # inherited: this process handles Ctrl-C
                 process.start()
-            theirs.close()  # so that the death of the worker, its only holder, is seen as the end of the pipe
+            theirs.close()  # the worker is the only holder, so its death closes the pipe
             processes[ours] = process
         yield processes
     finally:
@@ -118,13 +119,13 @@ def _died(process: BaseProcess) -> RingRLError:
 
 
 def _work(function: Callable[[Any], Any], connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted terminal tells every process: the first one decides
-    # Reading ends with EOFError, and writing with OSError, when the first process is no more.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts every process: the parent decides
+    # Reading ends with EOFError, and writing with OSError, when the parent process has died.
     with contextlib.suppress(EOFError, OSError):
         while True:
             index, item = connection.recv()
             try:
                 answer = (index, function(item), None)
-            except Exception as error:  # raised again in the first process
+            except Exception as error:  # raised again in the parent
                 answer = (index, None, error)
             connection.send(answer)

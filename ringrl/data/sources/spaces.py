@@ -1,4 +1,4 @@
-"""Gymnasium spaces as flat vectors, whole episodes at a time.
+"""Flattening of Gymnasium spaces to vectors, whole episodes at a time.
 
 The order is depth first, with the keys of every dictionary sorted by name, whatever order they were written in:
 achieved_goal, desired_goal, observation for a maze. `ringrl_envs.flatten_observation` has the same order.
@@ -15,12 +15,12 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
-class Contradiction(ValueError):
-    """The parts of a data set contradict each other: evidence that it is damaged, where other faults are none."""
+class InconsistentDataError(ValueError):
+    """The parts of a data set contradict each other, which indicates damage, unlike other errors."""
 
 
 def observation_size(space: spaces.Space, name: str) -> int:
-    """Size of a flattened observation; raises `RingRLError` naming the set `name` for a space that has none."""
+    """Size of a flattened observation; raises `RingRLError` naming the set `name` for an unsupported space."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
         return sum(observation_size(part, name) for part in parts)
@@ -32,22 +32,24 @@ def observation_size(space: spaces.Space, name: str) -> int:
 
 
 def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
-    """Observations of one episode, stacked by leaf as Minari gives them, as (T, O) float32; ValueError as `leaves`."""
+    """Flatten observations of one episode, stacked by leaf as Minari gives them, to (T, O) float32; raises as
+    `leaves`.
+    """
     return np.concatenate(leaves(space, values), axis=1)
 
 
 def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]:
-    """The parts of such observations in order, each (T, size) float32.
+    """The leaves of nested observations in order, each (T, size) float32.
 
-    Raises Contradiction, naming the part, for one that is missing or of another shape than its space, and ValueError
-    for one that is not of numbers.
+    Raises Contradiction, naming the leaf, if one is missing or its shape differs from its space, and ValueError if one
+    is not numeric.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         found = [
             leaf for key, part in _parts(space) for leaf in leaves(part, _part(values, key, name), f"{name}[{key!r}]")
         ]
         if len({len(leaf) for leaf in found}) > 1:
-            raise Contradiction(
+            raise InconsistentDataError(
                 f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}"
             )
         return found
@@ -56,7 +58,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
         raise ValueError(f"observations{name} hold {values.dtype} values, not numbers")
     shape = tuple(space.shape or ())
     if values.shape[1:] != shape and not (isinstance(space, spaces.Discrete) and values.shape[1:] == (1,)):
-        raise Contradiction(
+        raise InconsistentDataError(
             f"observations{name} have shape {values.shape}, expected (steps, {', '.join(map(str, shape))})"
         )
     if isinstance(space, spaces.Discrete):
@@ -65,7 +67,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
         choices = (values - space.start).reshape(len(values), math.prod(shape))
         sizes = np.asarray(space.nvec).ravel()
         return [_one_hot(choices[:, i], int(size)) for i, size in enumerate(sizes)]
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store refuses
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the store rejects
         return [values.reshape(len(values), math.prod(shape)).astype(np.float32)]
 
 
@@ -79,13 +81,13 @@ def _part(values: Any, key: Any, name: str) -> Any:
     try:
         return values[key]
     except (KeyError, IndexError, TypeError) as error:
-        raise Contradiction(f"observations{name} have no part {key!r}") from error
+        raise InconsistentDataError(f"observations{name} have no part {key!r}") from error
 
 
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:
     """Kind, size and bounds of an action space; raises `RingRLError` for any but Box and Discrete.
 
-    Discrete actions are numbered from 0 by `actions_of`; those of a Box of whole numbers are numbers like any other.
+    Discrete actions are numbered from 0 by `renumber_actions`; those of an integer Box are treated as real numbers.
     """
     if isinstance(space, spaces.Discrete):
         return ActionSpec(ActionKind.discrete, int(space.n), start=int(space.start))
@@ -95,8 +97,8 @@ def action_spec(space: spaces.Space, name: str) -> ActionSpec:
     raise RingRLError(f"{name}: {space} actions are not supported; use a Discrete or a Box space.")
 
 
-def actions_of(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
-    """Actions as a store has them, of recorded ones: discrete ones numbered from 0."""
+def renumber_actions(spec: ActionSpec, values: np.ndarray) -> np.ndarray:
+    """Convert recorded actions to those of a store: discrete ones are numbered from 0."""
     if not spec.start:
         return values
     return (values.astype(np.int64) if values.dtype.kind in "biu" else values) - spec.start

@@ -1,1 +1,1 @@
-"""Clusters that are not here: their figures, their devices, and where their compilers are installed."""
+"""Specifications of clusters, their devices, and the locations of their compilers."""

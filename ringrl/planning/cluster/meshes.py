@@ -1,4 +1,4 @@
-"""The mesh over a whole cluster that goes with a strategy, where nobody says another."""
+"""The default mesh over a whole cluster for an attention strategy."""
 
 import math
 
@@ -9,8 +9,8 @@ from ringrl.parallel.mesh import MeshConfig
 def whole_cluster(strategy: Strategy, width: int, devices: int) -> MeshConfig:
     """All devices along the axis of the strategy: ring, head (of Ulysses), or fsdp.
 
-    Where they do not divide the model's width, parameters would stay whole on each: then as many of them as do, and
-    the rest along a second axis, which the ring goes through too (head), or which only splits the batch (data).
+    If they do not divide the model's width, parameters would be replicated: then as many of them as do divide it, and
+    the rest along a second axis, which is part of the ring too (head), or only splits the batch (data).
     """
     dividing = math.gcd(width, devices)
     match strategy:

@@ -1,6 +1,8 @@
-"""Clusters to plan for: what a device of each kind has, by its maker's word, and how many a topology's name counts.
+"""Clusters to plan for: manufacturers' specifications of each kind of device, and the number of devices in a
+topology.
 
-A figure is one JAX device's, which is half a chip on some TPUs: its peak, its memory and its links are half the chip's.
+A specification is that of one JAX device, which is half a chip on some TPUs: peak, memory and links are half the
+chip's.
 """
 
 import dataclasses
@@ -14,24 +16,24 @@ from ringrl.errors import RingRLError
 
 GIB = 2**30
 MAX_DEVICES = 18_432  # of the largest TPU slices
-_GPU_SHARE = 0.95  # the rest is for the driver, its libraries (NCCL, cuBLAS, cuDNN) and fragments
+_GPU_SHARE = 0.95  # the rest is for the driver, its libraries (NCCL, cuBLAS, cuDNN) and fragmentation
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceKind:
-    """What is known of one device as JAX presents it; 0 where nothing is."""
+    """Specification of one JAX device; 0 for unknown values."""
 
     platform: str  # tpu, cuda, cpu
     example: str  # a topology of this kind
     memory: int  # bytes that a program may use
     peak_flops: float  # FLOP/s in bfloat16, dense
-    bandwidth: float  # bytes/s that it sends, one direction, over all links to its neighbors: what the paper counts
+    bandwidth: float  # bytes/s sent in one direction over all links to its neighbors, as the paper counts
     source: str
-    link_bandwidth: float = 0.0  # bytes/s over one link, one direction: what a hop along one axis of a torus has
-    network_bandwidth: float = 0.0  # bytes/s to another machine, one direction, where that is another network
-    device_memory: int = 0  # bytes, used or not
+    link_bandwidth: float = 0.0  # bytes/s over one link, one direction: the rate of a hop along one axis of a torus
+    network_bandwidth: float = 0.0  # bytes/s to another machine, one direction, over a separate network
+    device_memory: int = 0  # bytes, including what programs cannot use
     per_chip: int = 1  # devices
-    axes: tuple[int, ...] = (1,)  # how many numbers a topology's name may have
+    axes: tuple[int, ...] = (1,)  # allowed numbers of axes in a topology's name
 
 
 def _gpu(kind: str, device_memory: int, peak: float, nvlink: float, network: float, source: str) -> DeviceKind:
@@ -116,26 +118,26 @@ _NAME = re.compile(r"(?P<kind>[a-z\d]+(?:-core)?):(?P<shape>\d+(?:x\d+){0,2})")
 
 
 class Topology(NamedTuple):
-    """A topology's name, read."""
+    """A parsed topology name."""
 
     kind: str  # of DEVICE_KINDS
     shape: tuple[int, ...]  # chips along each axis of a TPU; slices, machines and GPUs of each
 
     @property
     def devices(self) -> int:
-        """As JAX presents them."""
+        """Number of JAX devices."""
         return math.prod(self.shape) * DEVICE_KINDS[self.kind].per_chip
 
     @property
     def machines(self) -> int:
-        """That another network joins: of GPUs alone, a TPU's interconnect is one."""
+        """Number of machines joined by a network: 1 for TPUs, whose interconnect spans them."""
         return math.prod(self.shape[:-1]) if DEVICE_KINDS[self.kind].platform == "cuda" else 1
 
 
 def read_topology(name: str) -> Topology:
-    """`v4:8x8x8`, `v4-core:2x2x1`, `a100:4x8` (machines x GPUs), `cpu:8`.
+    """Parse `v4:8x8x8`, `v4-core:2x2x1`, `a100:4x8` (machines x GPUs), `cpu:8`.
 
-    Raises RingRLError, which names the nearest kinds, for what is none.
+    Raises RingRLError, which names the nearest kinds, for an invalid name.
     """
     found = _NAME.fullmatch(name)
     kind = name.partition(":")[0]
@@ -158,33 +160,33 @@ def read_topology(name: str) -> Topology:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A cluster, and the config section `target`; zeros are its kind's figures (`settle`)."""
+    """A cluster, and the config section `target`; zeros mean the values of its kind (`fill_specification`)."""
 
     name: str = ""  # a choice of the group `target`, or the topology
     topology: str = ""  # v4:8x8x8, a100:1x8 (machines x GPUs), cpu:8 (virtual CPU devices of this machine)
     memory: int = 0  # bytes of a device that a program may use
     peak_flops: float = 0.0  # FLOP/s of a device in bfloat16
-    bandwidth: float = 0.0  # bytes/s that a device sends, one direction, over all its links
+    bandwidth: float = 0.0  # bytes/s sent by a device, one direction, over all its links
     source: str = ""  # where these figures come from
 
     @property
     def devices(self) -> int:
-        """As JAX presents them: chips, but two a chip on v2, v3, v4-core and tpu7x; GPUs of all machines."""
+        """Number of JAX devices: chips, but two per chip on v2, v3, v4-core and tpu7x; GPUs of all machines."""
         return read_topology(self.topology).devices
 
     @property
     def kind(self) -> DeviceKind:
-        """Facts about its devices."""
+        """Specification of its devices."""
         return DEVICE_KINDS[read_topology(self.topology).kind]
 
     @property
     def hop_bandwidth(self) -> float:
-        """Bytes/s of one hop: in a TPU's torus one link's, else all that a device sends."""
+        """Bytes/s of one hop: in a TPU's torus that of one link, else the total of a device."""
         return self.kind.link_bandwidth if self.bandwidth == self.kind.bandwidth else self.bandwidth
 
     @property
     def platform(self) -> str:
-        """Whose compiler it takes: tpu, cuda or cpu."""
+        """Platform of its compiler: tpu, cuda or cpu."""
         return self.kind.platform
 
 
@@ -205,11 +207,11 @@ _TOPOLOGIES = {
 TARGETS = {name: Target(name, topology) for name, topology in _TOPOLOGIES.items()}  # the choices of the group `target`
 
 
-def settle(target: Target) -> Target:
-    """With its kind's figures in place of zeros; between machines, their network's bandwidth.
+def fill_specification(target: Target) -> Target:
+    """Replace zeros by the values of its kind; between machines, by their network's bandwidth.
 
     Peak and bandwidth of a CPU stay 0: unknown. Raises RingRLError for a topology that is unknown or missing, and for
-    figures below 0.
+    negative values.
     """
     if not target.topology:
         raise RingRLError("target.topology is empty: name one, for example target.topology=v4:8x8x8, or target=a100x8.")

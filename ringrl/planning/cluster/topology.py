@@ -1,4 +1,4 @@
-"""Meshes of devices that are not here, for their own compilers to compile for.
+"""Meshes of absent devices, as targets of their own compilers.
 
 A TPU's compiler comes with `libtpu`, an NVIDIA GPU's with JAX's CUDA plugin (no driver needed); `make aot` installs
 both beside the environment. Names: `v4:2x2x2`, `v5e:4x4`, `v3:16x16` (a TPU and its chips along each axis; one JAX
@@ -16,21 +16,21 @@ import numpy as np
 from jax.experimental import topologies
 
 from ringrl.errors import RingRLError
-from ringrl.parallel.mesh import AXES, arranged
+from ringrl.parallel.mesh import AXES, arrange_devices
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.targets import DEVICE_KINDS, Topology, read_topology
 
 
 class Gpu(NamedTuple):
-    """What the compiler asks of a GPU beside its memory; from NVIDIA's data sheets, and what the driver says of one."""
+    """GPU properties that the compiler needs besides memory; from NVIDIA's data sheets, and from a driver's report."""
 
     description: str
     capability: int
     cores: int
-    bandwidth: int  # of its memory, bytes a second
+    bandwidth: int  # memory bandwidth, bytes a second
     level2_cache: int
     shared_memory_per_core: int
-    shared_memory_per_block: int  # the most that a kernel may ask for
+    shared_memory_per_block: int  # maximum for a kernel
     clock_ghz: float
 
 
@@ -58,9 +58,10 @@ device_description_str: "{gpu.description}"
 
 
 def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, head: int = 1) -> jax.sharding.Mesh:
-    """A mesh of axes data, fsdp, ring, head over the devices of a named topology; ring=-1 takes those that are left.
+    """A mesh of axes data, fsdp, ring, head over the devices of a named topology; ring=-1 takes the remaining
+    devices.
 
-    Raises RingRLError where `topology_devices` does, and for sizes that do not come out.
+    Raises RingRLError as `topology_devices` does, and for sizes that do not match the number of devices.
     """
     devices = topology_devices(name)
     others = data * fsdp * head
@@ -69,16 +70,16 @@ def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, he
     if math.prod(sizes) != len(devices):
         wanted = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
         raise RingRLError(f"{name} has {len(devices)} devices, and {wanted} makes {math.prod(sizes)}.")
-    if "-core:" in name:  # JAX orders no chip's halves
+    if "-core:" in name:  # JAX does not order the halves of chips
         kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
         return jax.sharding.Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=kinds)
-    return arranged(sizes, devices)
+    return arrange_devices(sizes, devices)
 
 
 def topology_devices(name: str) -> Sequence[Any]:
-    """The devices of a named topology: of a CPU's they are here, for any other's programs can be compiled, and no more.
+    """The devices of a named topology: CPU devices are usable, others can only be compiled for.
 
-    Raises RingRLError for a name that is unknown, for a compiler that is not installed, and for too few CPU devices.
+    Raises RingRLError for an unknown name, for a compiler that is not installed, and for too few CPU devices.
     """
     topology = read_topology(name)
     try:
@@ -114,7 +115,7 @@ def _gpus(topology: Topology) -> Sequence[Any]:
 def _tpus(topology: Topology) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise RingRLError(f"No compiler for TPUs: {install_command('tpu')}")
-    # As JAX presents a v4, one device a chip; later kinds are so by themselves.
+    # JAX presents a v4 as one device per chip; later kinds are by default.
     options = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
     name = f"{topology.kind.removesuffix('-core')}:{'x'.join(map(str, topology.shape))}"
     return topologies.get_topology_desc(name, "tpu", **options).devices

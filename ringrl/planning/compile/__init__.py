@@ -1,1 +1,1 @@
-"""Programs compiled for clusters that are not here, and what their compilers say of them."""
+"""Compilation for absent clusters, and the compilers' reports."""

@@ -1,4 +1,4 @@
-"""Attention compiled for the devices of a mesh, present or not."""
+"""Compilation of attention for the devices of a mesh, present or not."""
 
 import dataclasses
 import enum
@@ -14,16 +14,16 @@ from ringrl.training.compiler_flags import compiler_flags
 
 
 class Program(enum.StrEnum):
-    """What is compiled."""
+    """The program to compile."""
 
     forward = "forward"
     gradient = "gradient"  # forward and backward
-    layers = "layers"  # of a scan over rematerialized layers, forward and backward
+    layers = "layers"  # a scan over rematerialized layers, forward and backward
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionSizes:
-    """Of one chain in bfloat16; `tokens` are those of one device."""
+    """Sizes of attention over one chain in bfloat16; `tokens` are those of one device."""
 
     tokens: int = 4096
     heads: int = 8
@@ -41,9 +41,9 @@ def compile_attention(
     kernel: Kernel = Kernel.xla,
     flags: bool = True,
 ) -> Any:
-    """Ring attention over a mesh, as compiled by JAX, whose text and memory can be read.
+    """Compile ring attention over a mesh; text and memory of the result can be read.
 
-    `flags`: with those that the trainer gives the compiler of these devices.
+    `flags`: use the trainer's compiler flags for these devices.
     """
     block = sizes.block_size
     config = AttentionConfig(Strategy.ring, kernel=kernel, query_block_size=block, key_block_size=block)
@@ -65,7 +65,7 @@ def compile_attention(
 
         return jax.lax.scan(layer, query, length=sizes.layers)[0]
 
-    def gradient(output_gradient, query, key, value, *labels):  # an argument: compilers simplify a constant one
+    def gradient(output_gradient, query, key, value, *labels):  # an argument: compilers simplify constant gradients
         output = layers if program is Program.layers else forward
         _, pull_back = jax.vjp(lambda *arrays: output(*arrays, *labels), query, key, value)
         return pull_back(output_gradient)

@@ -1,4 +1,4 @@
-"""The schedule that a target's own compiler emits for attention, found in a process of its own."""
+"""The schedule of attention by a target's own compiler, obtained in a separate process."""
 
 import dataclasses
 import json
@@ -14,23 +14,23 @@ from ringrl.planning.compile.process import run_apart
 from ringrl.planning.hlo.overlap import Permute, permutes
 from ringrl.planning.hlo.parser import parse
 
-_HOME = "/home/"  # the scope in which the ring sends gradients home
+_HOME = "/home/"  # the scope in which the ring returns gradients to their devices
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Attention over all devices of a topology, as one ring."""
+    """A request for attention over all devices of a topology, as one ring."""
 
     target: str
     program: Program = Program.gradient
     sizes: AttentionSizes = dataclasses.field(default_factory=AttentionSizes)
     kernel: Kernel = Kernel.xla
-    flags: bool = True  # those of ringrl.training.compiler_flags
+    flags: bool = True  # use those of ringrl.training.compiler_flags
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What came of a request."""
+    """The result of a request."""
 
     device_kind: str
     devices: int
@@ -39,19 +39,19 @@ class Schedule:
 
     @property
     def hops(self) -> tuple[Permute, ...]:
-        """Transfers that go along with a step of the ring."""
+        """Transfers that overlap a step of the ring."""
         return tuple(permute for permute in self.permutes if _HOME not in permute.operation)
 
     @property
     def homeward(self) -> tuple[Permute, ...]:
-        """Those of a piece's gradients, complete at the end of its trip: nothing of that piece is left to compute."""
+        """Transfers that return a chunk's gradients after its trip: no computation of that chunk is left."""
         return tuple(permute for permute in self.permutes if _HOME in permute.operation)
 
 
 def schedule(request: Request) -> Schedule:
-    """Compiled elsewhere: this process's JAX stays as it is.
+    """Compile in a separate process, which leaves this process's JAX unchanged.
 
-    Raises RingRLError for an unknown target and where its compiler is missing or refuses.
+    Raises RingRLError for an unknown target and if its compiler is missing or refuses.
     """
     done = run_apart("ringrl.planning.compile.schedules", [json.dumps(dataclasses.asdict(request))])
     if done.returncode:
@@ -74,7 +74,7 @@ def _compile(request: Request) -> Schedule:
 
 
 def main() -> None:
-    """The other process: a request on the command line, a schedule on standard output, both JSON."""
+    """Entry point of the separate process: a request on the command line, a schedule on standard output, both JSON."""
     asked = json.loads(sys.argv[1])
     choices = {"program": Program(asked["program"]), "kernel": Kernel(asked["kernel"])}
     request = Request(**{**asked, **choices, "sizes": AttentionSizes(**asked["sizes"])})

@@ -1,4 +1,4 @@
-"""A whole training step compiled from shapes alone, for devices that are here or not."""
+"""Compilation of a whole training step from shapes alone, for devices that are present or not."""
 
 from typing import Any
 
@@ -41,22 +41,22 @@ def compile_step(
     steps: int,
     compiler_options: dict[str, Any] | None = None,
 ) -> Any:
-    """The trainer's step on `chains` chains of `steps` steps, of which nothing is made, as compiled by JAX.
+    """Compile the trainer's step on `chains` chains of `steps` steps, without allocating arrays.
 
-    Its text and memory can be read; `compiler_options` stand in the place of the trainer's own. Raises RingRLError
-    where agent and mesh do not fit, JAX's ValueError where chains or steps do not divide among the devices.
+    Text and memory of the result can be read; `compiler_options` replace the trainer's own. Raises RingRLError if agent
+    and mesh do not match, JAX's ValueError if chains or steps do not divide among the devices.
     """
     return lower_step(agent, training, chains, steps).compile(compiler_options=compiler_options)
 
 
 def lower_step(agent: SequenceAgent, training: TrainingConfig, chains: int, steps: int) -> Any:
-    """The same before it is compiled: JAX's `Lowered`, whose text is the program as traced."""
+    """Lower the step without compiling: JAX's `Lowered`, whose text is the traced program."""
     step = make_train_step(agent, training)
     return step.lower(abstract_state(agent, training), abstract_batch(agent, chains, steps))
 
 
 def abstract_state(agent: SequenceAgent, training: TrainingConfig) -> TrainState:
-    """Shapes, dtypes and places of a training state."""
+    """Shapes, dtypes and shardings of a training state."""
     shapes = state_shapes(agent, training)
     shardings = state_shardings(agent, make_optimizer(training))
     if shardings is None:
@@ -69,7 +69,7 @@ def abstract_state(agent: SequenceAgent, training: TrainingConfig) -> TrainState
 
 
 def abstract_batch(agent: SequenceAgent, chains: int, steps: int) -> Chain:
-    """Shapes, dtypes and places of a batch of chains."""
+    """Shapes, dtypes and shardings of a batch of chains."""
     sharding = None if agent.mesh is None else batch_sharding(agent.mesh)
 
     def array(*sizes: int, dtype: Any = jnp.float32) -> Any:

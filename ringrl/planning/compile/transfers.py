@@ -1,30 +1,31 @@
-"""What devices send each other in a training step, and whether the schedule puts it across matrix products."""
+"""Communication between devices in a training step, and whether the schedule overlaps it with matrix products."""
 
 import collections
 from collections.abc import Iterable
 
 from ringrl.planning.hlo.collectives import Collective, find_collectives
-from ringrl.planning.hlo.overlap import Flight, flights
+from ringrl.planning.hlo.overlap import ScheduledCollective, flights
 from ringrl.planning.hlo.parser import ArrayType, Module
-from ringrl.planning.hlo.places import GOING_HOME, travels
+from ringrl.planning.hlo.places import GOING_HOME, describe_transfer
 from ringrl.planning.plan import Transfer
 
 _UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
 
 
 def transfers(module: Module) -> tuple[Transfer, ...]:
-    """Every collective of a compiled program, alike ones joined, the most bytes first.
+    """Every collective of a compiled program, equal ones merged, ordered by decreasing bytes.
 
-    Alike are those of one kind from one place that lie alike in the schedule: `times` counts all that one step runs,
-    loops included, and `across` holds for each of them. Of a conditional's branches each counts as taken. Bytes are
-    those of `ringrl.planning.hlo.collectives`. Raises RingRLError for a program that is not compiled or not scheduled.
+    Collectives are merged if they have the same kind, origin and position in the schedule: `times` counts all
+    executions in one step, including loops, and `across` holds for each of them. Each branch of a conditional counts as
+    taken. Bytes are those of `ringrl.planning.hlo.collectives`. Raises RingRLError for a program that is not compiled
+    or not scheduled.
     """
-    schedule: dict[str, Flight] = {flight.wrapped or flight.name: flight for flight in flights(module)}
+    schedule: dict[str, ScheduledCollective] = {flight.wrapped or flight.name: flight for flight in flights(module)}
     joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
     for one in find_collectives(module, uncounted=True):
         floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)
-        scope = one.scope or schedule[one.name].operation  # a general start may alone know where it is from
-        source = travels(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
+        scope = one.scope or schedule[one.name].operation  # only a general start may have its origin
+        source = describe_transfer(one.kind, scope, one.loop, floats) + ("" if one.counted else _UNCOUNTED)
         joined[one.kind, source, not schedule[one.name].exposed].append(one)
     found = (
         Transfer(
@@ -42,7 +43,7 @@ def transfers(module: Module) -> tuple[Transfer, ...]:
 
 
 def _shapes(alike: Iterable[Collective]) -> tuple[str, ...]:
-    """Of whole arrays: what an all-gather makes, what a reduce-scatter takes."""
+    """Shapes of whole arrays: the output of an all-gather, the input of a reduce-scatter."""
     arrays = (max(pair, key=_bytes) for one in alike for pair in zip(one.operands, one.results, strict=True))
     return tuple(dict.fromkeys(str(array) for array in arrays))
 

@@ -1,9 +1,9 @@
-"""A plan compiled in a process of its own.
+"""Compilation of a plan in a separate process.
 
 `python -m ringrl.planning.compile.worker plan.json report.json [cache folder]`
 
-The compiler's refusal for want of memory is a result, and goes into the report; what else it complains of ends this
-process, whose last line says it.
+A refusal for lack of memory is a result, and part of the report; any other error ends this process with the error as
+the last line.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from ringrl.planning.cluster import topology
 from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.topology import topology_mesh
 from ringrl.planning.compile import buffers, transfers
-from ringrl.planning.compile.process import COMPLAINT
+from ringrl.planning.compile.process import ERROR_EXIT_CODE
 from ringrl.planning.compile.step import lower_step
 from ringrl.planning.hlo import collectives, liveness, overlap, parser, places
 from ringrl.planning.plan import Memory, Plan, Report, plan_from_json, report_from_json
@@ -42,7 +42,7 @@ PACKAGES = {"tpu": ("libtpu",), "cuda": ("jax-cuda13-pjrt", "jax-cuda12-pjrt"), 
 def planned_agent(plan: Plan) -> SequenceAgent:
     """The agent that `ringrl train` would make for the plan, on a mesh of its target's devices.
 
-    A single device that is not this machine's needs a mesh of one to be named.
+    A single device of another machine needs a mesh of size one as its description.
     """
     here = plan.target.platform == "cpu"
     alone = here and plan.target.devices == 1 and not plan.attention.strategy.is_sharded
@@ -58,10 +58,10 @@ def planned_agent(plan: Plan) -> SequenceAgent:
 
 
 def compile_here(plan: Plan, cache: Path | None = None) -> Report:
-    """Trace the plan's step and let its target's compiler compile it, unless `cache` holds what came of that.
+    """Trace the plan's step and compile it with its target's compiler, unless the result is in `cache`.
 
-    Raises RingRLError for a missing compiler and for a plan that fits no mesh, and what the compiler raises but
-    for a refusal.
+    Raises RingRLError for a missing compiler and for a plan that fits no mesh, and any compiler error other than a
+    refusal.
     """
     began = time.perf_counter()
     compilers = _compilers(plan.target.platform)
@@ -71,11 +71,11 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     flags = {**compiler_flags(agent.mesh), **plan.compiler_options}
     environment = {name: os.environ[name] for name in FLAG_VARIABLES if os.environ.get(name)}
     asked = (lowered.as_text(), _order(agent), plan.target.topology, str(device), str(compilers), str(flags))
-    program = _digest(*asked, str(environment), _code())
+    program = _digest(*asked, str(environment), _hash_sources())
     stored = None if cache is None else cache / f"{program}.json"
     if stored is not None and (known := _read(stored)) is not None:
-        # Limits are the target's, which a user may set, and no part of the program.
-        return dataclasses.replace(_judged(known, plan), cached=True)
+        # Limits belong to the target, which a user may change, and are not part of the program.
+        return dataclasses.replace(_judge(known, plan), cached=True)
     report = Report(
         tokens=plan.tokens,
         accepted=True,
@@ -91,7 +91,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     except jax.errors.JaxRuntimeError as error:
         if not any(word in str(error) for word in REFUSALS):
             raise
-        report = dataclasses.replace(report, accepted=False, refusal=_line(str(error)))
+        report = dataclasses.replace(report, accepted=False, refusal=_first_line(str(error)))
     else:
         module = parser.parse(compiled.as_text())
         report = dataclasses.replace(
@@ -109,22 +109,24 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
     if stored is not None:
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(stored, report.to_json())
-    return _judged(report, plan)
+    return _judge(report, plan)
 
 
 def _compile(lowered: Any, flags: dict[str, bool | int]) -> tuple[Any, dict[str, bool | int]]:
-    """The compiled program and its flags: without a GPU to try products on, XLA may choose a form it cannot write."""
+    """The compiled program and its flags: without a GPU for autotuning, XLA may choose a kernel that it cannot
+    generate.
+    """
     try:
         return lowered.compile(compiler_options=flags or None), flags
     except jax.errors.JaxRuntimeError as error:
         if _UNTRIED not in str(error):
             raise
-    flags = {**flags, "xla_gpu_enable_triton_gemm": False}  # cuBLAS then, as a trial would have found
+    flags = {**flags, "xla_gpu_enable_triton_gemm": False}  # use cuBLAS, as autotuning would
     return lowered.compile(compiler_options=flags), flags
 
 
-def _judged(report: Report, plan: Plan) -> Report:
-    """Accepted only where the reported total is within the target's memory: a GPU's compiler never refuses."""
+def _judge(report: Report, plan: Plan) -> Report:
+    """Accept only if the reported total is within the target's memory: a GPU's compiler never refuses."""
     fits = report.accepted and report.memory is not None and report.memory.total <= plan.target.memory
     refusal = report.refusal
     if report.accepted and not fits and report.memory is not None:
@@ -149,7 +151,7 @@ def _device(agent: SequenceAgent) -> Any:
 
 
 def _compilers(platform: str) -> dict[str, str]:
-    """Versions of JAX and of the target's compiler; raises RingRLError where they were not built for each other."""
+    """Versions of JAX and of the target's compiler; raises RingRLError if they are incompatible."""
     found = {"jax": jax.__version__}
     for package in PACKAGES[platform]:
         try:
@@ -176,31 +178,31 @@ def _digest(*texts: str) -> str:
 
 
 def _order(agent: SequenceAgent) -> str:
-    """Of the mesh's devices: a program's text has its axes alone."""
+    """The order of the mesh's devices, because a program's text has only its axes."""
     return "" if agent.mesh is None else str([device.id for device in agent.mesh.devices.flat])
 
 
-def _code() -> str:
-    """The modules that describe devices and read programs: what older ones made of one is not kept for newer ones."""
+def _hash_sources() -> str:
+    """A digest of the modules that describe devices and read programs, which invalidates reports by older versions."""
     modules = (buffers, collectives, liveness, overlap, parser, places, topology, transfers)
     return "".join(inspect.getsource(module) for module in modules)
 
 
 def _read(path: Path) -> Report | None:
-    """What is stored, or None where nothing is, or nothing that this version understands."""
+    """The stored report, or None if there is none that this version can read."""
     try:
         return report_from_json(path.read_text())
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _line(text: str) -> str:
-    """The compiler's own words, up to the end of their first line."""
+def _first_line(text: str) -> str:
+    """The first line of the compiler's message."""
     return text.strip().splitlines()[0]
 
 
 def main() -> None:
-    """The other process: a plan's file in, a report's file out."""
+    """Entry point of the separate process: reads a plan's file, writes a report's file."""
     plan_path, report_path, *cache = (Path(word) for word in sys.argv[1:])
     plan = plan_from_json(plan_path.read_text())
     if plan.target.platform == "cpu":
@@ -209,7 +211,7 @@ def main() -> None:
         report = compile_here(plan, cache[0] if cache else None)
     except RingRLError as error:
         print(error, file=sys.stderr)
-        sys.exit(COMPLAINT)
+        sys.exit(ERROR_EXIT_CODE)
     write_atomically(report_path, report.to_json())
 
 

@@ -1,1 +1,1 @@
-"""Compiled programs, read: what runs, what travels, and what lies in memory."""
+"""Analysis of compiled programs: instructions, communication, and memory."""

@@ -1,12 +1,11 @@
-"""The collectives of a compiled program: how often each runs, and the bytes that it sends.
+"""The collectives of a compiled program: how often each runs, and how many bytes it sends.
 
-Bytes are those that one device sends, under algorithms that go round a ring of the n devices of a group, the least that
-any algorithm can do:
+Bytes are those that one device sends in ring algorithms over the n devices of a group, the minimum of any algorithm:
 
 - collective-permute: the array (an average over devices, where some send nothing);
-- all-gather: (n - 1) times the device's own part, so (n - 1) / n of the result;
-- reduce-scatter and all-to-all: (n - 1) / n of what the device puts in;
-- all-reduce: twice that, a reduce-scatter and an all-gather.
+- all-gather: (n - 1) times the device's own shard, so (n - 1) / n of the result;
+- reduce-scatter and all-to-all: (n - 1) / n of the device's input;
+- all-reduce: twice that, as a reduce-scatter and an all-gather.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from ringrl.planning.hlo.parser import ArrayType, Instruction, Module
 
 
 class Kind(enum.StrEnum):
-    """Collectives by the names that compilers give them."""
+    """Kinds of collectives, by compilers' names."""
 
     permute = "collective-permute"
     all_gather = "all-gather"
@@ -29,22 +28,22 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One instruction, which may move several arrays."""
+    """One collective instruction, which may move several arrays."""
 
     name: str
     kind: Kind
-    scope: str  # where the program asked for it, as JAX names places
+    scope: str  # its origin in the program, as JAX names it
     operands: tuple[ArrayType, ...]
     results: tuple[ArrayType, ...]
-    group: int  # devices that take part together; of a permute, all
-    senders: float  # the share of devices that send anything, below 1 in permutes alone
-    times: int  # that it runs in one execution of the program
-    counted: bool = True  # False in a loop that does not say how often it runs, and counts as once
-    loop: str = ""  # the place of the outermost loop around it that is of one pass: passes may share what is inside
+    group: int  # number of participating devices; of a permute, all
+    senders: float  # fraction of devices that send data, below 1 only for permutes
+    times: int  # number of executions in one run of the program
+    counted: bool = True  # False in a loop of unknown trip count, which counts as once
+    loop: str = ""  # origin of the outermost loop around it with a single pass: passes may share its contents
 
     @property
     def bytes_sent(self) -> float:
-        """By one device in one execution of the program, all `times` together."""
+        """Bytes sent by one device in one run of the program, over all `times`."""
         put_in = sum(array.bytes for array in self.operands)
         share = (self.group - 1) / self.group
         factor = {
@@ -62,10 +61,10 @@ class Collective:
 
 
 def find_collectives(module: Module, *, uncounted: bool = False) -> list[Collective]:
-    """Every collective of a compiled program that runs at all.
+    """Find every collective of a compiled program that is executed.
 
-    Of a conditional's branches each counts as taken. A loop around collectives that does not say how often it runs
-    counts as once with `uncounted`; else raises RingRLError.
+    Each branch of a conditional counts as taken. A loop of unknown trip count around collectives counts as once with
+    `uncounted`; else RingRLError is raised.
     """
 
     @functools.cache
@@ -76,7 +75,7 @@ def find_collectives(module: Module, *, uncounted: bool = False) -> list[Collect
         for step in steps:
             if step.collective is not None:
                 found.append(_collective(step, Kind(step.collective), types, module.partitions))
-            elif not step.opcode.endswith(("-done", "-update")):  # their start has called what they name
+            elif not step.opcode.endswith(("-done", "-update")):  # the called computations are counted at the start
                 within = [one for called in step.called for one in inside(called)]
                 times = module.trip_count(step) if step.opcode == "while" and within else 1
                 if times is None and not uncounted:
@@ -99,14 +98,14 @@ def find_collectives(module: Module, *, uncounted: bool = False) -> list[Collect
 
 
 def sum_bytes_sent(found: list[Collective]) -> dict[Kind, float]:
-    """By one device in one execution of the program, by kind."""
+    """Sum the bytes sent by one device in one run of the program, by kind."""
     return {kind: sum((one.bytes_sent for one in found if one.kind is kind), 0.0) for kind in Kind}
 
 
 def _collective(step: Instruction, kind: Kind, types: dict[str, tuple[ArrayType, ...]], devices: int) -> Collective:
     operands = tuple(array for name in step.operands for array in types[name])
     results = step.type.arrays
-    if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # what goes in stands first
+    if step.opcode.endswith("-start") and kind is not Kind.all_reduce:  # the operands come first
         results = results[len(operands) : 2 * len(operands)]
     senders = step.permuted / devices if kind is Kind.permute else 1.0
     return Collective(step.name, kind, step.scope, operands, results, step.group_size(devices), senders, 1)

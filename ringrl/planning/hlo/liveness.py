@@ -1,9 +1,9 @@
-"""What lies in a device's memory at the fullest moment of a compiled program, by the order of its lines.
+"""The contents of a device's memory at the peak of a compiled program, estimated from the order of its lines.
 
-Compilers for TPUs and GPUs do not tell which buffers they allot, so this goes through the scheduled text as they do: a
-buffer lives from the line that makes it to the last line that reads it; what a loop carries lies in one place, free
-between the last line of the body that reads it and the line that makes it anew. Gaps that compilers leave, and room
-that they find by knowing their own kernels, are not known here: near their totals, not equal to them.
+Compilers for TPUs and GPUs do not report their buffers, so this simulates the scheduled text: a buffer is live from the
+line that writes it to the last line that reads it; the buffer of a loop's carry is free between the last line of the
+body that reads it and the line that rewrites it. Fragmentation, and reuse based on the compilers' knowledge of their
+kernels, are not modeled: the totals are close to theirs, not equal.
 """
 
 import dataclasses
@@ -13,57 +13,57 @@ from collections.abc import Callable, Iterable, Sequence
 from ringrl.planning.hlo.parser import Instruction, Module
 
 _ALIASES = ("tuple", "bitcast", "opt-barrier", "domain", "add-dependency")
-_OWN_RESULT = ("convolution", "dot", "copy", "transpose", "custom-call", "concatenate", "conditional")  # never in place
+_OWN_RESULT = ("convolution", "dot", "copy", "transpose", "custom-call", "concatenate", "conditional")  # never shared
 _ALWAYS_THERE = ("parameter", "constant")
 
 
 @dataclasses.dataclass(eq=False)
 class Allocation:
-    """Memory for one array, or for several in turn, within one computation."""
+    """Memory for one array, or for several in succession, within one computation."""
 
     shape: str
-    bytes: int  # in the device's main memory, 0 where it lies elsewhere
-    step: Instruction  # that makes it
+    bytes: int  # in the device's main memory, 0 if it is elsewhere
+    step: Instruction  # the instruction that writes it
     first: int
     last: int
-    owned: bool = True  # False where the caller allots it, and for a program's arguments and results
-    carried: int | None = None  # its number among the arrays that a loop carries, at the start of the body
-    writer: Instruction | None = None  # what makes it anew in the body of a loop that carries it
+    owned: bool = True  # False if allocated by the caller, and for a program's arguments and results
+    carried: int | None = None  # index in a loop's carry, at the start of the body
+    writer: Instruction | None = None  # the instruction in a loop's body that rewrites the carry
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
-    """An array at the fullest moment."""
+class LiveArray:
+    """A live array at the peak."""
 
     shape: str
     bytes: int
-    place: str  # as JAX names it; of a loop's carry, the place of what writes it
+    place: str  # origin as JAX names it; of a loop's carry, that of its writer
 
 
 @dataclasses.dataclass(frozen=True)
-class _Body:
-    """A computation with its memory; `carries` are the arrays that each of its loops takes in."""
+class _Computation:
+    """A computation with its allocations; `carries` are the input arrays of each of its loops."""
 
     steps: Sequence[Instruction]
     allocations: list[Allocation]
     carries: dict[str, list[Allocation]]
 
 
-def fullest(module: Module) -> list[Live]:
-    """All arrays that are live at the fullest moment of a scheduled program, arguments and results excepted."""
+def find_peak(module: Module) -> list[LiveArray]:
+    """All arrays that are live at the peak of a scheduled program, except arguments and results."""
 
     @functools.cache
     def peak(name: str, owned: tuple[bool, ...]) -> tuple[int, tuple[Allocation, ...]]:
-        return _fullest_of(_read(module, name, owned), peak)
+        return _find_peak_of(_read(module, name, owned), peak)
 
     found = peak(module.entry, ())[1]
     lines = {step.name: step for steps in module.computations.values() for step in steps}
-    places = (_place(one.writer, module, lines) or _place(one.step, module, lines) for one in found)
-    return [Live(one.shape, one.bytes, place) for one, place in zip(found, places, strict=True)]
+    places = (_find_origin(one.writer, module, lines) or _find_origin(one.step, module, lines) for one in found)
+    return [LiveArray(one.shape, one.bytes, place) for one, place in zip(found, places, strict=True)]
 
 
-def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...]]:
-    """Bytes at the fullest moment, those of called computations included, and what they are of."""
+def _find_peak_of(body: _Computation, peak: Callable) -> tuple[int, tuple[Allocation, ...]]:
+    """Bytes at the peak, including those of called computations, and the live arrays."""
     change = [0] * (len(body.steps) + 1)
     for one in body.allocations:
         change[one.first] += one.bytes * one.owned
@@ -72,7 +72,7 @@ def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...
     for place, step in enumerate(body.steps):
         now += change[place]
         carry = body.carries.get(step.name, [])
-        outside = now - sum(one.bytes for one in set(carry) if one.owned)  # the body counts them
+        outside = now - sum(one.bytes for one in set(carry) if one.owned)  # counted by the body
         called = step.called if step.opcode in ("while", "conditional", "call") else ()
         found = (peak(name, tuple(one.owned for one in carry)) for name in called)
         within, arrays = max(found, key=lambda one: one[0], default=(0, ()))
@@ -84,8 +84,8 @@ def _fullest_of(body: _Body, peak: Callable) -> tuple[int, tuple[Allocation, ...
     return max(most, 0), (*(one for one in here if one.bytes), *inside)
 
 
-def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
-    """A computation's allocations; `owned` says which of a loop's carried arrays are temporaries at all."""
+def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Computation:
+    """Allocations of a computation; `owned` tells which of a loop's carried arrays are temporaries."""
     steps = module.body(name)
     last_read = {operand: place for place, step in enumerate(steps) for operand in step.operands}
     types = {step.name: step.type for step in steps}
@@ -111,40 +111,40 @@ def _read(module: Module, name: str, owned: tuple[bool, ...]) -> _Body:
                 value = arrays[types[step.operands[0]].element(step.index or 0)]
             case "while":
                 carries[step.name] = value = arrays
-                for one, writer in zip(arrays, _writers(module, step), strict=False):
+                for one, writer in zip(arrays, _find_writers(module, step), strict=False):
                     one.writer = writer or one.writer
             case "copy-done":
                 value = arrays[:1]
             case opcode if opcode in _ALIASES or opcode.endswith(("-done", "-update")):
-                value = _handed_on(arrays, fresh)
+                value = _find_referenced(arrays, fresh)
             case "copy-start":
                 value = [fresh[0], *arrays[:1], *fresh[2:]]
-            case opcode if opcode.endswith("-start") and opcode != "all-reduce-start":  # what goes in comes first
+            case opcode if opcode.endswith("-start") and opcode != "all-reduce-start":  # operands come first
                 value = [*arrays[: len(fresh)], *fresh[len(arrays) :]]
             case _:
                 dying = [one for name, one in read if last_read[name] == place and step.opcode not in _OWN_RESULT]
-                value = [_in_place(one, dying) for one in fresh]
+                value = [_reuse_or_allocate(one, dying) for one in fresh]
         values[step.name] = value
         made += [one for one in value if one.step is step]
     carried = {one.carried: one for one in made if one.carried is not None}
     for index, one in enumerate(values[steps[-1].name] if steps else []):
         one.owned, one.last = index < len(owned) and owned[index], len(steps) - 1
         before = carried.get(index, one)
-        if before is not one:  # one place holds both: the compiler sees to it that they do not meet
+        if before is not one:  # they share a buffer: the compiler ensures that they do not conflict
             one.first = min(max(one.first, before.last + 1), one.last)
-    return _Body(steps, made, carries)
+    return _Computation(steps, made, carries)
 
 
-def _in_place(new: Allocation, dying: list[Allocation]) -> Allocation:
-    """The memory of an array of the same type that is read here for the last time, or new memory."""
+def _reuse_or_allocate(new: Allocation, dying: list[Allocation]) -> Allocation:
+    """Reuse the memory of an array of the same type that is read here for the last time, or allocate new memory."""
     for index, old in enumerate(dying):
         if (old.shape, old.bytes) == (new.shape, new.bytes) and old.owned:
             return dying.pop(index)
     return new
 
 
-def _handed_on(arrays: list[Allocation], fresh: list[Allocation]) -> list[Allocation]:
-    """Those that a result names: of what a start holds, the last of each shape."""
+def _find_referenced(arrays: list[Allocation], fresh: list[Allocation]) -> list[Allocation]:
+    """The arrays that a result refers to: of those in a start, the last of each shape."""
     if len(arrays) == len(fresh):
         return arrays
     left, found = list(arrays), []
@@ -154,8 +154,10 @@ def _handed_on(arrays: list[Allocation], fresh: list[Allocation]) -> list[Alloca
     return found
 
 
-def _writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
-    """What makes each array of a loop's carry anew, in an inner loop perhaps; None where it stays."""
+def _find_writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
+    """The instruction that rewrites each array of a loop's carry, possibly in an inner loop; None if it is
+    unchanged.
+    """
     body = next((steps for name in loop.called if (steps := module.body(name))), ())
     known = {step.name: step for step in body}
     for name in body[-1].operands if body else ():
@@ -163,14 +165,14 @@ def _writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
         while step is not None and step.opcode in (*_ALIASES[1:], "copy", "get-tuple-element"):
             at, step = step.index, known.get(step.operands[0])
             if at is not None and step is not None and step.opcode == "while":
-                inner = list(_writers(module, step))
+                inner = list(_find_writers(module, step))
                 step = (inner[at] if at < len(inner) else None) or step
                 break
         yield None if step is None or step.opcode in _ALWAYS_THERE else step
 
 
-def _place(step: Instruction | None, module: Module, lines: dict[str, Instruction]) -> str:
-    """Its own, else that of the last line inside that has one, else that of what it copies."""
+def _find_origin(step: Instruction | None, module: Module, lines: dict[str, Instruction]) -> str:
+    """The origin of an instruction, else that of the last instruction inside that has one, else that of its operand."""
     while step is not None:
         inside = (line.scope for name in step.called for line in reversed(module.body(name)))
         scope = step.scope or next(filter(None, inside), "")

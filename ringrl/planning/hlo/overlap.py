@@ -1,9 +1,8 @@
-"""What a schedule does while arrays travel: read from the text of a compiled, scheduled program.
+"""Overlap of communication and computation, read from the text of a compiled, scheduled program.
 
-A compiler that can let communication run beside computation splits a `collective-permute`, or another collective, into
-`-start` and `-done`, and its schedule, which is the order of the lines, puts work between them. Work that counts is
-matrix products: the ring's block loop. What stands between may overlap; whether it hides the transfer, no text can
-tell.
+A compiler that can overlap communication with computation splits a `collective-permute`, or another collective, into
+`-start` and `-done`, and its schedule, which is the order of the lines, puts work between them. Only matrix products
+count: the ring's block loop. Work in between may overlap; whether it hides the transfer cannot be read from the text.
 """
 
 import dataclasses
@@ -13,26 +12,26 @@ from collections.abc import Iterator, Sequence
 from ringrl.errors import RingRLError
 from ringrl.planning.hlo.parser import COLLECTIVES, Instruction, Module
 
-_MATRIX_PRODUCTS = ("dot", "convolution", "ragged-dot")  # a TPU's programs write a convolution for each
+_MATRIX_PRODUCTS = ("dot", "convolution", "ragged-dot")  # a TPU's programs use convolution for each
 _MATRIX_LIBRARIES = re.compile(r"\w*cublas|\w*cudnn|\w*triton|tpu_custom_call|mosaic")
 
 
 @dataclasses.dataclass(frozen=True)
-class Flight:
+class ScheduledCollective:
     """A collective, and the matrix products that the schedule puts between its start and its done."""
 
-    name: str  # of what starts it
-    computation: str  # the body of a loop, say
-    operation: str  # where the program asked for it, as JAX names places
+    name: str  # of the start instruction
+    computation: str  # for example the body of a loop
+    operation: str  # its origin in the program, as JAX names it
     shapes: tuple[str, ...]  # compilers may send several arrays at once
-    synchronous: bool  # nothing else runs meanwhile
-    across: tuple[str, ...]  # loops and other instructions that hold matrix products, in order
+    synchronous: bool  # nothing else runs at the same time
+    across: tuple[str, ...]  # loops and other instructions with matrix products, in order
     kind: str = COLLECTIVES[0]
-    wrapped: str = ""  # the name of the collective itself, where a general start holds it
+    wrapped: str = ""  # the name of the collective itself, if a general start wraps it
 
     @property
     def exposed(self) -> bool:
-        """Whether it is scheduled across no matrix product at all."""
+        """Whether it is scheduled across no matrix product."""
         return not self.across
 
     @property
@@ -47,22 +46,22 @@ class Flight:
         return f"{where}: {'synchronous' if self.synchronous else 'no matrix product between its start and its done'}"
 
 
-Permute = Flight  # of the first kind
+Permute = ScheduledCollective  # the first kind
 
 
 def permutes(module: Module) -> list[Permute]:
     """Every permute of a scheduled program, by computation, in the order of their starts.
 
-    Raises RingRLError where `flights` does.
+    Raises RingRLError as `flights` does.
     """
     return [flight for flight in flights(module) if flight.kind == COLLECTIVES[0]]
 
 
-def flights(module: Module) -> list[Flight]:
+def flights(module: Module) -> list[ScheduledCollective]:
     """Every collective of a scheduled program, by computation, in the order of their starts.
 
-    Raises RingRLError for a program that is not scheduled, the order of whose lines means nothing, and for a collective
-    whose done stands in another computation than its start.
+    Raises RingRLError for a program that is not scheduled, whose order of lines has no meaning, and for a collective
+    whose done is in another computation than its start.
     """
     if not module.scheduled:
         raise RingRLError("This program has no schedule: give the text of a compiled one, `compiled.as_text()`.")
@@ -79,13 +78,15 @@ def flights(module: Module) -> list[Flight]:
     return [
         flight
         for name, steps in module.computations.items()
-        if name not in wrapped  # what it wraps is counted where it is started
-        for flight in _flights_of(name, steps, heavy, wrapped)
+        if name not in wrapped  # wrapped collectives are counted at their start
+        for flight in _find_scheduled(name, steps, heavy, wrapped)
     ]
 
 
 def _with_matrix_products(module: Module) -> set[str]:
-    """Computations that hold a matrix product, or call one that does: a text defines what is called before its use."""
+    """Computations that contain a matrix product, or call one that does; a text defines computations before
+    their use.
+    """
     heavy: set[str] = set()
     for name, steps in module.computations.items():
         if any(_is_heavy(step, heavy) for step in steps):
@@ -101,12 +102,12 @@ def _is_heavy(step: Instruction, heavy: set[str]) -> bool:
     )
 
 
-def _flights_of(
+def _find_scheduled(
     computation: str, steps: Sequence[Instruction], heavy: set[str], wrapped: dict[str, Instruction]
-) -> Iterator[Flight]:
+) -> Iterator[ScheduledCollective]:
     work = [(place, step.name) for place, step in enumerate(steps) if _is_heavy(step, heavy)]
     done_at: dict[str, int] = {}
-    for place in reversed(range(len(steps))):  # updates, between start and done, are done where their done is
+    for place in reversed(range(len(steps))):  # updates, between start and done, count as their done
         step = steps[place]
         if _is_done(step):
             done_at |= dict.fromkeys(step.operands, place)
@@ -123,7 +124,7 @@ def _flights_of(
         done = done_at.get(step.name) if started else place
         if done is None:
             raise RingRLError(f"{step.name} starts in {computation} and is done elsewhere: no one order holds both.")
-        yield Flight(
+        yield ScheduledCollective(
             step.name,
             computation,
             step.scope or (inner.scope if inner else ""),
@@ -140,5 +141,5 @@ def _is_done(step: Instruction) -> bool:
 
 
 def _sent(step: Instruction) -> tuple[str, ...]:
-    """The arrays that travel: a result lists them first, then where they arrive, then what the device waits on."""
+    """The transferred arrays: a result lists them first, then the destinations, then synchronization values."""
     return tuple(str(array) for array in step.type.arrays[: len(step.operands)])

@@ -1,8 +1,7 @@
-"""Compiled programs as typed values: the one reader of HLO text (`compiled.as_text()`).
+"""Parser of HLO text (`compiled.as_text()`) into typed values.
 
 `parse(text)` gives a `Module` of computations, each a list of instructions in the order of their lines, which in a
-scheduled program is the order of execution. Whoever asks something of a program asks the module; no other file knows
-how compilers write.
+scheduled program is the order of execution. All analyses use the `Module`; no other file depends on the text format.
 """
 
 import dataclasses
@@ -14,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from ringrl.errors import RingRLError
 
 COLLECTIVES = ("collective-permute", "all-gather", "reduce-scatter", "all-to-all", "all-reduce")
-HOST_SPACE = 5  # the number of the host's memory in a layout
-_LEAST_BITS = 8  # an array of `pred` or of a narrower integer takes a byte an element
+HOST_SPACE = 5  # the memory space of the host in a layout
+_LEAST_BITS = 8  # an array of `pred` or of a narrower integer takes a byte per element
 
 _ENTRY = re.compile(r"^ENTRY %([\w.-]+) ", re.MULTILINE)
 _PARTITIONS = re.compile(r"num_partitions=(\d+)")
@@ -30,7 +29,7 @@ _CALLED_LIST = re.compile(r"\b(?:calls|branch_computations|called_computations)=
 _CONDITION, _INDEX = re.compile(r"\bcondition=%([\w.-]+)"), re.compile(r"\bindex=(\d+)")
 _SCOPE, _LIBRARY = re.compile(r'op_name="([^"]*)"'), re.compile(r'custom_call_target="([^"]*)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_IS_SYNCHRONOUS = '"is_sync":true'  # a GPU's note on a start whose done follows at once
+_IS_SYNCHRONOUS = '"is_sync":true'  # a GPU compiler's attribute of a start that is immediately followed by its done
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _COUNTED_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 _NAMED_GROUPS = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{('.*?)\}")  # along axes of a mesh of all devices
@@ -45,9 +44,9 @@ class ArrayType:
 
     dtype: str
     shape: tuple[int, ...]
-    order: tuple[int, ...] = dataclasses.field(default=(), compare=False)  # dimensions, the fastest first
+    order: tuple[int, ...] = dataclasses.field(default=(), compare=False)  # dimensions, from minor to major
     tile: tuple[int, ...] = dataclasses.field(default=(), compare=False)  # sizes are padded to its multiples
-    space: int = dataclasses.field(default=0, compare=False)  # which memory: 0 is the device's main one
+    space: int = dataclasses.field(default=0, compare=False)  # memory space: 0 is the device's main memory
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -58,17 +57,17 @@ class ArrayType:
         return math.prod(self.shape) * self._element_bytes
 
     def allocated_bytes(self, tiled: bool) -> int:
-        """Bytes in the device's main memory, padded to whole tiles; 0 where the array lies in another memory.
+        """Bytes in the device's main memory, padded to whole tiles; 0 if the array is in another memory.
 
         Args:
-          tiled: whether the program's layouts have tiles, as a TPU's do: there every `space` but 0 is another memory,
-            elsewhere the host's alone.
+          tiled: whether the program's layouts have tiles, as a TPU's do: then every `space` but 0 is another memory,
+              otherwise only the host's.
         """
         if self.space and (tiled or self.space == HOST_SPACE):
             return 0
         sizes = list(self.shape)
         if self.tile and sizes:
-            sizes = [sizes[dimension] for dimension in self.order]  # the fastest first, as the tile has it last
+            sizes = [sizes[dimension] for dimension in self.order]  # minor first, as the tile has it last
             for place, size in enumerate(reversed(self.tile)):
                 if place < len(sizes):
                     sizes[place] += -sizes[place] % size
@@ -82,7 +81,7 @@ class ArrayType:
 
 @dataclasses.dataclass(frozen=True)
 class Type:
-    """The type of a value: the arrays of an array or a tuple, nested tuples laid flat in order.
+    """The type of a value: the arrays of an array or a tuple, with nested tuples flattened.
 
     `ends[i]` is the number of arrays in the outermost tuple's elements 0 to i.
     """
@@ -91,7 +90,7 @@ class Type:
     ends: tuple[int, ...]
 
     def element(self, index: int) -> slice:
-        """Which of the arrays belong to element `index` of the outermost tuple."""
+        """The slice of arrays that belongs to element `index` of the outermost tuple."""
         return slice(self.ends[index - 1] if index else 0, self.ends[index])
 
 
@@ -102,11 +101,11 @@ class Instruction:
     name: str
     opcode: str
     type_text: str
-    rest: str  # what follows the opcode's parenthesis: operands and attributes
+    rest: str  # text after the opcode's parenthesis: operands and attributes
 
     @functools.cached_property
     def type(self) -> Type:
-        """Of the result."""
+        """Type of the result."""
         return parse_type(self.type_text)
 
     @functools.cached_property
@@ -116,13 +115,13 @@ class Instruction:
 
     @functools.cached_property
     def called(self) -> tuple[str, ...]:
-        """Names of the computations that it runs; a loop's condition is not among them."""
+        """Names of the computations that it runs, except a loop's condition."""
         several = (name for names in _CALLED_LIST.findall(self.rest) for name in _NAME.findall(names))
         return (*_CALLED.findall(self.rest), *several)
 
     @functools.cached_property
     def scope(self) -> str:
-        """Where JAX's program asked for it (`op_name`), empty where the compiler does not say."""
+        """Its origin in JAX's program (`op_name`), empty if the compiler does not give it."""
         return _first(_SCOPE, self.rest) or ""
 
     @property
@@ -132,13 +131,13 @@ class Instruction:
 
     @property
     def index(self) -> int | None:
-        """Of a `get-tuple-element`."""
+        """Index of a `get-tuple-element`."""
         found = _first(_INDEX, self.rest)
         return None if found is None else int(found)
 
     @property
     def trip_count(self) -> int | None:
-        """How often a loop runs, where the compiler notes it."""
+        """Trip count of a loop, if the compiler gives it."""
         found = _first(_TRIPS, self.rest)
         return None if found is None else int(found)
 
@@ -154,12 +153,12 @@ class Instruction:
 
     @property
     def library(self) -> str:
-        """What a custom call calls."""
+        """The target of a custom call."""
         return _first(_LIBRARY, self.rest) or "" if self.opcode == "custom-call" else ""
 
     @property
     def is_synchronous(self) -> bool:
-        """Whether the compiler notes of a start that its done follows at once."""
+        """Whether the compiler marks a start as immediately followed by its done."""
         return _IS_SYNCHRONOUS in self.rest
 
     @property
@@ -170,12 +169,14 @@ class Instruction:
 
     @property
     def permuted(self) -> int:
-        """Of a permute: from how many devices something goes to another device."""
+        """Number of devices that send to another device in a permute."""
         pairs = _PAIR.findall(_first(_PAIRS, self.rest) or "")
         return sum(source != target for source, target in pairs)
 
     def group_size(self, devices: int) -> int:
-        """Devices of one group of a collective, in the three ways in which compilers write groups; all by default."""
+        """Number of devices in one group of a collective, in any of the three notations of compilers; all by
+        default.
+        """
         named = _NAMED_GROUPS.search(self.rest)
         if named:
             sizes = dict(_AXIS_SIZE.findall(named.group(1)))
@@ -187,7 +188,7 @@ class Instruction:
 
     @property
     def _arguments(self) -> str:
-        """Up to the parenthesis that closes the list; a type before a name may hold some of its own."""
+        """The argument list up to its closing parenthesis; types in it may contain parentheses too."""
         depth, end = 1, 0
         while depth and end < len(self.rest):
             depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
@@ -197,7 +198,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A compiled program: its computations by name, in an order in which a computation stands before its callers."""
+    """A compiled program: its computations by name, ordered so that a computation comes before its callers."""
 
     computations: Mapping[str, tuple[Instruction, ...]]
     entry: str  # the computation that the program runs
@@ -206,11 +207,11 @@ class Module:
     tiled: bool  # whether layouts have tiles, as a TPU's do
 
     def body(self, name: str) -> tuple[Instruction, ...]:
-        """The instructions of a computation, none where the text does not have it."""
+        """The instructions of a computation, none if the text does not have it."""
         return self.computations.get(name, ())
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """How often a loop runs: noted, or the one number up to which its condition counts from 0; None if neither."""
+        """Trip count of a loop: annotated, or the number up to which its condition counts from 0; None if neither."""
         if loop.trip_count is not None:
             return loop.trip_count
         steps = list(self.body(loop.condition)) if loop.condition else []
@@ -223,10 +224,10 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads a compiled program (`compiled.as_text()`).
+    """Parse a compiled program (`compiled.as_text()`).
 
     Raises:
-      RingRLError: the text is no compiled program.
+      RingRLError: the text is not a compiled program.
     """
     header = text.partition("\n")[0]
     entry, partitions = _first(_ENTRY, text), _first(_PARTITIONS, header)
@@ -243,7 +244,7 @@ def parse(text: str) -> Module:
 
 @functools.lru_cache(maxsize=4096)
 def parse_type(text: str) -> Type:
-    """Reads the type of a value: `f32[8,4]{1,0}`, or a tuple of types, `(s32[], (f32[2], f32[2]))`."""
+    """Parse the type of a value: `f32[8,4]{1,0}`, or a tuple of types, `(s32[], (f32[2], f32[2]))`."""
     arrays: list[ArrayType] = []
     ends: list[int] = []
     depth = place = 0

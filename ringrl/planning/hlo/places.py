@@ -1,4 +1,4 @@
-"""Places of a program in RingRL's words, from the names that JAX gives them (`op_name`)."""
+"""Descriptions of program locations in RingRL's terms, from JAX's names (`op_name`)."""
 
 import re
 
@@ -29,10 +29,11 @@ _SIGNS = (  # in this order
 )
 
 
-def travels(kind: str, place: str, loop: str, float_arrays: int) -> str:
-    """What a collective of this kind and place sends: `float_arrays` arrays that are no labels, all at once.
+def describe_transfer(kind: str, place: str, loop: str, float_arrays: int) -> str:
+    """Describe the data of a collective of this kind and origin: `float_arrays` arrays that are not labels,
+    sent together.
 
-    `loop` is the place of the loop that it runs in, in which compilers may share what several passes compute alike.
+    `loop` is the origin of its loop, in which compilers may share computations of several passes.
     """
     which = direction(place if not loop or "transpose(" in loop else loop)
     if "/home/" in place:
@@ -55,13 +56,13 @@ def travels(kind: str, place: str, loop: str, float_arrays: int) -> str:
         return f"gradients of parameters of {owner}"
     if place.endswith(("optimizer", "reduce_sum")) or "/optimizer/" in place:
         return "norms"
-    if kind == "all-reduce":  # compilers join these, and the name is one's, or none is left
+    if kind == "all-reduce":  # compilers merge these, and keep the name of one, or none
         return "means, norms and gradients of small parameters"
-    return shortened(place)
+    return shorten_origin(place)
 
 
-def holds(place: str, shape: str) -> str:
-    """What an array of this shape is, made at this place: `f32[2,8192]`."""
+def describe_array(place: str, shape: str) -> str:
+    """Describe an array of this shape and origin: `f32[2,8192]`."""
     which, rank = direction(place), shape.count(",") + 1
     for sign, words in _SIGNS:
         if sign in place:
@@ -84,23 +85,23 @@ def holds(place: str, shape: str) -> str:
         return "a layer's input"
     if in_a_layer(place):
         return f"a layer's activations, {which}"
-    return shortened(place)
+    return shorten_origin(place)
 
 
 def direction(place: str) -> str:
-    """The pass that a place belongs to."""
+    """The pass (forward or backward) that an origin belongs to."""
     if _RECOMPUTED in place:
         return "forward again"
     return "backward" if "transpose(" in place else "forward"
 
 
 def in_a_layer(place: str) -> bool:
-    """Whether a place is in the scan over layers, unrolled or not."""
+    """Whether an origin is in the scan over layers, unrolled or not."""
     return re.search(r"jvp\(\)\)?/(?:while/body|closed_call|checkpoint)", place) is not None
 
 
-def shortened(place: str) -> str:
-    """Without what says nothing to a reader of the model's code."""
+def shorten_origin(place: str) -> str:
+    """The origin without parts that are meaningless to a reader of the model's code."""
     previous = None
     while previous != place:
         previous, place = place, _NOISE.sub("", place)

@@ -1,1 +1,1 @@
-"""What a plan needs and does by formula, with no compiler: parameters, memory, work and traffic."""
+"""Closed-form estimates of a plan, without a compiler: parameters, memory, work and communication."""

@@ -1,13 +1,12 @@
-"""What a training step needs of a device, by a formula: at once, for any cluster, with no compiler.
+"""Closed-form estimate of a training step's memory per device, for any cluster and without a compiler.
 
-A step needs most while the backward pass is in one of three moments: a layer's attention, a layer's feed-forward, or
-the optimizer. What is alive at each is a sum of arrays whose sizes follow from the plan; how many of each kind a
-compiler keeps was counted in the programs that the compilers for TPU, NVIDIA and CPU make
-(`ringrl.planning.model.moments`). The fullest moment is the step's. `experiments/memory_formula` holds the sums against
-what those compilers report.
+Memory peaks at one of three moments of the backward pass: a layer's attention, a layer's feed-forward, or the
+optimizer. The live arrays at each have sizes that follow from the plan; how many of each kind a compiler keeps was
+counted in the programs of the compilers for TPU, NVIDIA and CPU (`ringrl.planning.model.moments`). The maximum over the
+moments is the step's. `experiments/memory_formula` compares the sums with the compilers' reports.
 
-Letters as in `ringrl.types`; T tokens on a device, N devices that share parameters, b bytes of the compute dtype, c
-tokens of a block, p pieces of a device's keys and values (`ringrl.ops.pieces`).
+Letters are those of `ringrl.types`; T tokens on a device, N devices that share parameters, b bytes of the compute
+dtype, c tokens of a block, p pieces (chunks) of a device's keys and values (`ringrl.ops.pieces`).
 """
 
 import dataclasses
@@ -16,46 +15,46 @@ from collections.abc import Mapping
 
 from ringrl.nn.config import Feedforward, Remat
 from ringrl.ops.config import Strategy
-from ringrl.planning.model.moments import WIDE, Sizes, sizes_of, while_attention, while_feedforward
+from ringrl.planning.model.moments import WIDE, Sizes, compute_sizes, while_attention, while_feedforward
 from ringrl.planning.model.parameters import ParameterCounts, feedforward_width, numbers_of_step
 from ringrl.planning.plan import MAX_TOKENS, Plan
 from ringrl.training.config import Precision
 
-_FEWEST_TOKENS = 256  # of a device
+_FEWEST_TOKENS = 256  # on a device
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Bytes of one device, by what they are for; `moment` is the one of the backward pass that needs most."""
+    """Bytes on one device by purpose; `moment` is the moment of the backward pass with the maximum."""
 
     argument_terms: Mapping[str, int]
-    temporary_terms: Mapping[str, int]  # alive at the moment
+    temporary_terms: Mapping[str, int]  # live at that moment
     moment: str
 
     @property
     def terms(self) -> dict[str, int]:
-        """All, the largest first."""
+        """All terms in decreasing order."""
         return dict(sorted({**self.argument_terms, **self.temporary_terms}.items(), key=lambda item: -item[1]))
 
     @property
     def arguments(self) -> int:
-        """Parameters, optimizer state and batch; the state's successor takes its place."""
+        """Parameters, optimizer state and batch; the new state replaces the old in place."""
         return sum(self.argument_terms.values())
 
     @property
     def temporaries(self) -> int:
-        """All else."""
+        """All other memory."""
         return sum(self.temporary_terms.values())
 
     @property
     def total(self) -> int:
-        """At the most."""
+        """Total at the peak."""
         return self.arguments + self.temporaries
 
 
 def predicted(plan: Plan) -> Prediction:
-    """What the plan's step needs of a device; raises RingRLError where plan, mesh and target do not fit."""
-    sizes = sizes_of(plan)
+    """Predict the memory of a plan's step on a device; raises RingRLError if plan, mesh and target do not match."""
+    sizes = compute_sizes(plan)
     persistent = _persistent(plan, sizes)
     moments = {
         "attention": while_attention(plan, sizes),
@@ -68,9 +67,9 @@ def predicted(plan: Plan) -> Prediction:
 
 
 def largest_context(plan: Plan) -> int:
-    """Tokens of the longest chain, a power of two made legal by `Plan.of`, that fits by the formula; 0 where none.
+    """Tokens of the longest chain, a power of two adjusted by `Plan.of`, that fits by the formula; 0 if none.
 
-    Chains of fewer than 256 tokens a device are not asked for: a fused kernel takes none.
+    Chains of fewer than 256 tokens per device are not considered, because fused kernels do not support them.
     """
     tokens = 2 ** math.ceil(math.log2(_FEWEST_TOKENS * plan.sequence_devices))
     found = 0
@@ -85,7 +84,7 @@ def largest_context(plan: Plan) -> int:
 
 
 def _arguments(plan: Plan, counts: ParameterCounts) -> dict[str, int]:
-    """Parameters and Adam's two moments, 12 bytes a parameter, and the batch's fields that the agent reads."""
+    """Parameters and Adam's two moments, 12 bytes per parameter, and the batch's fields that the agent reads."""
     steps = plan.tokens_per_device // plan.tokens_per_step
     return {
         "parameters": WIDE * counts.on_device,
@@ -95,15 +94,16 @@ def _arguments(plan: Plan, counts: ParameterCounts) -> dict[str, int]:
 
 
 def _persistent(plan: Plan, sizes: Sizes) -> dict[str, float]:
-    """From the forward pass, or the begin of the backward pass, to the end of the layers.
+    """Memory that is live from the forward pass, or the beginning of the backward pass, to the end of the layers.
 
-    - kept: layer inputs L b T M, and what else `model.remat` keeps: with `attention` its output in float32 and a
-      logsumexp of each head; with `dots` queries, keys, values and what the output and the feed-forward's matrices
-      make; with `none` all that derivatives read (about 14 T M, and 5 to 13 T F).
-      With `offload` nothing: inputs are with the host.
+    - kept: layer inputs L b T M, and the activations that `model.remat` keeps: with `attention` its output in float32
+      and a logsumexp of each head; with `dots` queries, keys, values and the products of the output and feed-forward
+      matrices; with `none` everything that derivatives read (about 14 T M, and 5 to 13 T F). With `offload` nothing:
+      inputs are in host memory.
     - rotation: cosines and sines, 8 T D.
-    - gradients: of all parameters that lie here, 4 P / N, or half in bfloat16; and twice where the batch is split.
-    - cast: parameters in the compute dtype, b P / N, where the compiler casts all layers' before the loop over them.
+    - gradients: of all parameters on this device, 4 P / N, or half in bfloat16; and twice if the batch is split.
+    - cast: parameters in the compute dtype, b P / N, if the compiler casts those of all layers before the loop over
+      them.
     """
     model, training = plan.model, plan.training
     head_size = model.width // model.heads
@@ -123,12 +123,12 @@ def _persistent(plan: Plan, sizes: Sizes) -> dict[str, float]:
 
 
 def _layers_kept(plan: Plan) -> int:
-    offloaded = plan.model.remat is Remat.offload and plan.target.platform != "cpu"  # XLA for CPUs knows no host
-    return 0 if offloaded else plan.model.layers  # the one at hand is among the activations
+    offloaded = plan.model.remat is Remat.offload and plan.target.platform != "cpu"  # XLA for CPUs has no host space
+    return 0 if offloaded else plan.model.layers  # the current one is among the activations
 
 
 def _kept(plan: Plan, sizes: Sizes) -> float:
-    """Bytes of a layer beside its input."""
+    """Bytes kept per layer besides its input."""
     model = plan.model
     up = 2 if model.feedforward is Feedforward.swiglu else 1
     hidden = sizes.tokens * feedforward_width(model)

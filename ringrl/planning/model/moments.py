@@ -1,10 +1,10 @@
-"""Of which arrays a step's memory is made while a layer is differentiated, and how many of each a compiler keeps.
+"""The arrays in memory while a layer is differentiated, and how many of each a compiler keeps.
 
 The counts were read off programs that the targets' compilers made: a 7B step over eight A100 (`buffer-assignment` dumps
 of XLA), four TPU v4 and 32 TPU v3 (their scheduled texts), and the CPU's rows of experiments/scaling. They differ
-because compilers do: NVIDIA's peels a loop's first turn, so that sums stand beside the zeros that they start from; a
-TPU's keeps scores in the core's own memory and casts all layers' parameters ahead of the loop over them; a CPU's
-computes bfloat16 in float32.
+between compilers: NVIDIA's peels a loop's first iteration, so that sums coexist with their initial zeros; a TPU's keeps
+scores in the core's own memory and casts all layers' parameters ahead of the loop over them; a CPU's computes bfloat16
+in float32.
 """
 
 import dataclasses
@@ -25,29 +25,29 @@ from ringrl.planning.model.parameters import ParameterCounts, feedforward_width,
 from ringrl.planning.plan import Plan
 
 WIDE = 4  # bytes of float32
-_LANES = 128  # of a TPU's vector: arrays whose last axis is shorter are filled up
+_LANES = 128  # of a TPU's vector: arrays whose last axis is shorter are padded
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-    """How many arrays of a kind a compiler's program holds at once, while keys go round for the last time."""
+    """How many arrays of each kind a compiler's program holds at once, during the last hop of the keys."""
 
     activations: float  # (T, M), compute dtype: layer input, normed, query, mixed, and gradients of these
     keys: float  # (T, K D), operands: keys, values and their gradients
-    query_gradients: float  # (T, M), float32: the sum so far, this hop's part, and zeros that parts start from
-    key_gradients: float  # (T / p, K D), float32: under way, arrived, this hop's, stacked by block, and zeros
-    hop_gradients: float  # of these, what there is only where there are hops
-    pieces: float  # (T / p, K D), operands: at hand, and on their way
+    query_gradients: float  # (T, M), float32: the sum so far, this hop's contribution, and its initial zeros
+    key_gradients: float  # (T / p, K D), float32: in transfer, received, this hop's, stacked by block, and zeros
+    hop_gradients: float  # the part of these that exists only with hops
+    pieces: float  # (T / p, K D), operands: current, and in transfer
     scores: float  # (H, c, c), float32: a pair of blocks' products, weights and gradients
     feedforward_gradients: float  # of a layer's feed-forward matrices, whole, float32
     attention_gradients: float  # of its other matrices
-    wide_parameters: float  # of the feed-forward's gathered matrices, float32, while it is differentiated
-    outputs: float  # (T, M), float32, meanwhile: attention's output, and zeros for its gradients' sums
-    operands: float = 0.0  # (T, M), operands: of activations, what is left as products alone read it
-    dealt: float = 0.0  # (T, K D), compute dtype: copies from which pieces are taken
+    wide_parameters: float  # of the feed-forward's gathered matrices, float32, during its differentiation
+    outputs: float  # (T, M), float32, at the same time: attention's output, and zeros for its gradients' sums
+    operands: float = 0.0  # (T, M), operands: the activations that only products read
+    dealt: float = 0.0  # (T, K D), compute dtype: copies from which chunks are taken
     narrow_scores: float = 0.0  # (H, c, c), compute dtype
     gathered: bool = False  # whether the feed-forward's gathered matrices outlive it
-    hoisted: bool = False  # whether the cast of all layers' parameters is made before the loop over layers
+    hoisted: bool = False  # whether all layers' parameters are cast before the loop over layers
     code: int = 0  # bytes of the program
 
 
@@ -102,13 +102,13 @@ COMPILERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Bytes of one array of each kind, of one device."""
+    """Bytes of one array of each kind, on one device."""
 
     compiler: Compiler
     counts: ParameterCounts
     bytes: int  # b
-    wide: int  # bytes of activations: a CPU's program widens them
-    operand: int  # bytes of what products read: a TPU multiplies float32 in bfloat16, by JAX's default precision
+    wide: int  # bytes of activations, which a CPU's program widens
+    operand: int  # bytes of operands: a TPU multiplies float32 in bfloat16, by JAX's default precision
     tokens: int  # T, of the chains that are computed at once
     width: int  # T M numbers
     keys: int  # T K D numbers
@@ -118,11 +118,11 @@ class Sizes:
 
 
 def while_attention(plan: Plan, sizes: Sizes) -> dict[str, float]:
-    """While the keys of other devices pass and a layer's attention is differentiated.
+    """Memory while attention of a layer is differentiated and keys of other devices are transferred.
 
-    Of the layer around it: activations, and the whole gradients of the feed-forward's matrices, which were found
-    before, in float32; parameters gathered in the compute dtype. Dense attention has scores of all pairs in place of
-    blocks and pieces: weights, and what they and their gradients are made of.
+    Of the surrounding layer: activations, and the whole gradients of the feed-forward's matrices, computed before, in
+    float32; parameters gathered in the compute dtype. Dense attention has scores of all pairs instead of blocks and
+    chunks: weights, and the inputs of their products and gradients.
     """
     compiler, counts = sizes.compiler, sizes.counts
     around = {
@@ -148,10 +148,10 @@ def while_attention(plan: Plan, sizes: Sizes) -> dict[str, float]:
 
 
 def while_feedforward(plan: Plan, sizes: Sizes) -> dict[str, float]:
-    """While a layer's feed-forward is differentiated, a block of c tokens at a time or all at once.
+    """Memory while a layer's feed-forward is differentiated, a block of c tokens at a time or all at once.
 
-    Of its insides, in the compute dtype: what each matrix before the last makes, their product, and the gradients of
-    these: 7 c F gated, 5 c F else. Of its matrices the gradients, in float32: the sum, a block's, and zeros.
+    Intermediates, in the compute dtype: the outputs of each matrix before the last, their product, and the gradients of
+    these: 7 c F gated, 5 c F else. Gradients of its matrices, in float32: the sum, a block's, and zeros.
     """
     compiler, counts, model = sizes.compiler, sizes.counts, plan.model
     block = model.feedforward_block_size
@@ -171,7 +171,7 @@ def while_feedforward(plan: Plan, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def sizes_of(plan: Plan) -> Sizes:
+def compute_sizes(plan: Plan) -> Sizes:
     model, mesh, strategy = plan.model, plan.sizes, plan.attention.strategy
     compiler = COMPILERS[plan.target.platform]
     number_bytes = jnp.dtype(plan.training.precision.value).itemsize
@@ -184,7 +184,7 @@ def sizes_of(plan: Plan) -> Sizes:
     ring_devices = plan.sequence_devices // head_devices
     ring_tokens = plan.tokens // ring_devices
     heads, head_size, key_heads = model.heads // head_devices, model.width // model.heads, key_value_heads(model)
-    key_heads *= head_devices // math.gcd(key_heads, head_devices)  # repeated, where they are fewer than the devices
+    key_heads *= head_devices // math.gcd(key_heads, head_devices)  # repeated if they are fewer than the devices
     stored = head_size
     if plan.target.platform == "tpu":
         stored = head_size + -head_size % _LANES
@@ -213,7 +213,7 @@ def sizes_of(plan: Plan) -> Sizes:
 
 
 class _Device(NamedTuple):
-    """As much of a device of the target as a kernel's choice asks for."""
+    """The properties of a target's device that determine the choice of a kernel."""
 
     platform: str
     device_kind: str

@@ -1,4 +1,4 @@
-"""How many parameters a plan's agent has, where each lies, and what its matrices are: by formula, nothing traced."""
+"""Parameter counts of a plan's agent, their sharding, and the sizes of its matrices, without tracing."""
 
 import dataclasses
 import math
@@ -13,21 +13,21 @@ from ringrl.parallel.sharding import leaf_spec, split_axes
 from ringrl.planning.plan import Plan
 from ringrl.types import ActionKind
 
-LAYERS = "transformer/layers/"  # how the paths of stacked parameters begin
+LAYERS = "transformer/layers/"  # prefix of the paths of stacked parameters
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers of numbers."""
+    """Numbers of parameters."""
 
     total: int
-    on_device: int  # of the total, what one device holds
-    attention: int  # of the matrices of one layer
+    on_device: int  # parameters on one device, of the total
+    attention: int  # in the matrices of one layer
     feedforward: int
 
 
 def parameter_counts(plan: Plan) -> ParameterCounts:
-    """Of the plan's agent on the plan's mesh; raises RingRLError where they do not fit each other."""
+    """Count the parameters of the plan's agent on the plan's mesh; raises RingRLError if they do not match."""
     shapes = parameter_shapes(plan)
     model = plan.model
     per_layer = {path: math.prod(shape[1:]) for path, shape in shapes.items() if path.startswith(LAYERS)}
@@ -41,7 +41,7 @@ def parameter_counts(plan: Plan) -> ParameterCounts:
 
 
 def parameter_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Every parameter's shape by its path, as `SequenceAgent.init` makes them."""
+    """Every parameter's shape by its path, as made by `SequenceAgent.init`."""
     agent, model, spec = plan.agent, plan.model, plan.data.spec
     layout = token_layout(agent)
     width, actions = model.width, spec.action.size
@@ -62,7 +62,7 @@ def parameter_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
 
 
 def numbers_on_device(plan: Plan, path: str, shape: tuple[int, ...]) -> int:
-    """Of a parameter, by the trainer's own rules."""
+    """Size of a parameter's shard on one device, by the trainer's sharding rules."""
     sizes = plan.sizes
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     spec = leaf_spec(path, shape, mesh)  # pyright: ignore[reportArgumentType]
@@ -70,24 +70,24 @@ def numbers_on_device(plan: Plan, path: str, shape: tuple[int, ...]) -> int:
 
 
 def numbers_of_step(plan: Plan) -> int:
-    """Of a step of the batch, as many as the agent reads: JAX leaves out fields that a program does not use."""
+    """Size of a step of the batch, counting the fields that the agent reads: JAX drops unused fields."""
     spec = plan.data.spec
     action = 1 if spec.action.kind is ActionKind.discrete else spec.action.size
     fields = [field for slot in token_layout(plan.agent).slots for field in slot]
     sizes = {"observation": spec.observation_size, "action": 0, "previous_action": action}  # of actions, see below
     read = sum(sizes.get(field, 1) for field in fields)
-    read += any(field.startswith("previous_") for field in fields)  # whether there is a step before
+    read += any(field.startswith("previous_") for field in fields)  # whether the previous step is read
     read += plan.agent.timestep_embedding + plan.agent.trajectory_embedding
-    return read + action + 3  # the action that is learned, positions, segments, and which steps count
+    return read + action + 3  # the supervised action, positions, segments, and the loss mask
 
 
 def key_value_heads(model: ModelConfig) -> int:
-    """K, of the whole model."""
+    """Number K of key/value heads of the whole model."""
     return model.key_value_heads or model.heads
 
 
 def feedforward_width(model: ModelConfig) -> int:
-    """F."""
+    """Hidden size F of the feed-forward."""
     return model.feedforward_width or 4 * model.width
 
 

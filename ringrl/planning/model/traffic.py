@@ -1,4 +1,4 @@
-"""What devices send each other in a training step, by a formula.
+"""Closed-form estimate of the communication between devices in a training step.
 
 Bytes are those that one device sends, counted as `ringrl.planning.hlo.collectives` counts them in a program.
 """
@@ -22,19 +22,19 @@ _LABEL_BYTES = 4  # a position or a segment, int32
 def estimate_traffic(
     agent: SequenceAgent, chains: int, steps: int, pieces: int = 1, gradient_dtype: Any = jnp.float32
 ) -> dict[Kind, float]:
-    """On paper, the same as `sum_bytes_sent` of the agent's training step: bytes, by one device in one step, by kind.
+    """Estimate `sum_bytes_sent` of the agent's training step: bytes sent by one device in one step, by kind.
 
-    `chains` chains of `steps` steps over the agent's mesh, in `pieces` pieces (`training.gradient_accumulation`), with
-    gradients in `gradient_dtype` (`training.gradient_precision`); of the strategies, the three that spread a chain and
-    `blockwise`. Attention: `_ring` and `_ulysses`; parameters and their gradients: `_parameters`; norms and means:
-    `_scalars`. A compiler may send less: round a ring of two, and in one piece, XLA sends once what forward and
-    backward pass send alike; or more: XLA for CPUs adds bfloat16 up in float32. Raises RingRLError for an agent without
-    a mesh.
+    The step has `chains` chains of `steps` steps over the agent's mesh, in `pieces` microbatches
+    (`training.gradient_accumulation`), with gradients in `gradient_dtype` (`training.gradient_precision`). Supported
+    strategies are the three that shard a chain, and `blockwise`. Attention: `_ring` and `_ulysses`; parameters and
+    their gradients: `_parameters`; norms and means: `_scalars`. A compiler may send less: in a ring of two, with one
+    microbatch, XLA merges equal transfers of forward and backward pass; or more: XLA for CPUs sums bfloat16 in float32.
+    Raises RingRLError for an agent without a mesh.
     """
     mesh = agent.mesh
     if mesh is None:
         raise RingRLError("An agent without a mesh sends nothing: give it one of ringrl.make_mesh.")
-    part = chains * steps * agent.tokens_per_step / mesh.size  # tokens of a device
+    part = chains * steps * agent.tokens_per_step / mesh.size  # tokens per device
     exchanged, labels = _ulysses(agent, mesh, part)
     gathered, scattered, reduced = _parameters(agent, mesh, pieces, jnp.dtype(gradient_dtype).itemsize)
     return {
@@ -46,32 +46,32 @@ def estimate_traffic(
     }
 
 
-def _devices_of(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> tuple[int, int]:
-    """Of the ring, and of the exchange of heads."""
+def _count_devices(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Number of devices in the ring, and in the exchange of heads."""
     ring, exchange = AXES_OF.get(agent.attention_config.strategy, ((), ()))
     return math.prod(mesh.shape[axis] for axis in ring), math.prod(mesh.shape[axis] for axis in exchange)
 
 
 def _key_features(agent: SequenceAgent, exchange: int) -> int:
-    """Of a token's keys, as they travel: heads that do not divide among the exchanging devices are repeated."""
+    """Size of a token's keys in transfer: heads that do not divide among the exchanging devices are repeated."""
     model = agent.model_config
     key_heads = model.key_value_heads or model.heads
     return key_heads * exchange // math.gcd(key_heads, exchange) * model.width // model.heads
 
 
 def _again(remat: Remat) -> int:
-    """Forward passes of attention that the backward pass makes."""
+    """Number of forward passes of attention that the backward pass recomputes."""
     return 0 if remat in (Remat.none, Remat.attention) else 1
 
 
 def _ring(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> float:
-    """Keys and values of a device's tokens make n - 1 hops, n the devices of the ring, however many pieces they go in.
+    """Keys and values of a device's tokens make n - 1 hops over the n devices of the ring, in any number of chunks.
 
-    Forward, once more where the layer's attention is computed again, and backward: in the dtype of the computation,
-    with two int32 labels a token (of all tokens whose heads were exchanged). Backward also their gradients, in the
-    dtype of sums, which make one hop more, home.
+    In the forward pass, once more if the layer's attention is recomputed, and in the backward pass: in the compute
+    dtype, with two int32 labels per token (of all tokens whose heads were exchanged). In the backward pass also their
+    gradients, in the dtype of sums, which make one additional hop back to their device.
     """
-    devices, exchange = _devices_of(agent, mesh)
+    devices, exchange = _count_devices(agent, mesh)
     hops, layers = devices - 1, agent.model_config.layers
     if not hops:
         return 0.0
@@ -84,11 +84,11 @@ def _ring(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> float:
 def _ulysses(agent: SequenceAgent, mesh: jax.sharding.Mesh, part: float) -> tuple[float, float]:
     """All-to-alls of queries, keys, values and mixed values; all-gathers of labels.
 
-    Of n devices each keeps 1 / n of what it has: (n - 1) / n travel. Forward, backward as gradients, and, unless
-    remat=none keeps what has arrived, once more. Labels, two int32 a token, from every other device of the group: once
-    for all layers, and with `remat` once a layer in the backward pass.
+    Each of n devices keeps 1 / n of its data and sends (n - 1) / n: in the forward pass, in the backward pass as
+    gradients, and once more unless remat=none keeps the received data. Labels, two int32 per token, come from every
+    other device of the group: once for all layers, and with `remat` once per layer in the backward pass.
     """
-    _, exchange = _devices_of(agent, mesh)
+    _, exchange = _count_devices(agent, mesh)
     model = agent.model_config
     passes = 2 if model.remat is Remat.none else 3
     token = 2 * (model.width + _key_features(agent, exchange)) * jnp.dtype(agent.compute_dtype).itemsize
@@ -102,10 +102,11 @@ def _parameters(
 ) -> tuple[float, float, float]:
     """All-gathers of parameters, reduce-scatters and all-reduces of their gradients (`ringrl.parallel.gather`).
 
-    Of a parameter of e elements in n parts (n - 1) / n e travel: those of layers forward and backward, in the dtype of
-    the computation, in every piece; the others once, in float32, since XLA gathers before its loop over pieces what is
-    the same in all. Gradients once a piece, in `gradient` bytes an element. Over the m devices that hold the same part,
-    gradients are all-reduced, once: 2 (m - 1) / m of that part; of several pieces it is the sum, in float32.
+    Of a parameter of e elements in n shards (n - 1) / n e are sent: those of layers forward and backward, in the
+    compute dtype, in every microbatch; the others once, in float32, because XLA hoists these gathers out of its loop
+    over microbatches. Gradients once per microbatch, in `gradient` bytes per element. Over the m devices that hold the
+    same shard, gradients are all-reduced once: 2 (m - 1) / m of that shard; with several microbatches it is the sum, in
+    float32.
     """
     gathered = scattered = reduced = 0.0
     narrow = jnp.dtype(agent.compute_dtype).itemsize
@@ -121,9 +122,10 @@ def _parameters(
 
 
 def _scalars(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> float:
-    """All-reduces of single numbers: of all devices the loss and what it is a mean over, in the dtype of sums; of the
-    devices that hold a parameter in parts, its squares, float32, for three norms: gradients before clipping, for
-    clipping, and parameters."""
+    """All-reduces of scalars: over all devices the loss and the denominator of its mean, in the dtype of sums; over the
+    devices that shard a parameter, its squares, float32, for three norms: gradients before clipping, for clipping,
+    and parameters.
+    """
     total = 2 * _all_reduced(mesh.size) * _sum_bytes(agent)
     for placed in explain(jax.eval_shape(agent.init, jax.random.key(0)), mesh):
         parts = math.prod(mesh.shape[axis] for axis in split_axes(placed.spec))
@@ -132,7 +134,7 @@ def _scalars(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> float:
 
 
 def _all_reduced(devices: int) -> float:
-    """What a device sends of each byte."""
+    """Bytes that a device sends per byte of an all-reduce."""
     return 2 * (devices - 1) / devices
 
 

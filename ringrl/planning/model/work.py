@@ -1,7 +1,7 @@
-"""How much a training step computes: what the mathematics needs, what is computed again, and who waits for whom.
+"""FLOPs of a training step: those the model needs, recomputation, and waits in the ring.
 
-Attention is counted in the pairs of blocks that the `xla` kernel computes, every pair that holds one query and one key
-of which the query may see the key; fused kernels cut finer, so for them the counts are the most.
+Attention is counted in the pairs of blocks that the `xla` kernel computes, every pair with at least one query that may
+attend to a key; fused kernels use smaller blocks, so for them the counts are upper bounds.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from ringrl.ops.operands import LocalOptions
 from ringrl.ops.pieces import piece_count
 from ringrl.planning.plan import Plan
 
-FORWARD = 4.0  # FLOPs by query, key and feature: scores, and mixed values
-BACKWARD = 10.0  # scores again, and the gradients of weights, queries, keys and values
-_DENSE_BACKWARD = 8.0  # whose weights are kept
+FORWARD = 4.0  # FLOPs per query, key and feature: scores, and mixed values
+BACKWARD = 10.0  # recomputed scores, and the gradients of weights, queries, keys and values
+_DENSE_BACKWARD = 8.0  # attention weights are kept
 
 
 class Blocks(NamedTuple):
-    """Pairs of blocks that each device of a ring computes, by piece of the keys and hop; and the sizes of a block."""
+    """Pairs of blocks that each device of a ring computes, by chunk of the keys and hop; and the sizes of a block."""
 
     pairs: Int[np.ndarray, "devices pieces hops"]
     query_size: int
@@ -38,58 +38,58 @@ class Blocks(NamedTuple):
 
     @property
     def busiest(self) -> float:
-        """The same, of the device with the most."""
+        """Pairs on the device with the most."""
         return float(self.pairs.sum(axis=(1, 2)).max()) * self.query_size * self.key_size
 
     @property
     def critical(self) -> float:
-        """The same, of the slowest device of every hop: keys move on together, so the others wait for it."""
+        """Pairs on the slowest device of every hop: keys move synchronously, so the other devices wait for it."""
         return float(self.pairs.max(axis=0).sum()) * self.query_size * self.key_size
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """FLOPs of one training step: over all devices, but where it says of one."""
+    """FLOPs of one training step: over all devices unless noted."""
 
-    matrices: float  # 6 a parameter of a matrix and token: forward, and twice that backward
-    matrices_again: float  # forward once more, where layers are computed again
-    attention: float  # of queries with the keys that they see, forward and backward, without anything again
-    attention_computed: float  # in blocks, whole though half masked, and again where that is done
-    busiest_attention: float  # of that, the device's with the most
-    critical_attention: float  # of one device that is the slowest in every hop of the ring
+    matrices: float  # 6 per matrix parameter and token: forward, and twice that backward
+    matrices_again: float  # one more forward pass, if layers are recomputed
+    attention: float  # of queries with their visible keys, forward and backward, without recomputation
+    attention_computed: float  # in blocks, including masked parts, and with recomputation
+    busiest_attention: float  # of that, on the device with the most
+    critical_attention: float  # of a device that is the slowest in every hop of the ring
     devices: int
 
     @property
     def needed(self) -> float:
-        """What `train_flops` counts."""
+        """The FLOPs that `train_flops` counts."""
         return self.matrices + self.attention
 
     @property
     def computed(self) -> float:
-        """All that is computed."""
+        """All computed FLOPs."""
         return self.matrices + self.matrices_again + self.attention_computed
 
     @property
     def critical_path(self) -> float:
-        """Of one device, waits in the ring counted as work."""
+        """FLOPs of one device, with waits in the ring counted as work."""
         return (self.matrices + self.matrices_again) / self.devices + self.critical_attention
 
     @property
     def useful_attention(self) -> float:
-        """The share of the attention computed that is needed."""
+        """The fraction of the computed attention that is needed."""
         return self.attention / self.attention_computed
 
     @property
     def balance(self) -> float:
-        """The mean device's attention over the critical path's: 1 where none waits."""
+        """The mean device's attention over the critical path's: 1 if none waits."""
         return self.attention_computed / self.devices / self.critical_attention
 
 
 def step_work(plan: Plan) -> Work:
-    """Of one step of a plan on a mesh, for chains without padding whose steps are dealt as `attention.layout` says.
+    """FLOPs of one step of a plan on a mesh, for chains without padding distributed as `attention.layout` states.
 
-    Left out: norms, activations, the optimizer and the two or three products of an embedding's gradient that are not
-    made; `matrices` counts the embedding like any matrix. Raises RingRLError where the mesh does not fit the target.
+    Not counted: norms, activations, the optimizer and the two or three products of an embedding's gradient that are not
+    computed; `matrices` counts the embedding like any matrix. Raises RingRLError if the mesh does not match the target.
     """
     sizes, model, strategy = plan.sizes, plan.model, plan.attention.strategy
     ring, head = _ring_and_head(strategy, sizes["ring"], sizes["head"])
@@ -114,11 +114,10 @@ def step_work(plan: Plan) -> Work:
 def block_pairs(
     attention: AttentionConfig, tokens: int, tokens_per_step: int = 1, *, ring: int = 1, head: int = 1
 ) -> Blocks:
-    """Of one causal chain over `ring` devices, `head` of which exchange heads for each one's tokens.
+    """Count the pairs of one causal chain over `ring` devices, `head` of which exchange heads for each one's tokens.
 
-    In every layout the tokens of a device stand in their order, padding last, so a block's first token says what it
-    begins at, and its last one that is no padding what it ends at: a pair is computed if the keys' block begins no
-    later than the queries' block ends.
+    In every layout the tokens of a device are in order, with padding last, so a block's first and last unpadded tokens
+    are its range: a pair is computed if the keys' block begins no later than the queries' block ends.
     """
     if attention.strategy is Strategy.dense:
         return Blocks(np.ones((1, 1, 1), int), tokens, tokens)
@@ -141,19 +140,19 @@ def block_pairs(
     options = LocalOptions(True, None, 0.0, attention.query_block_size, attention.key_block_size, Kernel.xla)
     pieces = piece_count(length, options)
     halves = min(pieces, 2)
-    share = length // (halves * pieces)  # of each half, in one piece
+    share = length // (halves * pieces)  # of each half, in one chunk
     key_size = min(attention.key_block_size, halves * share)
     half, within = np.divmod(np.arange(0, halves * share, key_size), share)
     places = (half * (length // halves) + within + share * np.arange(pieces)[:, None]).reshape(1, -1)
     lows = np.where(places < valid, position(places), np.iinfo(np.int64).max)
 
     seen = _count_seen(highs, lows.reshape(ring, pieces, -1))
-    hops = (device - np.arange(ring)) % ring  # where the keys of each hop come from
+    hops = (device - np.arange(ring)) % ring  # the source of each hop's keys
     return Blocks(np.swapaxes(seen[device, hops], 1, 2), query_size, key_size)
 
 
 def _count_seen(highs: Int[np.ndarray, "n Q"], lows: Int[np.ndarray, "n pieces T"]) -> Int[np.ndarray, "n n pieces"]:
-    """By device of the queries, device of the keys, and piece: pairs of blocks in which a key may be seen."""
+    """Count, by device of the queries, device of the keys, and chunk, the pairs of blocks in which a key is visible."""
     order = np.argsort(lows, axis=None)
     ordered = lows.reshape(-1)[order]
     seen = np.empty((len(highs), *lows.shape[:2]), np.int64)
@@ -166,7 +165,7 @@ def _count_seen(highs: Int[np.ndarray, "n Q"], lows: Int[np.ndarray, "n pieces T
 
 
 def _step_at(layout: Layout, steps: int, ring: int, device: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """`ringrl.ops.dealing_order` at one place of a device, without the whole order."""
+    """`ringrl.ops.dealing_order` at one position of a device, without computing the whole order."""
     part = steps // ring
     match layout:
         case Layout.contiguous:
@@ -180,7 +179,7 @@ def _step_at(layout: Layout, steps: int, ring: int, device: np.ndarray, place: n
 
 
 def _valid_places(layout: Layout, wanted: int, steps: int, ring: int) -> Int[np.ndarray, " n"]:
-    """Places of each device that hold a step; the last `steps - wanted` steps are padding."""
+    """Number of positions of each device that hold a step; the last `steps - wanted` steps are padding."""
     device, part = np.arange(ring), steps // ring
     match layout:
         case Layout.contiguous:
@@ -194,7 +193,7 @@ def _valid_places(layout: Layout, wanted: int, steps: int, ring: int) -> Int[np.
 
 
 def _ring_and_head(strategy: Strategy, ring: int, head: int) -> tuple[int, int]:
-    """Devices of a ring, and devices that exchange heads, as `ringrl.ops.sharded` has them."""
+    """Number of devices in a ring, and of devices that exchange heads, as in `ringrl.ops.sharded`."""
     match strategy:
         case Strategy.ring:
             return ring * head, 1
@@ -207,14 +206,16 @@ def _ring_and_head(strategy: Strategy, ring: int, head: int) -> tuple[int, int]:
 
 
 def _attention_passes(strategy: Strategy, remat: Remat) -> float:
-    """FLOPs by query, key and feature in one step: `remat=attention` keeps what the ring, but not dense, names."""
+    """FLOPs per query, key and feature in one step: `remat=attention` keeps values named by the ring, but not
+    by dense.
+    """
     dense = strategy is Strategy.dense
     kept = remat is Remat.none or (remat is Remat.attention and not dense)
     return FORWARD * (1 if kept else 2) + (_DENSE_BACKWARD if dense else BACKWARD)
 
 
 def _matrices(plan: Plan) -> tuple[float, float, float]:
-    """Parameters in matrices: of a layer; of those that a layer computes with again; of what a step passes once."""
+    """Matrix parameters: of a layer; of those recomputed in a layer; of those outside layers."""
     model, spec = plan.model, plan.data.spec
     hidden = model.feedforward_width or 4 * model.width
     keys = (model.key_value_heads or model.heads) * (model.width // model.heads)
@@ -222,7 +223,7 @@ def _matrices(plan: Plan) -> tuple[float, float, float]:
     mixing = model.width * (2 * model.width + 2 * keys)
     rising = gates * model.width * hidden
     keeps = model.remat in (Remat.none, Remat.dots)
-    again = 0 if keeps else mixing + rising  # nothing waits for the last product
+    again = 0 if keeps else mixing + rising  # no operation depends on the last product
     sizes = {
         "observation": spec.observation_size,
         "action": spec.action.size,

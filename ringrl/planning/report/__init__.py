@@ -1,1 +1,1 @@
-"""Pictures of plans, and the contexts that the paper reports."""
+"""Figures of plans, and the contexts that the paper reports."""

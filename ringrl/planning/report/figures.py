@@ -1,4 +1,4 @@
-"""Pictures of a plan: memory of a device by kind, against the context or by choice, and the limit that it is under."""
+"""Figures of a plan: memory of a device by kind, against the context or by choice, with its limit."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ COLORS = {
 LABELS = {"arguments": "Arguments: parameters,\noptimizer and batch"}
 FORMULA = PALETTE[1]
 HATCH = "////"
-SHOWN = 0.01  # of the largest total: a thinner kind has no place in the legend
-BAR, LEAST_GAP = 0.62, 0.8  # in contexts that double
-HEADROOM = 1.7  # times the limit that the axis goes to at the most
-# Of libtpu's refusals: "Used 58.81G of 30.75G hbm", "HLO temporaries (54.13G) exceeds available HBM (15.25G)".
+SHOWN = 0.01  # of the largest total: smaller kinds are not in the legend
+BAR, LEAST_GAP = 0.62, 0.8  # in units of a doubling of the context
+HEADROOM = 1.7  # maximum of the axis, as a multiple of the limit
+# From libtpu's refusals: "Used 58.81G of 30.75G hbm", "HLO temporaries (54.13G) exceeds available HBM (15.25G)".
 _USED = re.compile(r"(?:\bUsed |\btemporaries \()([\d.]+)([KMGT])")
 
 
 def kinds(memory: Memory) -> dict[str, int]:
-    """Bytes by kind; together they are `memory.total`."""
+    """Bytes by kind, whose sum is `memory.total`."""
     return {
         "arguments": memory.arguments,
         "temporaries": memory.temporaries,
@@ -41,21 +41,21 @@ def kinds(memory: Memory) -> dict[str, int]:
 
 
 def context_name(tokens: int) -> str:
-    """`32,768K` where it is a multiple of 1,024 tokens, else the number."""
+    """Format a context as `32,768K` if it is a multiple of 1,024 tokens, else as the number."""
     return f"{tokens:,}" if tokens % 1024 else f"{tokens // 1024:,}K"
 
 
-def wanted(report: Report) -> float | None:
-    """Bytes of a device that the program would take, at the least where it was refused; None where nobody says."""
+def find_required_bytes(report: Report) -> float | None:
+    """Bytes of a device that the program needs, or a lower bound if it was refused; None if unknown."""
     if report.memory is not None:
         return report.memory.total
     used = _USED.search(report.refusal)
     return None if used is None else float(used.group(1)) * 1024 ** (1 + "KMGT".index(used.group(2)))
 
 
-def wanted_gib(report: Report, digits: int = 2) -> str:
-    """The same in GiB, in words: `30.06`, `≥ 54.13` of what was refused, or nothing."""
-    total = wanted(report)
+def format_required_gib(report: Report, digits: int = 2) -> str:
+    """Format them in GiB: `30.06`, `≥ 54.13` for a refusal, or empty."""
+    total = find_required_bytes(report)
     least = "≥ " if report.memory is None else ""
     return "" if total is None else f"{least}{total / GIB:.{digits}f}"
 
@@ -67,10 +67,10 @@ def plan_figure(
     predicted: Mapping[int, Mapping[str, float]] | None = None,
     limit: int = 0,
 ) -> Figure:
-    """Memory of a device by kind against the context, with the limit; `predicted`: tokens -> bytes by term.
+    """Plot the memory of a device by kind against the context, with the limit; `predicted`: tokens -> bytes by term.
 
-    What was refused is a hatched bar, up to the limit where the compiler did not say more. `limit` (bytes) is for a
-    picture without reports.
+    A refusal is a hatched bar, up to the limit unless the compiler reported more. `limit` (bytes) is for a figure
+    without reports.
     """
     reports = list({report.tokens: report for report in reports}.values())
     formula = {tokens: sum(terms.values()) for tokens, terms in sorted((predicted or {}).items())}
@@ -95,12 +95,12 @@ def plan_figure(
     _finish(axes, reports, title, formula=bool(formula))
     if limit:
         axes.axhline(limit / GIB, color=INK, linewidth=1.3, dashes=(5, 3), zorder=4)
-        _say(axes, axes.get_xlim()[1], limit / GIB, f"limit\n{limit / GIB:.2f} GiB", right=6)
+        _draw_text(axes, axes.get_xlim()[1], limit / GIB, f"limit\n{limit / GIB:.2f} GiB", right=6)
     return figure
 
 
 def candidates_figure(candidates: Sequence[Candidate], *, title: str) -> Figure:
-    """Memory of a device by kind, a bar a choice, with the limit; what was not compiled says why."""
+    """Plot the memory of a device by kind, a bar per choice, with the limit; choices not compiled have the reason."""
     reports = [candidate.report for candidate in candidates if candidate.report is not None]
     limit = max((report.limit for report in reports), default=0)
     top = _top(limit, reports, {})
@@ -108,7 +108,7 @@ def candidates_figure(candidates: Sequence[Candidate], *, title: str) -> Figure:
     axes = figure.add_subplot()
     for row, candidate in enumerate(candidates):
         if candidate.report is None:
-            _say(axes, 0, row, _short(candidate.reason), right=4, color=FAINT)
+            _draw_text(axes, 0, row, _short(candidate.reason), right=4, color=FAINT)
         else:
             _lying_bar(axes, candidate.report, row, top)
     axes.set_yticks(range(len(candidates)), [candidate.name for candidate in candidates])
@@ -121,40 +121,46 @@ def candidates_figure(candidates: Sequence[Candidate], *, title: str) -> Figure:
     axes.tick_params(axis="y", length=0)
     if limit:
         axes.axvline(limit / GIB, color=INK, linewidth=1.3, dashes=(5, 3), zorder=4)
-        _say(axes, limit / GIB, -0.72, f"limit {limit / GIB:.2f} GiB", ha="right", right=-5)
+        _draw_text(axes, limit / GIB, -0.72, f"limit {limit / GIB:.2f} GiB", ha="right", right=-5)
     return figure
 
 
 def _places(tokens: Sequence[int]) -> list[float]:
-    """Where contexts stand: as far apart as their logarithms to base 2, but not so near that labels meet."""
+    """Horizontal positions of contexts: proportional to log2, but far enough apart that labels do not overlap."""
     gaps = np.maximum(np.diff(np.log2(np.asarray(tokens, float))), LEAST_GAP)
     return [0.0, *np.cumsum(gaps).tolist()][: len(tokens)]
 
 
 def _upright_bar(axes: Axes, report: Report, place: float) -> None:
-    for height, base, looks in _pieces(report):
+    for height, base, looks in _find_segments(report):
         axes.bar(place, height / GIB, BAR, base / GIB, **looks)
     if not report.accepted:
-        _say(axes, place, min(wanted(report) or report.limit, report.limit) / 2 / GIB, _judged(report), ha="center")
+        _draw_text(
+            axes,
+            place,
+            min(find_required_bytes(report) or report.limit, report.limit) / 2 / GIB,
+            _judged(report),
+            ha="center",
+        )
 
 
 def _lying_bar(axes: Axes, report: Report, row: int, top: float) -> None:
-    for width, base, looks in _pieces(report):
+    for width, base, looks in _find_segments(report):
         axes.barh(row, width / GIB, BAR, base / GIB, **looks)
     words = ", ".join(word for word in (_judged(report).replace("\n", " "), _size(report)) if word)
-    end = wanted(report) or report.limit
+    end = find_required_bytes(report) or report.limit
     if end > 0.75 * top:  # no room beyond it
-        _say(axes, min(end, top) / GIB, row, words, ha="right", right=-6)
+        _draw_text(axes, min(end, top) / GIB, row, words, ha="right", right=-6)
     else:
-        _say(axes, end / GIB, row, words, right=5)
+        _draw_text(axes, end / GIB, row, words, right=5)
 
 
-def _pieces(report: Report) -> list[tuple[float, float, dict]]:
-    """Height, base (bytes) and looks of what a bar is made of."""
+def _find_segments(report: Report) -> list[tuple[float, float, dict]]:
+    """Height, base (bytes) and style of the segments of a bar."""
     over = {} if report.accepted else {"hatch": HATCH, "alpha": 0.55}
     if report.memory is None:
         looks = {"facecolor": "#F3F3F3", "edgecolor": "#A0A0A0", "hatch": HATCH, "linewidth": 0.8}
-        return [(wanted(report) or report.limit, 0, looks)]
+        return [(find_required_bytes(report) or report.limit, 0, looks)]
     pieces, base = [], 0
     for kind, size in kinds(report.memory).items():
         pieces.append((size, base, {"color": COLORS[kind], "edgecolor": "white", "linewidth": 0.6, **over}))
@@ -167,18 +173,18 @@ def _judged(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    size = wanted_gib(report, digits=1)
+    size = format_required_gib(report, digits=1)
     return f"{size} GiB" if size else ""
 
 
 def _top(limit: float, reports: Sequence[Report], formula: Mapping[int, float]) -> float:
-    """Bytes at which the axis ends: above all that is drawn, but not far beyond the limit."""
-    highest = max([limit, *(wanted(report) or 0 for report in reports), *formula.values()]) or GIB
+    """The upper end of the axis in bytes: above everything drawn, but not far beyond the limit."""
+    highest = max([limit, *(find_required_bytes(report) or 0 for report in reports), *formula.values()]) or GIB
     return min(1.15 * highest, HEADROOM * limit) if limit else 1.15 * highest
 
 
 def _finish(axes: Axes, reports: Sequence[Report], title: str, *, formula: bool) -> None:
-    """Title, the compilers' versions under it, and the legend."""
+    """Add the title, the compilers' versions under it, and the legend."""
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
     versions = {name: version for report in reports for name, version in report.compilers.items()}
     note = "As reported by " + ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -199,7 +205,7 @@ def _finish(axes: Axes, reports: Sequence[Report], title: str, *, formula: bool)
     if handles:
         axes.legend(
             handles=handles,
-            loc="lower left",  # the limit is named above it
+            loc="lower left",  # the limit's label is above it
             bbox_to_anchor=(1.0, -0.02),
             frameon=False,
             fontsize=9,
@@ -209,8 +215,10 @@ def _finish(axes: Axes, reports: Sequence[Report], title: str, *, formula: bool)
     tidy(axes)
 
 
-def _say(axes: Axes, x: float, y: float, words: str, *, ha: str = "left", right: float = 0, color: str = INK) -> None:
-    """On a white halo, `right` points beside (x, y)."""
+def _draw_text(
+    axes: Axes, x: float, y: float, words: str, *, ha: str = "left", right: float = 0, color: str = INK
+) -> None:
+    """Draw text on a white halo, `right` points beside (x, y)."""
     axes.annotate(
         words,
         xy=(x, y),
@@ -227,6 +235,6 @@ def _say(axes: Axes, x: float, y: float, words: str, *, ha: str = "left", right:
 
 
 def _short(reason: str, limit: int = 90) -> str:
-    """The fault without its remedy."""
+    """The error without its remedy."""
     words = reason.partition(": ")[0]
     return words if len(words) <= limit else f"{words[: limit - 1]}…"

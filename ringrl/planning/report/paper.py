@@ -1,6 +1,6 @@
 """The longest contexts that the Ring Attention paper reports (Liu, Zaharia and Abbeel 2023, arXiv 2310.01889, Table 3).
 
-Its plans: full precision, full gradient checkpointing, parameters sharded over all devices, no tensor parallelism.
+Its settings: full precision, full gradient checkpointing, parameters sharded over all devices, no tensor parallelism.
 """
 
 from typing import NamedTuple
@@ -9,15 +9,15 @@ K = 1024  # tokens of the paper's "K"
 
 
 class Contexts(NamedTuple):
-    """Of one cluster and model, in thousands of tokens (1,024 each), by method."""
+    """Contexts of one cluster and model, in thousands of tokens (1,024 each), by method."""
 
     vanilla: int
-    memory_efficient: int  # attention alone a block at a time
-    blockwise: int  # attention and feed-forward a block at a time
+    memory_efficient: int  # blockwise attention only
+    blockwise: int  # blockwise attention and feed-forward
     ring: int
 
 
-# By the cluster's name in `TARGETS` and the model's in conf/model; cells that the paper leaves empty are absent.
+# By the cluster's name in `TARGETS` and the model's in conf/model; empty cells of the paper are omitted.
 TABLE_3: dict[str, dict[str, Contexts]] = {
     "a100x8": {  # 80 GB each, NVLink
         "3b": Contexts(4, 32, 64, 512),
@@ -46,6 +46,6 @@ TABLE_3: dict[str, dict[str, Contexts]] = {
 
 
 def paper_context(target_name: str, model_name: str) -> int | None:
-    """Tokens that the paper reports for the ring, or None where it reports nothing."""
+    """Tokens that the paper reports for the ring, or None if it reports none."""
     row = TABLE_3.get(target_name, {}).get(model_name)
     return None if row is None else row.ring * K

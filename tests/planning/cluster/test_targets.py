@@ -1,4 +1,4 @@
-"""Names of clusters, the devices they count, and the figures that stand in for what is not given."""
+"""Names of clusters, their numbers of devices, and default specifications."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import yaml
 
 from ringrl.errors import RingRLError
 from ringrl.planning.cluster import targets
-from ringrl.planning.cluster.targets import DEVICE_KINDS, GIB, Target, read_topology, settle
+from ringrl.planning.cluster.targets import DEVICE_KINDS, GIB, Target, fill_specification, read_topology
 
 CONF = sorted((Path(__file__).parents[3] / "conf" / "target").glob("*.yaml"))
 
@@ -58,7 +58,7 @@ def test_what_is_no_topology_is_told_the_nearest(topology: str, says: str) -> No
 def test_every_kind_settles_by_its_example(kind: str) -> None:
     known = DEVICE_KINDS[kind]
     assert read_topology(known.example).kind == kind
-    settled = settle(Target(topology=known.example))
+    settled = fill_specification(Target(topology=known.example))
     assert settled.memory > 0
     assert settled.source
     assert settled.name == known.example
@@ -76,29 +76,29 @@ def test_half_a_chip_has_half_of_it() -> None:
 
 def test_given_figures_stand() -> None:
     given = Target("mine", "a100:8", memory=40 * GIB, peak_flops=1e14, bandwidth=1e9, source="measured")
-    assert settle(given) == given
+    assert fill_specification(given) == given
 
 
 def test_between_machines_the_network_is_the_bandwidth() -> None:
-    assert settle(Target(topology="a100:1x8")).bandwidth == 300e9
-    assert settle(Target(topology="a100:4x8")).bandwidth == 12.5e9
-    assert settle(Target(topology="a100:4x8", bandwidth=25e9)).bandwidth == 25e9
+    assert fill_specification(Target(topology="a100:1x8")).bandwidth == 300e9
+    assert fill_specification(Target(topology="a100:4x8")).bandwidth == 12.5e9
+    assert fill_specification(Target(topology="a100:4x8", bandwidth=25e9)).bandwidth == 25e9
 
 
 def test_cpu_devices_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "_machine_memory", lambda: 32 * GIB)
-    assert settle(Target(topology="cpu:8")).memory == 4 * GIB
+    assert fill_specification(Target(topology="cpu:8")).memory == 4 * GIB
 
 
 @pytest.mark.parametrize("figure", ["memory", "peak_flops", "bandwidth"])
 def test_negative_figures_are_refused(figure: str) -> None:
     with pytest.raises(RingRLError, match=f"target.{figure}"):
-        settle(Target(topology="h100:8", **{figure: -1}))
+        fill_specification(Target(topology="h100:8", **{figure: -1}))
 
 
 def test_a_target_needs_a_topology() -> None:
     with pytest.raises(RingRLError, match=r"target\.topology is empty"):
-        settle(Target())
+        fill_specification(Target())
 
 
 @pytest.mark.parametrize("path", CONF, ids=lambda path: path.stem)
@@ -110,7 +110,7 @@ def test_every_named_cluster_is_one(path: Path) -> None:
         assert target == Target()
     else:
         assert target.name == path.stem
-        assert settle(target).peak_flops > 0
+        assert fill_specification(target).peak_flops > 0
         count = int(path.stem.rpartition("_")[2].rpartition("x")[2])  # a100x8, tpu_v5e_256
         cores = 2 if path.stem == "tpu_v4_1024" else 1
         assert target.devices * cores == count

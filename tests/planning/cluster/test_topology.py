@@ -1,4 +1,4 @@
-"""Names of absent devices: what is unknown, what is not installed, and what a mesh of them looks like."""
+"""Names of absent devices: unknown names, missing compilers, and their meshes."""
 
 import jax
 import pytest

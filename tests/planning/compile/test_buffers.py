@@ -1,11 +1,11 @@
-"""What is live at the fullest moment of small programs, and what such arrays are called."""
+"""Live arrays at the peak of small programs, and their descriptions."""
 
 import pytest
 
-from ringrl.planning.compile.buffers import LARGEST, described, largest_buffers
-from ringrl.planning.hlo.liveness import Live, fullest
+from ringrl.planning.compile.buffers import LARGEST, describe_largest, largest_buffers
+from ringrl.planning.hlo.liveness import LiveArray, find_peak
 from ringrl.planning.hlo.parser import parse
-from ringrl.planning.hlo.places import holds
+from ringrl.planning.hlo.places import describe_array
 from ringrl.planning.plan import Buffer
 
 STEP = "jit(train_step)/shard_map"
@@ -20,7 +20,7 @@ def program(entry: str, *bodies: str) -> str:
 
 
 def live(text: str) -> list[tuple[str, int]]:
-    return sorted((one.shape, one.bytes) for one in fullest(parse(text)))
+    return sorted((one.shape, one.bytes) for one in find_peak(parse(text)))
 
 
 def test_arrays_live_from_their_line_to_their_last_reader() -> None:
@@ -73,13 +73,13 @@ LOOP = (
 
 
 def test_a_carry_makes_room_between_its_last_reader_and_its_next_value() -> None:
-    found = fullest(parse(program(LOOP, BODY.replace("WORK", "300"))))
+    found = find_peak(parse(program(LOOP, BODY.replace("WORK", "300"))))
     large = {(one.shape, one.place) for one in found if one.bytes > 100}
     assert large == {("f32[300]", "inside"), ("f32[50]", "before")}
 
 
 def test_a_carry_lies_in_one_place() -> None:
-    found = fullest(parse(program(LOOP, BODY.replace("WORK", "7"))))
+    found = find_peak(parse(program(LOOP, BODY.replace("WORK", "7"))))
     assert {(one.shape, one.place) for one in found} >= {("f32[50]", "before"), ("f32[60]", "anew")}
     assert len([one for one in found if one.shape == "f32[60]"]) == 1
 
@@ -133,25 +133,25 @@ def test_what_travels_counts_once_on_each_side() -> None:
     ],
 )
 def test_names(place: str, shape: str, words: str) -> None:
-    assert holds(place, shape).startswith(words)
+    assert describe_array(place, shape).startswith(words)
 
 
 def test_alike_ones_are_joined_and_the_largest_stand_first() -> None:
     kept = f"{FORWARD}/{WRITE}"
     arrays = [
-        Live("f32[2,1,8,4]", 256, kept),
-        Live("f32[2,1,8,2]", 128, kept),
-        *3 * [Live("f32[50]", 200, "x")],
-        *(Live(f"f32[{size}]", 4 * size, "y") for size in range(1, LARGEST)),
+        LiveArray("f32[2,1,8,4]", 256, kept),
+        LiveArray("f32[2,1,8,2]", 128, kept),
+        *3 * [LiveArray("f32[50]", 200, "x")],
+        *(LiveArray(f"f32[{size}]", 4 * size, "y") for size in range(1, LARGEST)),
     ]
-    found = described(arrays)
+    found = describe_largest(arrays)
     assert len(found) == LARGEST
     assert found[:3] == (
         Buffer(200, "f32[50]", "x", 3),
         Buffer(256, "f32[2,1,8,4]", "layer inputs kept for the backward pass"),
         Buffer(128, "f32[2,1,8,2]", "kept of every layer for the backward pass"),
     )
-    several = described([arrays[0], Live("bf16[2,1,8,4]", 128, kept)])
+    several = describe_largest([arrays[0], LiveArray("bf16[2,1,8,4]", 128, kept)])
     assert {one.source for one in several} == {"kept of every layer for the backward pass"}, "which is which, none says"
 
 

@@ -13,7 +13,7 @@ from ringrl.nn import ModelConfig
 from ringrl.nn.config import Remat
 from ringrl.ops import AttentionConfig, Strategy
 from ringrl.parallel import make_mesh
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.buffers import largest_buffers
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.compile.step import compile_step, synthetic_agent
@@ -77,7 +77,7 @@ def test_on_this_machine() -> None:
 def test_every_hop_is_across_matrix_products(topology: str, precision: str, width: int, tokens: int) -> None:
     sizes: dict[str, Any] = {"layers": 2, "width": width, "heads": width // 128, "feedforward_block_size": 512}
     model = ModelConfig(**sizes, remat=Remat.layer, unroll_layers=False)
-    target = settle(Target(topology=topology))
+    target = fill_specification(Target(topology=topology))
     plan = Plan(
         target=target,
         tokens=tokens * target.devices,

@@ -1,4 +1,4 @@
-"""A plan compiled apart: what comes back, what is kept, and what a broken or missing compiler makes of it."""
+"""Compilation of a plan in a separate process: results, caching, and broken or missing compilers."""
 
 import dataclasses
 import subprocess
@@ -11,14 +11,14 @@ from ringrl.agents import AgentConfig
 from ringrl.errors import RingRLError
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile import process, worker
 from ringrl.planning.plan import Plan, Report
 from ringrl.training.config import TrainingConfig
 
 QUICK = {"xla_backend_optimization_level": 0}
 PLAN = Plan(
-    settle(Target(topology="cpu:2")),
+    fill_specification(Target(topology="cpu:2")),
     128,
     AgentConfig(loss_block_size=32),
     ModelConfig(layers=1, width=16, heads=2, remat="layer", unroll_layers=False),
@@ -139,7 +139,7 @@ def test_a_crash_says_the_last_words_and_how_to_repeat_it(monkeypatch: pytest.Mo
 
 
 def test_a_fault_of_the_users_comes_back_as_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, process.COMPLAINT, "a warning\nattention: 3 heads do not divide\n")
+    answer(monkeypatch, process.ERROR_EXIT_CODE, "a warning\nattention: 3 heads do not divide\n")
     with pytest.raises(RingRLError, match=r"^attention: 3 heads do not divide$"):
         process.compile_plan(PLAN)
 
@@ -147,7 +147,7 @@ def test_a_fault_of_the_users_comes_back_as_it_was_said(monkeypatch: pytest.Monk
 def test_a_missing_compiler_is_seen_before_anything_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(process, "COMPILERS", tmp_path)
     monkeypatch.setattr(process.sys, "path", [str(tmp_path)])
-    tpu, gpu = (settle(Target(topology=topology)) for topology in ("v4:2x2x1", "h100:8"))
+    tpu, gpu = (fill_specification(Target(topology=topology)) for topology in ("v4:2x2x1", "h100:8"))
     assert not process.has_compiler(tpu)
     assert not process.has_compiler(gpu)
     (tmp_path / "libtpu").mkdir()

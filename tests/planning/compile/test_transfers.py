@@ -1,11 +1,11 @@
-"""Transfers of a whole step, read from small programs: where from, how often, and across what."""
+"""Transfers of a whole step, read from small programs: origin, count, and overlap."""
 
 import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.planning.compile.transfers import transfers
 from ringrl.planning.hlo.parser import parse
-from ringrl.planning.hlo.places import travels
+from ringrl.planning.hlo.places import describe_transfer
 from ringrl.planning.plan import Transfer
 
 HEADER = "HloModule jit_train_step, is_scheduled=true, num_partitions=4\n"
@@ -153,4 +153,4 @@ def test_an_unscheduled_program_is_refused() -> None:
     ],
 )
 def test_places_in_words(kind: str, place: str, loop_place: str, floats: int, words: str) -> None:
-    assert travels(kind, place, loop_place, floats).startswith(words)
+    assert describe_transfer(kind, place, loop_place, floats).startswith(words)

@@ -11,7 +11,7 @@ from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile.attention import AttentionSizes, Program
 from ringrl.planning.compile.schedules import Request, Schedule, schedule
-from ringrl.planning.hlo.overlap import Flight, flights, permutes
+from ringrl.planning.hlo.overlap import ScheduledCollective, flights, permutes
 from ringrl.planning.hlo.parser import COLLECTIVES, parse
 
 HEADER = "HloModule jit_ring, is_scheduled=true, entry_computation_layout={(bf16[8,4]{1,0:T(8,128)})->bf16[8,4]{1,0}}\n"
@@ -58,14 +58,14 @@ def program(*steps: str) -> str:
     return f"{HEADER}{BLOCKS}\n{entry} {{\n{PARAMETER}{''.join(steps)}}}\n"
 
 
-def only(text: str) -> Flight:
+def only(text: str) -> ScheduledCollective:
     (found,) = permutes(parse(text))
     return found
 
 
 def test_across_the_block_loop() -> None:
     found = only(program(START, LIGHT_WORK, WORK, DONE))
-    assert found == Flight("start", "hop", "jit(f)/hop", ("bf16[8,4]",), False, ("while.9",))
+    assert found == ScheduledCollective("start", "hop", "jit(f)/hop", ("bf16[8,4]",), False, ("while.9",))
     assert not found.exposed
     assert str(found).endswith("across while.9")
 
@@ -78,7 +78,7 @@ def test_across_the_block_loop() -> None:
         (WORK, START, LIGHT_WORK, DONE),
     ],
 )
-def test_serialised(steps: tuple[str, ...]) -> None:
+def test_serialized(steps: tuple[str, ...]) -> None:
     found = only(program(*steps))
     assert [permute for permute in permutes(parse(program(*steps))) if permute.exposed] == [found]
     assert not found.synchronous

@@ -15,7 +15,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.parallel import make_mesh
 from ringrl.parallel.mesh import MeshConfig
 from ringrl.parallel.sharding import bytes_per_device
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.step import compile_step
 from ringrl.planning.model.memory import largest_context, predicted
 from ringrl.planning.model.parameters import parameter_counts, parameter_shapes
@@ -49,7 +49,7 @@ def plan_of(
 ) -> Plan:
     axis = {"ring": "ring", "hybrid": "ring", "ulysses": "head"}.get(strategy, "fsdp")
     return Plan(
-        target=settle(Target(topology=topology)),
+        target=fill_specification(Target(topology=topology)),
         tokens=tokens,
         agent=agent or AgentConfig(loss_block_size=512),
         model=model or size_of("7b", layers=2),

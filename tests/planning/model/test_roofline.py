@@ -7,7 +7,7 @@ import pytest
 from ringrl.nn import ModelConfig
 from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
-from ringrl.planning.cluster.targets import Target, settle
+from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.model import roofline
 from ringrl.planning.plan import Plan
 from ringrl.training.config import TrainingConfig
@@ -24,7 +24,7 @@ TABLE_2 = [
 
 @pytest.mark.parametrize(("topology", "block", "sequence", "rounding"), TABLE_2)
 def test_the_papers_table(topology: str, block: float, sequence: float, rounding: float) -> None:
-    found = roofline.minimal_tokens(settle(Target(topology=topology)))
+    found = roofline.minimal_tokens(fill_specification(Target(topology=topology)))
     assert found.block / 1e3 == pytest.approx(block, abs=rounding)
     assert found.sequence / 1e3 == pytest.approx(sequence, abs=rounding)
 
@@ -36,7 +36,7 @@ def test_the_papers_table(topology: str, block: float, sequence: float, rounding
 def test_at_the_minimum_transfer_and_attention_take_the_same_time(
     heads: int, key_heads: int, number_bytes: int, attended: float
 ) -> None:
-    target, head_size = settle(Target(topology="h100:8")), 128
+    target, head_size = fill_specification(Target(topology="h100:8")), 128
     sizes = {"heads": heads, "key_heads": key_heads, "number_bytes": number_bytes, "attended": attended}
     tokens = roofline.minimal_tokens(target, **sizes).block
     transfer = 2 * tokens * key_heads * head_size * number_bytes / target.bandwidth
@@ -86,8 +86,8 @@ def test_where_no_ring_goes_round_nothing_is_asked(strategy: str, mesh: dict[str
 
 
 def test_unknown_figures_ask_nothing() -> None:
-    assert roofline.minimal_tokens(settle(Target(topology="cpu:8"))).block == 0.0
-    given = dataclasses.replace(settle(Target(topology="cpu:8")), peak_flops=1e12, bandwidth=1e9)
+    assert roofline.minimal_tokens(fill_specification(Target(topology="cpu:8"))).block == 0.0
+    given = dataclasses.replace(fill_specification(Target(topology="cpu:8")), peak_flops=1e12, bandwidth=1e9)
     assert roofline.minimal_tokens(given).block == 1000.0
 
 

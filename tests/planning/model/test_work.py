@@ -1,4 +1,4 @@
-"""Work counted by blocks, against the very masks and the traced program."""
+"""Work counted by blocks, compared with the masks themselves and the traced program."""
 
 import itertools
 import math

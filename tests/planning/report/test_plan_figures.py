@@ -1,4 +1,4 @@
-"""Pictures of plans: heights add up to what was reported, and what does not fit looks like it."""
+"""Figures of plans: bar heights equal the reported memory, and refusals are marked."""
 
 import itertools
 
@@ -7,7 +7,15 @@ import pytest
 from ringrl.evaluation.figures import PALETTE, png_bytes
 from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Memory, Plan, Report
-from ringrl.planning.report.figures import GIB, candidates_figure, context_name, kinds, plan_figure, wanted, wanted_gib
+from ringrl.planning.report.figures import (
+    GIB,
+    candidates_figure,
+    context_name,
+    find_required_bytes,
+    format_required_gib,
+    kinds,
+    plan_figure,
+)
 from ringrl.planning.search import Candidate
 
 K = 1024
@@ -58,8 +66,8 @@ def test_kinds_add_up_to_the_total():
     ],
 )
 def test_what_a_refusal_says_of_memory_is_a_least(line, bytes_wanted, words):
-    assert wanted(refused(1, line)) == bytes_wanted
-    assert wanted_gib(refused(1, line)) == words
+    assert find_required_bytes(refused(1, line)) == bytes_wanted
+    assert format_required_gib(refused(1, line)) == words
 
 
 def test_bars_are_stacked_to_the_total_and_stand_at_their_doublings():

@@ -1,4 +1,4 @@
-"""What happens at some steps only: evaluating, and keeping what was reached."""
+"""Periodic events of training: evaluation and checkpoints."""
 
 import logging
 import time
@@ -20,11 +20,11 @@ Evaluate = Callable[[Parameters, int], Mapping[str, float]]
 _logger = logging.getLogger(__name__)
 
 
-class Milestones:
-    """Evaluations and checkpoints of one run; remembers the last evaluation and the best score.
+class PeriodicEvents:
+    """Evaluations and checkpoints of one run; tracks the last evaluation and the best score.
 
-    Leaving it as a context finishes the save under way. A fault of that is raised, or merely logged where another
-    error is on its way out.
+    Leaving the context finishes the save in progress. Its error is raised, or only logged if another error is
+    propagating.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Milestones:
         best = checkpointer.best() if checkpointer is not None else None
         self._best_score = best[1] if best is not None else float("-inf")
 
-    def __enter__(self) -> "Milestones":
+    def __enter__(self) -> "PeriodicEvents":
         return self
 
     def __exit__(
@@ -58,18 +58,20 @@ class Milestones:
                 raise
             _logger.warning("%s", fault)
         if error is None:
-            wait_for_process_0("checkpoint")  # it makes the last one whole, and would be ended if the others left
+            wait_for_process_0("checkpoint")  # process 0 completes it, and would be ended if others exited
 
     def save_due_by_clock(self) -> bool:
-        """Whether it is `save_every_minutes` since the last save, or the start; never in a process but the first."""
+        """Whether `save_every_minutes` have passed since the last save, or the start; always False except in
+        process 0.
+        """
         waited = time.monotonic() - self._saved_at
         return self._save_every_seconds > 0 and waited >= self._save_every_seconds and is_main_process()
 
     def evaluate(self, state: TrainState, step: int) -> bool:
-        """Evaluate the parameters once at a step; whether their "score" is the best so far.
+        """Evaluate the parameters once at a step; returns whether their "score" is the best so far.
 
-        Raises what the evaluation raises, and RingRLError where it fails in another process. Where it was left
-        unfinished in any process, Interrupted in all of them.
+        Raises the evaluation's error, and RingRLError if it fails in another process. If it was interrupted in any
+        process, Interrupted is raised in all of them.
         """
         if self._evaluate is None or self._evaluated_step == step:
             return False
@@ -91,14 +93,14 @@ class Milestones:
         is_best = agree_any(score > self._best_score)
         if is_best:
             self._best_score = score
-        if self._logger is not None:  # after all agreements, which a full disk must not keep from one process
+        if self._logger is not None:  # after all collectives, so that a full disk cannot make one process skip them
             self._logger.scalars({f"evaluation/{name}": value for name, value in found.items()}, step)
         if self._history is not None and found:
             self._history.add_evaluation(step, found)
         return is_best
 
     def save(self, state: TrainState, step: int, *, tokens: int, seconds: float) -> None:
-        """Begin to write the checkpoint of a step, once."""
+        """Begin writing the checkpoint of a step, once."""
         if self._checkpointer is None or self._saved_step == step:
             return
         self._flush()
@@ -113,15 +115,15 @@ class Milestones:
         self._checkpointer.save(step, state, record, metric=(evaluation or {}).get("score"))
         self._saved_step, self._saved_at = step, time.monotonic()
 
-    def settle(self) -> None:
-        """Wait until the checkpoint under way is whole, for every process."""
+    def wait(self) -> None:
+        """Wait until the checkpoint in progress is complete, in every process."""
         self._flush()
         if self._checkpointer is not None:
             self._checkpointer.wait()
             wait_for_process_0("last checkpoint")
 
     def add_evaluation(self, step: int) -> None:
-        """Add the evaluation of a step to its checkpoint, which is whole."""
+        """Add the evaluation of a step to its complete checkpoint."""
         if self._checkpointer is None or self.evaluation is None or self._evaluated_step != step:
             return
         self._flush()
@@ -129,7 +131,7 @@ class Milestones:
         self._checkpointer.amend(step, record, metric=self.evaluation.get("score"))
 
     def _flush(self) -> None:
-        """What was logged up to a checkpoint is on the disk before the checkpoint is."""
+        """Flush logs to the disk, so that they precede the checkpoint of the same step."""
         for record in (self._logger, self._history):
             if record is not None:
                 record.flush()

@@ -1,4 +1,4 @@
-"""The way of a ring through a torus: every chip once, each hop a link, or as JAX laid it."""
+"""The order of a ring in a torus: every chip once and each hop a link, or else JAX's own order."""
 
 import dataclasses
 import itertools
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ringrl.parallel import mesh
-from ringrl.parallel.mesh import AXES, arranged
-from ringrl.parallel.neighbours import closed_walk, neighbourly
+from ringrl.parallel.mesh import AXES, arrange_devices
+from ringrl.parallel.neighbors import find_closed_walk, order_ring
 from ringrl.planning.compile.schedules import Request, schedule
 
 RING = AXES.index("ring")
@@ -18,7 +18,7 @@ RING = AXES.index("ring")
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What the order depends on."""
+    """A device with the attributes that determine the order."""
 
     coords: tuple[int, ...]
     core_on_chip: int = 0
@@ -34,7 +34,7 @@ def grid(*sizes: int, cores: int = 1) -> np.ndarray:
 
 
 def steps(places) -> set[int]:
-    """Links that each hop crosses, home included."""
+    """Number of links that each hop crosses, including the last to the first."""
     places = [(*chip.coords, chip.core_on_chip) for chip in places]
     pairs = zip(places, places[1:] + places[:1], strict=True)
     return {sum(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairs}
@@ -42,7 +42,7 @@ def steps(places) -> set[int]:
 
 @pytest.mark.parametrize("sizes", list(itertools.product(range(1, 6), repeat=3)), ids=str)
 def test_a_box_has_a_closed_walk_unless_it_is_a_line_or_odd(sizes: tuple[int, ...]) -> None:
-    way = closed_walk(sizes)
+    way = find_closed_walk(sizes)
     if math.prod(sizes) % 2 or sum(size > 1 for size in sizes) < 2:
         assert way is None
         return
@@ -64,7 +64,7 @@ def test_a_box_has_a_closed_walk_unless_it_is_a_line_or_odd(sizes: tuple[int, ..
 )
 def test_each_hop_is_a_link(chips: np.ndarray, shape: tuple[int, ...]) -> None:
     laid = chips.reshape(shape)
-    dealt = neighbourly(laid, RING)
+    dealt = order_ring(laid, RING)
     assert dealt.shape == shape
     for before, after in zip(
         laid.reshape(-1, shape[2] * shape[3]), dealt.reshape(-1, shape[2] * shape[3]), strict=True
@@ -76,7 +76,7 @@ def test_each_hop_is_a_link(chips: np.ndarray, shape: tuple[int, ...]) -> None:
 def test_of_a_hybrid_each_head_has_a_ring_of_its_own() -> None:
     laid = grid(2, 4, 4).reshape(1, 2, 16, 1).swapaxes(1, 3)
     assert steps(laid[0, 0, :, 0]) != {1}
-    dealt = neighbourly(laid, RING)
+    dealt = order_ring(laid, RING)
     for head in range(2):
         assert set(dealt[0, 0, :, head]) == set(laid[0, 0, :, head])
         assert steps(dealt[0, 0, :, head]) == {1}
@@ -98,18 +98,18 @@ def test_of_a_hybrid_each_head_has_a_ring_of_its_own() -> None:
     ids=["line", "odd", "pair", "part", "no ring", "one place", "no places"],
 )
 def test_what_has_no_such_way_stays_as_it_was(laid: np.ndarray) -> None:
-    assert neighbourly(laid, RING) is laid
+    assert order_ring(laid, RING) is laid
 
 
-def test_a_ring_of_neighbours_stays_as_it_was() -> None:
-    once = neighbourly(grid(4, 4, 1).reshape(1, 1, 16, 1), RING)
-    assert neighbourly(once, RING) is once
+def test_a_ring_of_neighbors_stays_as_it_was() -> None:
+    once = order_ring(grid(4, 4, 1).reshape(1, 1, 16, 1), RING)
+    assert order_ring(once, RING) is once
 
 
 def test_two_slices_of_equal_coordinates_stay_as_they_were() -> None:
     two = [dataclasses.replace(chip, slice_index=index) for index in range(2) for chip in grid(4, 4, 1)]
     laid = np.array(two).reshape(1, 1, 32, 1)
-    assert neighbourly(laid, RING) is laid
+    assert order_ring(laid, RING) is laid
 
 
 @pytest.mark.aot
@@ -131,6 +131,6 @@ def test_jax_is_asked_again_where_a_torus_has_to_be_split(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(mesh.jax, "make_mesh", refuses)
     monkeypatch.setattr(mesh.mesh_utils, "create_device_mesh", split)
-    found = arranged((1, 1, 4, 2), jax.devices()[:8])
+    found = arrange_devices((1, 1, 4, 2), jax.devices()[:8])
     assert asked == [True]
     assert dict(found.shape) == dict(zip(AXES, (1, 1, 4, 2), strict=True))
