@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ringrl.agents.action_heads import Head, make_head
+from ringrl.agents.action_heads import make_head
 from ringrl.agents.config import AgentConfig
+from ringrl.agents.head import Head
 from ringrl.agents.layout import TokenLayout, token_layout
 from ringrl.devices import with_automatic_axes
 from ringrl.errors import RingRLError, choice

@@ -20,7 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ringrl.config import BenchCommand
 from ringrl.errors import RingRLError
 from ringrl.ops import AttentionConfig, Layout, Strategy, attention, dealing_order
-from ringrl.ops.masks import Labels, block_is_masked
+from ringrl.ops.bounds import block_is_masked
+from ringrl.ops.masks import Labels
 from ringrl.parallel import make_mesh
 
 MIB = 2**20

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ringrl.ops import dealing_order, ring_size, step_order, undealing_order
+from ringrl.ops.bounds import block_is_masked
 from ringrl.ops.config import Layout, Strategy
-from ringrl.ops.masks import Labels, block_is_masked
+from ringrl.ops.masks import Labels
 from ringrl.parallel import make_mesh
 
 LAYOUTS = list(Layout)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ringrl.ops.masks import Labels, attention_mask, block_is_masked
+from ringrl.ops.bounds import block_is_masked
+from ringrl.ops.masks import Labels, attention_mask
 
 # Sizes and window are few, so that few programs are compiled.
 QUERIES, KEYS, CHAINS = 3, 4, 2

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ringrl.ops import AttentionConfig, attention, decode_attention
+from ringrl.ops.bounds import block_is_masked
 from ringrl.ops.kernels.kinds import kinds_that_hold
-from ringrl.ops.masks import Labels, attention_mask, block_is_masked, moved_back, moved_on
+from ringrl.ops.masks import Labels, attention_mask, moved_back, moved_on
 from ringrl.ops.operands import LocalOptions
 from ringrl.parallel import make_mesh
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from ringrl.ops.masks import Bounds, Labels, bounds_are_masked, bounds_of, moved_back
+from ringrl.ops.bounds import Bounds, bounds_are_masked, bounds_of
+from ringrl.ops.masks import Labels, moved_back
 from ringrl.ops.operands import LocalOptions
 
 _LOWEST, _LARGEST = -(2**31), 2**31 - 1

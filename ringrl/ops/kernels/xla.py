@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ringrl.ops.bounds import Bounds, bounds_are_masked, bounds_of
 from ringrl.ops.dropout import DropoutKeys, dropout_multiplier
 from ringrl.ops.kernels.interface import Gradients, Logsumexp, Part, Rows
-from ringrl.ops.masks import Bounds, Labels, attention_mask, bounds_are_masked, bounds_of, silence_padding
+from ringrl.ops.masks import Labels, attention_mask, silence_padding
 from ringrl.ops.operands import KeyBlock, LocalOptions, QueryBlock
 from ringrl.ops.precision import accumulator_dtype, move
 
