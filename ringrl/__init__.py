@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ringrl.data.datasets import open_dataset as open_dataset
     from ringrl.data.loader import make_loader as make_loader
     from ringrl.data.normalization import fit_normalization as fit_normalization
+    from ringrl.data.statistics import default_target_return as default_target_return
     from ringrl.data.store import EpisodeStore as EpisodeStore
-    from ringrl.data.store import default_target_return as default_target_return
     from ringrl.errors import RingRLError as RingRLError
     from ringrl.evaluation.config import WhenFull as WhenFull
     from ringrl.evaluation.gymnasium_policy import Policy as Policy
@@ -118,7 +118,8 @@ __getattr__ = on_demand(
         "data.datasets": "open_dataset",
         "data.loader": "make_loader",
         "data.normalization": "fit_normalization",
-        "data.store": "EpisodeStore default_target_return",
+        "data.statistics": "default_target_return",
+        "data.store": "EpisodeStore",
         "errors": "RingRLError",
         "evaluation.config": "WhenFull",
         "evaluation.gymnasium_policy": "Policy",

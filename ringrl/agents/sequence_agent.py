@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from ringrl.agents.action_heads import make_head
 from ringrl.agents.config import AgentConfig
+from ringrl.agents.decoding import decode_steps
+from ringrl.agents.flops import count_train_flops
 from ringrl.agents.head import Head
 from ringrl.agents.layout import TokenLayout, token_layout
 from ringrl.devices import with_automatic_axes
@@ -145,42 +147,12 @@ class SequenceAgent:
     def decode(
         self, parameters: Parameters, chain: Chain, cache: KeyValueCache
     ) -> tuple[Float[Array, "B P U"], KeyValueCache]:
-        """Action outputs of new steps against a cache.
-
-        `chain` (B, P + 1) starts with the step before the new ones, of which only the tokens after its action are new;
-        of the last step only the tokens up to its observation are available. So P steps take P * tokens_per_step
-        tokens. A step with a negative segment is not written.
-        """
-        model = self._bind(parameters)
-        per_step, slot = self.tokens_per_step, self.layout.action_slot
-        positions = token_positions(jnp.asarray(chain.positions), per_step)
-        segments = token_labels(jnp.asarray(chain.segment_ids), per_step)
-        positions = jnp.where(segments < 0, -1, positions)
-        new = slice(slot + 1, positions.shape[1] - per_step + slot + 1)
-        hidden, cache = model.transformer.decode(
-            model.embedding(chain)[:, new],
-            cache,
-            positions=positions[:, new],
-            segment_ids=segments[:, new],
-        )
-        at_action = hidden[:, per_step - 1 :: per_step]
-        return model.action(at_action.astype(jnp.float32)), cache
+        """Action outputs of new steps against a cache (`ringrl.agents.decoding.decode_steps`)."""
+        return decode_steps(self._bind(parameters), chain, cache)
 
     def train_flops(self, chains: int, steps: int) -> float:
-        """Model FLOPs of one training step: 6 per parameter and token, plus causal attention.
-
-        Only matrix parameters count. Attention takes 2 S^2 M FLOPs per layer in the forward pass (half of the 4 S^2 M
-        of its two products, for causality) and three times that in total. Recomputation is not counted.
-        """
-        shapes = self._shapes()
-        matrices = dict(shapes)
-        embedding = dict(matrices.pop("embedding"))
-        action = matrices.pop("action")
-        per_token = sum(leaf.size for leaf in jax.tree.leaves(matrices) if leaf.ndim > 2)
-        per_step = sum(leaf.size for leaf in jax.tree.leaves((embedding["projections"], action)) if leaf.ndim > 1)
-        tokens = steps * self.tokens_per_step
-        attention = 2.0 * tokens**2 * self.model_config.width * self.model_config.layers
-        return chains * (6.0 * (per_token * tokens + per_step * steps) + 3.0 * attention)
+        """Model FLOPs of one training step (`ringrl.agents.flops.count_train_flops`)."""
+        return chains * count_train_flops(self._shapes(), self.model_config, self.tokens_per_step, steps)
 
     def _hidden(
         self, parameters: Parameters, chain: Chain, key: jax.Array | None

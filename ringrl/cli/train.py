@@ -25,8 +25,9 @@ from ringrl.runs.agent import make_run_agent
 from ringrl.runs.batches import make_batches
 from ringrl.training.checkpoint_folder import CheckpointFolder
 from ringrl.training.interrupt import Interrupt
-from ringrl.training.loop import TrainResult, train
+from ringrl.training.loop import train
 from ringrl.training.metrics import TensorBoardLogger
+from ringrl.training.result import TrainResult
 from ringrl.training.run_history import RunHistory
 
 CHARTS = {  # in TensorBoard's tab of custom scalars

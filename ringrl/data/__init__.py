@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ringrl.data.minari_writer import CollectedEpisode as CollectedEpisode
     from ringrl.data.minari_writer import write_minari_dataset as write_minari_dataset
     from ringrl.data.normalization import fit_normalization as fit_normalization
+    from ringrl.data.statistics import default_target_return as default_target_return
     from ringrl.data.statistics import store_statistics as store_statistics
     from ringrl.data.store import EpisodeStore as EpisodeStore
-    from ringrl.data.store import default_target_return as default_target_return
     from ringrl.data.store_writer import EpisodeStoreWriter as EpisodeStoreWriter
 
 __getattr__ = on_demand(
@@ -34,8 +34,8 @@ __getattr__ = on_demand(
         "loader": "Loader make_loader",
         "minari_writer": "CollectedEpisode write_minari_dataset",
         "normalization": "fit_normalization",
-        "statistics": "store_statistics",
-        "store": "EpisodeStore default_target_return",
+        "statistics": "store_statistics default_target_return",
+        "store": "EpisodeStore",
         "store_writer": "EpisodeStoreWriter",
     },
 )

@@ -4,8 +4,6 @@ See docs/chains.md; Liu and Abbeel 2023 (arXiv 2305.16554). Windows of one traje
 2106.01345). Letters are those of the shape legend of `ringrl.types`.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Int
 
@@ -18,7 +16,6 @@ from ringrl.data.store import EpisodeStore
 from ringrl.errors import RingRLError
 from ringrl.types import Chain, Normalization
 
-Part = tuple[slice, np.ndarray]  # chains of a batch, and the step at each memory position
 RETURN_TOLERANCE = 1e-6  # of return_scale, or |R*|: a return this close below the target return R* has reached it
 
 
@@ -100,21 +97,6 @@ class ChainSampler:
         episodes, first_steps = self.draw(seed, index, batch_size)
         rows = slice(None) if rows is None else rows
         return self.assemble(episodes[rows], first_steps[rows], places)
-
-    def batch_in_parts(self, seed: int, index: int, batch_size: int, parts: Sequence[Part]) -> list[Chain]:
-        """Parts of batch number `index`, each built separately: the whole batch is never in memory.
-
-        Args:
-            seed: seed of the stream.
-            index: index of the batch, from 0.
-            batch_size: B, chains in a batch.
-            parts: `rows` and `places` of each, as in `batch`.
-
-        Returns:
-            A chain for each part.
-        """
-        episodes, first_steps = self.draw(seed, index, batch_size)
-        return [self.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts]
 
     def draw(self, seed: int, index: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Sample the episodes and first steps from which `assemble` builds a batch.

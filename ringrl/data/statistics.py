@@ -33,6 +33,18 @@ def store_statistics(store: EpisodeStore, progress: Callable[[int, int], None] |
     }
 
 
+def default_target_return(store: EpisodeStore) -> float:
+    """The target return of a policy when none is given.
+
+    Args:
+        store: the data that the policy was trained on.
+
+    Returns:
+        The mean over tasks of the best return in the data, in the environment's units.
+    """
+    return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))
+
+
 def _quantiles(values: np.ndarray) -> dict[str, float]:
     found = np.quantile(values, list(QUANTILES.values())).tolist()
     return {**dict(zip(QUANTILES, found, strict=True)), "mean": float(values.mean())}

@@ -201,15 +201,3 @@ class EpisodeStore:
     def step_bytes(self) -> int:
         """Bytes of the step columns on disk."""
         return sum(self.columns[name].nbytes for name in STEP_COLUMNS)
-
-
-def default_target_return(store: EpisodeStore) -> float:
-    """The target return of a policy when none is given.
-
-    Args:
-        store: the data that the policy was trained on.
-
-    Returns:
-        The mean over tasks of the best return in the data, in the environment's units.
-    """
-    return float(np.mean([store.returns[store.task_ids == task_id].max() for task_id in np.unique(store.task_ids)]))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ringrl.nn.config import Feedforward as Feedforward
     from ringrl.nn.config import ModelConfig as ModelConfig
     from ringrl.nn.config import Remat as Remat
+    from ringrl.nn.decoding import decode_tokens as decode_tokens
     from ringrl.nn.transformer import Transformer as Transformer
 
 __getattr__ = on_demand(
@@ -19,6 +20,7 @@ __getattr__ = on_demand(
     {
         "cache": "KeyValueCache empty_cache forget_contexts grow_cache",
         "config": "Feedforward ModelConfig Remat",
+        "decoding": "decode_tokens",
         "transformer": "Transformer",
     },
 )

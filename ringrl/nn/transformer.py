@@ -1,6 +1,5 @@
-"""A stack of pre-norm layers: a scan for training, and a pass over a key-value cache for decoding."""
+"""A stack of pre-norm layers, as a scan; `ringrl.nn.decoding` runs it against a key-value cache."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -10,12 +9,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from ringrl.nn.block import Block
-from ringrl.nn.cache import KeyValueCache, write_labels, write_rows
 from ringrl.nn.config import ModelConfig
 from ringrl.nn.norm import RMSNorm
 from ringrl.nn.remat import LAYER_INPUT, rematerialize
 from ringrl.nn.rope import Rotation, rope_rotation
-from ringrl.ops import AttentionConfig, attention, decode_attention
+from ringrl.ops import AttentionConfig, attention
 
 
 class Transformer(nnx.Module):
@@ -50,7 +48,7 @@ class Transformer(nnx.Module):
         """
         config = self.config
         graph, stacked = nnx.split(self.layers)
-        rotation = self._rotation(positions)
+        rotation = self.rotation(positions)
 
         def layer(x: jax.Array, parameters_and_key) -> tuple[jax.Array, None]:
             parameters, key = parameters_and_key
@@ -79,46 +77,7 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(layer, x, (stacked, keys), unroll=config.layers if config.unroll_layers else 1)
         return self.norm(x)
 
-    def decode(
-        self,
-        x: Float[Array, "B Q M"],
-        cache: KeyValueCache,
-        *,
-        positions: Int[Array, "B Q"],
-        segment_ids: Int[Array, "B Q"],
-    ) -> tuple[Float[Array, "B Q M"], KeyValueCache]:
-        """Hidden states of new tokens, which are written into the cache and may attend to it and to each other.
-
-        Every row of the cache is read, so a cache of about the length of its contexts is the fastest (`grow_cache`).
-        Tokens at negative positions are not written, and their outputs are meaningless. If the cache is sharded over a
-        mesh, the parameters may be sharded in any way: arrays are global, and only attention depends on the device.
-        """
-        segments = write_labels(cache.segment_ids, segment_ids, positions, cache.mesh)
-        key_positions = cache.positions()
-        keys, values = list(cache.keys), list(cache.values)
-        graph, stacked = nnx.split(self.layers)
-        rotation = self._rotation(positions)
-        for index in range(self.config.layers):
-
-            def attend(query: jax.Array, key: jax.Array, value: jax.Array, index: int = index) -> jax.Array:
-                keys[index] = write_rows(keys[index], key, positions, cache.mesh)
-                values[index] = write_rows(values[index], value, positions, cache.mesh)
-                return decode_attention(
-                    query,
-                    keys[index],
-                    values[index],
-                    query_positions=positions,
-                    key_positions=key_positions,
-                    query_segments=segment_ids,
-                    key_segments=segments,
-                    mesh=cache.mesh,
-                )
-
-            block = nnx.merge(graph, jax.tree.map(lambda leaf, index=index: leaf[index], stacked))
-            x = block(x, positions, rotation, attend)
-        cache = dataclasses.replace(cache, keys=tuple(keys), values=tuple(values), segment_ids=segments)
-        return self.norm(x), cache
-
-    def _rotation(self, positions: Int[Array, "B S"]) -> Rotation | None:
+    def rotation(self, positions: Int[Array, "B S"]) -> Rotation | None:
+        """The rotary embedding of these positions; None if the model has none."""
         config = self.config
         return rope_rotation(positions, config.width // config.heads, config.rope_base) if config.rope else None

@@ -27,6 +27,23 @@ def check_arrays(what: str, **arrays: jax.Array) -> None:
         raise RingRLError(f"{what} takes arrays of one dtype, not {found}: cast them to one.")
 
 
+def check_operands(query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float) -> None:
+    """Raises RingRLError where shapes, dtypes or the dropout rate of `attention` do not fit."""
+    check_arrays("attention", query=query, key=key, value=value)
+    fits = query.ndim == key.ndim == 4 and key.shape == value.shape and _divides(key.shape[2], query.shape[2])
+    if not fits or (query.shape[:2], query.shape[3]) != (key.shape[:2], key.shape[3]):
+        raise RingRLError(
+            f"attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
+            "expected (B, S, H, D), (B, S, K, D), (B, S, K, D) with K dividing H."
+        )
+    if not 0.0 <= dropout_rate < 1.0:
+        raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")
+
+
+def _divides(key_heads: int, heads: int) -> bool:
+    return heads % key_heads == 0 if key_heads else heads == 0
+
+
 def checked_window(what: str, window: int | None) -> int | None:
     """The window as an int.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ringrl.errors import RingRLError
 from ringrl.ops.automatic import settle_by_size, settle_on_mesh
-from ringrl.ops.checks import check_arrays, checked_window, int32_labels
+from ringrl.ops.checks import check_operands, checked_window, int32_labels
 from ringrl.ops.config import AttentionConfig, Strategy
 from ringrl.ops.dropout import DropoutKeys, dropout_seed
 from ringrl.ops.explicit import on_automatic_axes
@@ -67,7 +67,7 @@ def attention(
         numbers) that were not dealt in the configured layout.
     """
     config = AttentionConfig() if config is None else config
-    _check(query, key, value, dropout_rate)
+    check_operands(query, key, value, dropout_rate)
     window = checked_window("attention", window)
     query, key, value = (jnp.asarray(array) for array in (query, key, value))  # NumPy's float64 as JAX takes it
     if positions is not None:
@@ -125,22 +125,6 @@ def _spec(query: jax.Array, mesh: jax.sharding.Mesh) -> PartitionSpec:
         return present if length % math.prod(mesh.shape[axis] for axis in present) == 0 else None
 
     return PartitionSpec(axes(BATCH_AXES, query.shape[0]), axes(SEQUENCE_AXES, query.shape[1]))
-
-
-def _check(query: jax.Array, key: jax.Array, value: jax.Array, dropout_rate: float) -> None:
-    check_arrays("attention", query=query, key=key, value=value)
-    fits = query.ndim == key.ndim == 4 and key.shape == value.shape and _divides(key.shape[2], query.shape[2])
-    if not fits or (query.shape[:2], query.shape[3]) != (key.shape[:2], key.shape[3]):
-        raise RingRLError(
-            f"attention shapes do not fit: query {query.shape}, key {key.shape}, value {value.shape}; "
-            "expected (B, S, H, D), (B, S, K, D), (B, S, K, D) with K dividing H."
-        )
-    if not 0.0 <= dropout_rate < 1.0:
-        raise RingRLError(f"attention dropout_rate={dropout_rate} is not in [0, 1).")
-
-
-def _divides(key_heads: int, heads: int) -> bool:
-    return heads % key_heads == 0 if key_heads else heads == 0
 
 
 def _check_layout(

@@ -48,7 +48,8 @@ def make_batches(
     batches = BatchParts(agent.mesh, size, order)
 
     def prepare(index: int) -> list[Chain]:
-        return sampler.batch_in_parts(seed, index, size, batches.parts)
+        episodes, first_steps = sampler.draw(seed, index, size)
+        return [sampler.assemble(episodes[rows], first_steps[rows], places) for rows, places in batches.parts]
 
     return lambda start: map(batches.join, load(prepare, start=start))
 

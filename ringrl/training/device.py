@@ -1,7 +1,7 @@
 """Facts about a device: name, peak FLOP/s, memory, and whether a compiled step fits."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ def peak_flops(device_kind: str) -> float | None:
     """Peak dense bfloat16 FLOP/s of one device of that kind, or None if unknown (every CPU)."""
     found = (peak for name, peak in _PEAK_FLOPS if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE))
     return next(found, None)
+
+
+def total_peak_flops(devices: Iterable[Any]) -> float | None:
+    """Peak dense bfloat16 FLOP/s of devices of one kind together, or None if unknown."""
+    peaks = [peak_flops(device.device_kind) for device in devices]
+    return None if peaks[0] is None else peaks[0] * len(peaks)
 
 
 def memory_in_use(devices: Sequence[Any] | None = None) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The training loop, from batches to parameters, logs and checkpoints."""
 
-import dataclasses
 import itertools
 import logging
 import time
@@ -16,7 +15,7 @@ from ringrl.training.agreement import FlagSynchronizer, agree_each
 from ringrl.training.checkpoint import Checkpointer
 from ringrl.training.compilation import check_layout, compile_train_step
 from ringrl.training.config import TrainingConfig
-from ringrl.training.device import peak_flops
+from ringrl.training.device import total_peak_flops
 from ringrl.training.heartbeat import Heartbeat
 from ringrl.training.interrupt import Interrupt
 from ringrl.training.periodic_events import Evaluate, PeriodicEvents
@@ -24,27 +23,13 @@ from ringrl.training.profile import profile_window
 from ringrl.training.programs import Programs
 from ringrl.training.progress import TrainingProgress
 from ringrl.training.recorder import History, Logger, Recorder
+from ringrl.training.result import TrainResult
 from ringrl.training.state import Agent, TrainState
 from ringrl.types import Chain
 
 _logger = logging.getLogger(__name__)
 
 MakeBatches = Callable[[int], Iterator[Chain]]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """Result of `train`: the last state, totals over the whole run, and this call's losses by step."""
-
-    state: TrainState
-    steps: int
-    tokens: int
-    seconds: float  # of training, without compilation, evaluation and saving
-    final_loss: float | None  # None if this call had no step to run
-    losses: list[tuple[int, float]]
-    evaluation: dict[str, float] | None  # the last of this call
-    interrupted: bool  # ended early by a signal, after saving a checkpoint of the last step
-    preempted: bool  # the signal was a scheduler's (SIGTERM, SIGUSR1): requeue the run
 
 
 def train(
@@ -129,7 +114,15 @@ def train(
                 train_step = compile_train_step(agent, training, state, batch, programs)
             seconds = time.perf_counter() - began
             _logger.info("training step on %d x %d steps ready in %.1f s", chains, chain_steps, seconds)
-        recorder = Recorder(training, bar, logger, history, tokens=tokens, flops=flops, peak_flops=_peak_flops(state))
+        recorder = Recorder(
+            training,
+            bar,
+            logger,
+            history,
+            tokens=tokens,
+            flops=flops,
+            peak_flops=total_peak_flops(state.step.devices()),
+        )
 
         def totals() -> dict[str, Any]:
             return {
@@ -220,10 +213,3 @@ def _next(batches: Iterator[Chain], step: int, training: TrainingConfig) -> Chai
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _peak_flops(state: TrainState) -> float | None:
-    """Total peak FLOP/s of all devices that hold the state, or None if unknown."""
-    devices = list(state.step.devices())
-    peak = peak_flops(devices[0].device_kind)
-    return None if peak is None else peak * len(devices)

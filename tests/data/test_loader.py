@@ -59,7 +59,12 @@ def test_parts_are_those_of_the_batch(make_store, config, threads):
     store = make_store()
     sampler = ChainSampler(store, config, fit_normalization(store))
     parts = [(slice(0, 2), np.arange(0, sampler.steps, 2)), (slice(2, 4), np.arange(1, sampler.steps + 2))]
-    with Loader(lambda index: sampler.batch_in_parts(7, index, 4, parts), start=3, stop=6, threads=threads) as loader:
+
+    def prepare(index):
+        episodes, first_steps = sampler.draw(7, index, 4)
+        return [sampler.assemble(episodes[rows], first_steps[rows], places) for rows, places in parts]
+
+    with Loader(prepare, start=3, stop=6, threads=threads) as loader:
         batches = list(loader)
     assert len(batches) == 3
     for index, batch in enumerate(batches, 3):

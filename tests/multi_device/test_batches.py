@@ -57,7 +57,7 @@ def test_joined_parts_are_the_batch_dealt(sampler, axes, layout):
     order = dealing_order(layout, sampler.steps, mesh.shape["ring"] * mesh.shape["head"])
     batches = BatchParts(mesh, CHAINS, order)
     assert len(batches.parts) == mesh.size
-    joined = batches.join(sampler.batch_in_parts(5, 2, CHAINS, batches.parts))
+    joined = batches.join([sampler.batch(5, 2, CHAINS, *part) for part in batches.parts])
     assert_equal(joined, reorder_chain(sampler.batch(5, 2, CHAINS), order))
     assert joined.observations.sharding.is_equivalent_to(batches.sharding, 3)
     assert joined.loss_mask.sharding.is_equivalent_to(batches.sharding, 2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ringrl.nn import empty_cache, grow_cache
+from ringrl.nn import decode_tokens, empty_cache, grow_cache
 from ringrl.nn.cache import write_rows
 
 CHAINS, TOKENS, WIDTH = 3, 13, 16
@@ -30,7 +30,7 @@ def test_chunks_equal_the_full_pass(network, chunk):
     @functools.partial(jax.jit, donate_argnums=1, compiler_options=QUICK)
     def decode(x, cache, positions, segment_ids):
         transformer = nnx.merge(model.graph, model.state)
-        return transformer.decode(x, cache, positions=positions, segment_ids=segment_ids)
+        return decode_tokens(transformer, x, cache, positions=positions, segment_ids=segment_ids)
 
     cache = empty_cache(model.model, CHAINS, 8, jnp.float32)
     # What an earlier, longer context may have left behind: it must not be seen.
@@ -71,7 +71,7 @@ def test_a_step_copies_no_cache(network):
 
         def decode(x, cache, positions, segment_ids):
             transformer = nnx.merge(model.graph, model.state)
-            return transformer.decode(x, cache, positions=positions, segment_ids=segment_ids)
+            return decode_tokens(transformer, x, cache, positions=positions, segment_ids=segment_ids)
 
         x = jax.ShapeDtypeStruct((chains, 1, width), jnp.float32)
         program = jax.jit(decode, donate_argnums=1).lower(x, cache, labels, labels)

@@ -10,7 +10,7 @@ import pytest
 
 from ringrl.errors import RingRLError
 from ringrl.training.config import OptimizerConfig, TrainingConfig
-from ringrl.training.gradients import split_batch
+from ringrl.training.microbatches import split_batch
 from ringrl.training.optimizer import make_optimizer
 from ringrl.training.state import create_state
 from ringrl.training.step import make_train_step
