@@ -168,9 +168,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def run_code(page: Path, folder: Path) -> None:
-    """Run the Python blocks of a page in order as one program; a block that begins with `# NAME.py` is saved as
-    that file.
-    """
+    """Run the Python blocks of a page as one program; a block that begins with `# NAME.py` is saved as that file."""
     namespace = {"__name__": "page"}
     for block in find_blocks(page.read_text(), "python"):
         if name := re.match(r"# (\w+\.py)\n", block):

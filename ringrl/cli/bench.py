@@ -52,9 +52,7 @@ def run(command: BenchCommand, folder: Path) -> None:
 
 
 def use_virtual_devices(count: int) -> None:
-    """Create as many devices as the largest ring needs, virtual ones on a CPU; raises RingRLError if there are
-    too few.
-    """
+    """Create the devices of the largest ring, virtual ones on a CPU; raises RingRLError if there are too few."""
     with contextlib.suppress(RuntimeError):  # JAX is already initialized, with its devices
         set_already = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", max(count, set_already))

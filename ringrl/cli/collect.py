@@ -239,8 +239,7 @@ def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, 
 
 
 def check_same_command(command: CollectCommand, target: Path) -> str:
-    """The storage format of the set at `target`, whose contents do not depend on it: sets of earlier versions
-    are arrow's.
+    """The storage format of the set at `target`, on which contents do not depend: earlier versions used arrow.
 
     Raises RingRLError unless that set was collected by a command with the same contents.
     """

@@ -27,8 +27,7 @@ _SCRIPTS = {
 
 
 def completion(words: Sequence[str], commands: Iterable[str], environment: Mapping[str, str] = os.environ) -> str:
-    """The output of `ringrl -sc ACTION=SHELL`: a script for the shell, or the completions of COMP_LINE, one per
-    line.
+    """The output of `ringrl -sc ACTION=SHELL`: a shell script, or the completions of COMP_LINE, one per line.
 
     Raises:
         RingRLError: the action or shell is unknown.

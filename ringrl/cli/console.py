@@ -59,9 +59,7 @@ def table_width(console: Console) -> int:
 
 
 def job_prefix() -> str:
-    """The prefix of the lines of a sweep's job: its folder's name if jobs may run side by side, else an empty
-    string.
-    """
+    """The prefix of the lines of a sweep's job: its folder's name if jobs may run side by side, else empty."""
     if not HydraConfig.initialized() or _launches():
         return ""
     hydra = HydraConfig.get()

@@ -29,9 +29,7 @@ _sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, w
 
 
 class RecordSweepFolder(Callback):
-    """Hydra callback that records where a sweep writes, because jobs may run in other processes or on other
-    machines.
-    """
+    """Hydra callback that records a sweep's folder, because jobs may run in other processes or machines."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it."""

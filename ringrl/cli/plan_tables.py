@@ -70,9 +70,7 @@ def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = F
 
 
 def hops(report: Report) -> str:
-    """`62 of 62 hops`: of the ring's hops that can be overlapped, how many lie across computation; empty
-    without any.
-    """
+    """`62 of 62 hops`: the ring's hops that overlap computation, of those that could; empty without any."""
     return f"{report.hops_across_compute:,} of {report.hop_count:,} hops" if report.hops else ""
 
 
@@ -90,9 +88,7 @@ def memory_table(report: Report) -> Table:
 
 
 def formula_table(plan: Plan, terms: Mapping[str, float]) -> Table:
-    """A table with a row per term of the formula, in bytes of one device, and their sum, each marked as the
-    formula's.
-    """
+    """A table with a row per term of the formula, in bytes of one device, and their sum, marked as the formula's."""
     table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
     for term, size in [*terms.items(), ("together", sum(terms.values()))]:
         table.add_row(Text(f"{term}, {BY_FORMULA}"), f"{size / GIB:.2f}", _share(size, plan.target.memory))

@@ -87,9 +87,7 @@ def accepted_changes(
 
 
 def differences(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[Change]:
-    """Differences between a checkpoint's metadata and those of the resuming run, without keys that may change
-    freely.
-    """
+    """Differences between the metadata of a checkpoint and of the resuming run, without keys that may change freely."""
     config, environment = with_defaults(saved)["config"], saved.get("environment")
     if environment == metadata["environment"]:  # explicit in one and found in the data in the other
         config = {**config, "env": metadata["config"]["env"]}

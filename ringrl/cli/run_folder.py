@@ -93,9 +93,7 @@ def remove_run(folder: Path) -> None:
 
 
 def _in_process_0(what: str, act: Callable[[], None]) -> None:
-    """`ringrl.parallel.multiprocess.in_process_0`, without importing it in a process that has not loaded JAX
-    and so is alone.
-    """
+    """`ringrl.parallel.multiprocess.in_process_0`, not imported in a process without JAX, which is the only one."""
     if "jax" not in sys.modules:
         return act()
     from ringrl.parallel.multiprocess import in_process_0

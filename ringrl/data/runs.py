@@ -62,7 +62,7 @@ class RunFiller:
             np.add(self._count[: len(part)], place + first, out=part)
 
     def _fill_span(self, chain: Arrays, trajectories: Trajectories, begin: int, end: int, address: int) -> None:
-        """Write the steps from `address` on at positions begin .. end - 1 of one chain, except the first one's
+        """Write steps from `address` on at positions begin .. end - 1 of a chain, without the first one's
         previous step.
         """
         stop, offset = address + end - begin, begin - address

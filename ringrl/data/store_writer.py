@@ -33,8 +33,7 @@ THREAD_BYTES = 1 << 18  # from which hashing and writing use threads
 
 
 class EpisodeStoreWriter:
-    """Appends episodes to a new store in folder `path`, which appears complete when `finish` is called, or not
-    at all.
+    """Appends episodes to a new store in folder `path`, which is created atomically by `finish`.
 
     Use it as a context manager: leaving it without `finish` removes the written files, and leftovers of a killed writer
     of the same `path` are removed by the next one. `source` names the data in error messages. With `overwrite` the new

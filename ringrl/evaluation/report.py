@@ -157,9 +157,7 @@ def group_runs(
 
 
 def compare_groups(groups: Sequence[Group], *, bootstrap_samples: int = 2000) -> list[tables.Comparison]:
-    """Compare each pair of groups of an environment, earlier minus later; with many groups, the first minus
-    each other.
-    """
+    """Compare each pair of an environment's groups, earlier minus later; of many groups, the first minus each other."""
     comparisons = []
     for environment, found in itertools.groupby(groups, key=lambda group: group.environment):
         members = list(found)

@@ -59,8 +59,7 @@ class Comparison:
 
 
 def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width: int = 120) -> str:
-    """Format a text table per environment: every trial, first, last, mean, interquartile mean and best, a column per
-    group; and differences.
+    """Format a text table per environment, a column per group: trials, first, last, mean, IQM, best, differences.
 
     Groups that do not fit side by side get a second table; more than that, a row each without the trials.
     """
@@ -87,9 +86,7 @@ def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width
 
 
 def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
-    """Format per environment, in Markdown, tables of first, last, mean, interquartile mean and best, of differences,
-    and of every trial.
-    """
+    """Format per environment, in Markdown, tables of first, last, mean, IQM and best, of differences, and of trials."""
     lines = []
     for environment, members in _by_environment(groups):
         decimals = _decimals(members)

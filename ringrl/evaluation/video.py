@@ -123,9 +123,7 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
         self.action_space = gymnasium.vector.utils.batch_space(environment.action_space, 1)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment; `task_id` is unpacked from its array, and `reset_mask` can only mean this
-        environment.
-        """
+        """Reset the environment; `task_id` is unpacked from its array, and `reset_mask` is ignored."""
         options = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         if "task_id" in options:
             options["task_id"] = int(options["task_id"][0])
@@ -165,9 +163,7 @@ def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
 
 
 def _make_environment(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    """Make the environment, or raise one line: the causing exception is dropped because it keeps half-built
-    renderers alive.
-    """
+    """Make the environment, or raise one line without its cause, which would keep half-built renderers alive."""
     try:
         return make_environment()
     except RingRLError:
@@ -226,9 +222,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _no_complaints_from_destructors() -> Iterator[None]:
-    """Context that suppresses the tracebacks of half-built renderers on deletion, which would hide the relevant
-    line.
-    """
+    """Context that suppresses tracebacks of half-built renderers on deletion, which would hide the error."""
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:

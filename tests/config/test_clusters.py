@@ -1,6 +1,4 @@
-"""Launching of runs: the cluster group, Hydra's launchers, and experiments/launching, with simulated cluster
-programs.
-"""
+"""Launching of runs: the cluster group, Hydra's launchers, and experiments/launching, with simulated programs."""
 
 import json
 import os

@@ -65,9 +65,7 @@ def changes(goals: np.ndarray) -> np.ndarray:
 
 
 def kitchen_done(observations: np.ndarray) -> np.ndarray:
-    """Which tasks are complete in each of D4RL's kitchen observations (S, 60): (S, 7) bool, False for
-    unselected tasks.
-    """
+    """Completed tasks (S, 7) bool in each of D4RL's kitchen observations (S, 60); False for unselected tasks."""
     positions, goals = observations[:, :30], observations[:, 30:]
     done = np.zeros((len(observations), len(KITCHEN_TASKS)), bool)
     for column, indices in enumerate(KITCHEN_TASKS):

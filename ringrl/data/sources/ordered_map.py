@@ -21,8 +21,7 @@ _GRACE_SECONDS = 5.0
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """Yield `function(item)` of each item, in order; with one worker in this process, else in that many spawned
-    ones.
+    """Yield `function(item)` of each item, in order; with one worker in this process, else in spawned ones.
 
     At most four results per worker are held. `function` is pickled once for each worker and keeps its state there. An
     exception in a worker is raised here; a worker that dies (killed, out of memory) raises `RingRLError`. Close the

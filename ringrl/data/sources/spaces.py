@@ -32,9 +32,7 @@ def observation_size(space: spaces.Space, name: str) -> int:
 
 
 def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
-    """Flatten observations of one episode, stacked by leaf as Minari gives them, to (T, O) float32; raises as
-    `leaves`.
-    """
+    """Flatten an episode's observations, stacked by leaf as in Minari, to (T, O) float32; raises as `leaves`."""
     return np.concatenate(leaves(space, values), axis=1)
 
 

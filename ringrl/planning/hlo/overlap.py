@@ -84,9 +84,7 @@ def flights(module: Module) -> list[ScheduledCollective]:
 
 
 def _with_matrix_products(module: Module) -> set[str]:
-    """Computations that contain a matrix product, or call one that does; a text defines computations before
-    their use.
-    """
+    """Computations that contain a matrix product, or call one that does; they are defined before their use."""
     heavy: set[str] = set()
     for name, steps in module.computations.items():
         if any(_is_heavy(step, heavy) for step in steps):
