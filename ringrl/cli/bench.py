@@ -32,7 +32,7 @@ def run(command: BenchCommand, folder: Path) -> None:
         for devices in command.devices
         for tokens in command.tokens
     ]
-    results: dict[str, Any] = {"benchmark": "attention", "machine": machine(), "problems": []}
+    results: dict[str, Any] = {"benchmark": "attention", "machine": describe_machine(), "problems": []}
     if command.repeats:
         results["matmul_gflops"] = matmul_gflops(command.repeats)
     with progress_bar("sizes") as advance:
@@ -43,7 +43,7 @@ def run(command: BenchCommand, folder: Path) -> None:
     output(table_width(console)).print(table(results))
     if command.published:
         figure = plot_ratios(
-            ratios(results),
+            compute_ratios(results),
             title="Ring attention: published beside RingRL's",
             ylabel="published / RingRL's (above 1: RingRL's needs less)",
         )
@@ -64,7 +64,7 @@ def use_virtual_devices(count: int) -> None:
         )
 
 
-def ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
+def compute_ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
     """Ratios by comparison and number of devices: tokens -> theirs / ours."""
     found: dict[str, dict[int, float]] = {}
     for problem in results["problems"]:
@@ -93,7 +93,7 @@ def table(results: dict[str, Any]) -> Table:
     return shown
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The machine, the date, and the machine's load."""
     return {
         "date": datetime.date.today().isoformat(),

@@ -48,7 +48,7 @@ def progress_output() -> Console:
     return Console(file=stream, force_terminal=False)
 
 
-def return_in_words(value: float) -> str:
+def format_return(value: float) -> str:
     """Format a return with two decimals, or with three digits if it is so small that these would not show it."""
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 

@@ -22,14 +22,14 @@ class UnreadableFileError(RingRLError):
     """A file cannot be read because of the system, so its contents are unknown."""
 
 
-def unreadable(path: Path, error: OSError) -> UnreadableFileError:
+def make_read_error(path: Path, error: OSError) -> UnreadableFileError:
     """The one-line error for a failed read of `path`."""
     return UnreadableFileError(
         f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk."
     )
 
 
-def disk_error(path: Path, error: OSError) -> RingRLError:
+def make_write_error(path: Path, error: OSError) -> RingRLError:
     """The one-line error for a failed write of `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RingRLError(f"{path}: the disk is full. Free some space, or point RINGRL_DATA at another disk.")
@@ -122,7 +122,7 @@ class MappedColumn:
         try:
             self._open(path, np.dtype(dtype), shape)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise make_read_error(path, error) from error
 
     def _open(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         remedy = f"The store at {path.parent} is damaged. {REMEDY}"

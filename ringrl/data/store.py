@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, unreadable
+from ringrl.data.columns import REMEDY, JoinedColumn, MappedColumn, make_read_error
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -324,7 +324,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text())
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise make_read_error(file, error) from error
     except ValueError as error:
         raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":

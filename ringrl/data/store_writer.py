@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ringrl.data.building import LOCK_FILE, BuildFolder, remove_leftovers
-from ringrl.data.columns import ColumnWriter, disk_error
+from ringrl.data.columns import ColumnWriter, make_write_error
 from ringrl.data.rules import EpisodeRules, column_range
 from ringrl.data.store import (
     EPISODE_DTYPES,
@@ -334,4 +334,4 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise make_write_error(path, error) from error

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ringrl.data.reference_scores import reference_of_minari
-from ringrl.data.sources.minari_sets import damaged_set, one_line
+from ringrl.data.sources.minari_sets import damaged_set, format_error
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
@@ -224,7 +224,7 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
     """One line for a failed read; a set is called damaged only if the error shows that."""
     if isinstance(error, RingRLError):
         return error
-    what = where + one_line(error)
+    what = where + format_error(error)
     if _shows_damage(error):
         return damaged_set(name, folder, what)
     if isinstance(error, OSError):

@@ -42,7 +42,7 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, theirs), daemon=True)
-            with _deaf_to_interrupts():  # inherited: this process handles Ctrl-C
+            with _ignore_interrupts():  # inherited: this process handles Ctrl-C
                 process.start()
             theirs.close()  # the worker is the only holder, so its death closes the pipe
             processes[ours] = process
@@ -56,7 +56,7 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -99,7 +99,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
             flags=flags,
             memory=_memory(compiled.memory_analysis()),
             buffers=buffers.largest_buffers(module),
-            transfers=transfers.transfers(module),
+            transfers=transfers.find_transfers(module),
         )
     report = dataclasses.replace(
         report,

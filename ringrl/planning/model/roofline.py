@@ -81,7 +81,7 @@ def hop_minimum(plan: Plan) -> Minimum:
     return plan_minimum(narrow, attended=1.0 if plan.attention.layout is Layout.contiguous else 0.5)
 
 
-def meets(plan: Plan, *, attended: float = 1.0) -> bool:
+def meets_minimum(plan: Plan, *, attended: float = 1.0) -> bool:
     """Whether a device of a plan has enough tokens of a chain to overlap a hop (`plan_minimum`)."""
     return plan_minimum(plan, attended=attended).is_met(plan.tokens // plan.sequence_devices)
 
