@@ -35,7 +35,7 @@ class Schedule:
     device_kind: str
     devices: int
     compile_seconds: float
-    find_permutes: tuple[Permute, ...]
+    permutes: tuple[Permute, ...]
 
     @property
     def hops(self) -> tuple[Permute, ...]:
