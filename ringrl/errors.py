@@ -33,7 +33,7 @@ def check_least(section: str, values: Any, least: Mapping[Any, float]) -> None:
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
-def choice(key: str, value: str, choices: type[Choice]) -> Choice:
+def parse_choice(key: str, value: str, choices: type[Choice]) -> Choice:
     """Convert a value to a member of an enum; raises RingRLError with the valid choices."""
     try:
         return choices(value)

@@ -36,9 +36,7 @@ class ActionKind(enum.StrEnum):
 
 
 class Context(enum.StrEnum):
-    """Which earlier steps a step attends to: the whole chain (AT), its own trial (DT, and AT's control), or
-    itself (BC).
-    """
+    """The steps that a step attends to: the whole chain (AT), its own trial (DT, and AT's control), or itself (BC)."""
 
     chain = "chain"
     trial = "trial"

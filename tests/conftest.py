@@ -1,6 +1,4 @@
-"""Shared fixtures: strict numerics, eight virtual devices, a separate data cache, and the command line as a
-function.
-"""
+"""Shared fixtures: strict numerics, eight virtual devices, a data cache, and the command line as a function."""
 
 import dataclasses
 import gc

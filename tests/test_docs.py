@@ -26,7 +26,7 @@ from documents import (
 )
 
 import ringrl
-from ringrl.cli.compose import command_from, conf_folder, register
+from ringrl.cli.compose import build_command, find_conf_folder, register
 from ringrl.cli.flags import parse_flags
 from ringrl.cli.help import help_text
 from ringrl.cli.overrides import Vocabulary, check_overrides, normalize_overrides, vocabulary
@@ -112,7 +112,7 @@ def test_the_citation_names_this_version() -> None:
 
 @functools.cache
 def vocabulary_of(command: str) -> Vocabulary:
-    return vocabulary(command, [conf_folder()])
+    return vocabulary(command, [find_conf_folder()])
 
 
 def read_command(line: CommandLine) -> tuple[str, list[str]]:
@@ -123,7 +123,7 @@ def read_command(line: CommandLine) -> tuple[str, list[str]]:
     words = [word for word in words if not (PLACEHOLDER.search(word) and word.partition("=")[0] in known.groups)]
     options = parse_flags(command, words, known.names)
     if options.help:
-        help_text(command, "", [conf_folder()], [word for word in options.overrides if "=" not in word])
+        help_text(command, "", [find_conf_folder()], [word for word in options.overrides if "=" not in word])
         return command, []
     overrides = check_overrides(options.overrides, known, options.multirun)
     return command, [first_value(override) for override in overrides]
@@ -149,8 +149,8 @@ def test_commands_in_blocks_compose(page: Path) -> None:
     for line in find_commands(page.read_text()):
         if line.whole and not {"--help", "resume=RUN"} & set(line.words):
             command, overrides = read_command(line)
-            with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-                command_from(COMMANDS[command], hydra.compose(command, overrides=overrides))
+            with hydra.initialize_config_dir(version_base="1.3", config_dir=str(find_conf_folder())):
+                build_command(COMMANDS[command], hydra.compose(command, overrides=overrides))
 
 
 @pytest.fixture
@@ -168,9 +168,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def run_code(page: Path, folder: Path) -> None:
-    """Run the Python blocks of a page in order as one program; a block that begins with `# NAME.py` is saved as
-    that file.
-    """
+    """Run the Python blocks of a page as one program; a block that begins with `# NAME.py` is saved as that file."""
     namespace = {"__name__": "page"}
     for block in find_blocks(page.read_text(), "python"):
         if name := re.match(r"# (\w+\.py)\n", block):

@@ -1,6 +1,4 @@
-"""Import rules between packages (each imports only those below it), dependencies of the lower packages, and
-file sizes.
-"""
+"""Import rules between packages, dependencies of the lower packages, and file sizes."""
 
 import ast
 import subprocess
@@ -56,9 +54,7 @@ def python_files() -> list[Path]:
 
 
 def room_of(module: str) -> str | None:
-    """The package of a module: `ringrl.nn.block` -> nn; `ringrl_envs.x` -> envs; None for `ringrl` and other
-    packages.
-    """
+    """The package of a module: `ringrl.nn.block` -> nn; `ringrl_envs.x` -> envs; None for `ringrl` and others."""
     parts = module.removesuffix(".__init__").split(".")
     if parts[0] == "ringrl_envs":
         return "envs"

@@ -1,6 +1,4 @@
-"""The Python version that `make install` selects: a tested one that can create environments, whatever else is
-on the path.
-"""
+"""The Python version that `make install` selects: a tested one that can create environments."""
 
 import os
 import platform

@@ -165,7 +165,7 @@ def gather(runs: Path, environment: str) -> None:
     results.mkdir(exist_ok=True)
     for family, groups in families.items():
         if len(groups) > 1:
-            page = f"## {TITLES[family]}\n\n{tables.markdown(groups)}"
+            page = f"## {TITLES[family]}\n\n{tables.format_markdown(groups)}"
             (results / f"{environment}_{family}.md").write_text(page)
             figures.save_png(report.plot_groups(groups), results / f"{environment}_{family}.png")
     if details:

@@ -2,14 +2,14 @@
 
 import yaml
 
-from ringrl.cli.compose import conf_folder
+from ringrl.cli.compose import find_conf_folder
 from ringrl.nn import ModelConfig
 from ringrl.planning.cluster.targets import TARGETS, Target, fill_specification
 
 
 def load_model_config(name: str) -> ModelConfig:
     """The sizes of conf/model/NAME.yaml."""
-    return ModelConfig(**yaml.safe_load((conf_folder() / "model" / f"{name}.yaml").read_text()))
+    return ModelConfig(**yaml.safe_load((find_conf_folder() / "model" / f"{name}.yaml").read_text()))
 
 
 def load_target(name: str) -> Target:

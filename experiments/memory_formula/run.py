@@ -23,7 +23,7 @@ from ringrl.ops import AttentionConfig
 from ringrl.parallel.mesh import MeshConfig
 from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan
-from ringrl.planning.model.memory import Prediction, predicted
+from ringrl.planning.model.memory import Prediction, predict_memory
 from ringrl.planning.plan import Plan
 from ringrl.training.config import TrainingConfig
 
@@ -155,7 +155,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     header = ("point", "arguments, GiB", "formula", "temporaries, GiB", "formula", "total", "fullest while")
     lines = []
     for row in rows:
-        said, memory = predicted(point_of(row).plan), row["memory"]
+        said, memory = predict_memory(point_of(row).plan), row["memory"]
         arguments = memory["arguments"] + memory["outputs"] - memory["aliased"]
         figures = (arguments, said.arguments, memory["temporaries"] + memory["code"], said.temporaries)
         sizes = (f"{size / 2**30:.3f}" for size in figures)
@@ -171,7 +171,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     sizes = []
     for color, (platform, label) in zip(PALETTE, names.items(), strict=False):
         chosen = [row for row in rows if point_of(row).plan.target.platform == platform]
-        points = [(_total(row) / 2**30, predicted(point_of(row).plan).total / 2**30) for row in chosen]
+        points = [(_total(row) / 2**30, predict_memory(point_of(row).plan).total / 2**30) for row in chosen]
         if points:
             reserved, said = zip(*points, strict=True)
             sizes += reserved
@@ -213,7 +213,7 @@ def main() -> None:
     rows = [row for row in file.read().values() if row["memory"] is not None]
     print(table(rows))
     save_png(draw(rows), RESULTS / "predicted.png")
-    errors = sorted((abs(error(row, predicted(point_of(row).plan))), row["name"]) for row in rows)
+    errors = sorted((abs(error(row, predict_memory(point_of(row).plan))), row["name"]) for row in rows)
     print(f"{len(rows)} points; the worst is {errors[-1][0]:.1%} off: {errors[-1][1]}")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, check_least, choice
+from ringrl.errors import RingRLError, check_least, parse_choice
 
 
 class AgentName(enum.StrEnum):
@@ -43,7 +43,7 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("name", AgentName), ("action_head", ActionHead)):
-            object.__setattr__(self, name, choice(f"agent.{name}", getattr(self, name), choices))
+            object.__setattr__(self, name, parse_choice(f"agent.{name}", getattr(self, name), choices))
         if not self.token_layout and self.tokens_per_step not in (1, 2, 4):
             raise RingRLError(
                 f"agent.tokens_per_step={self.tokens_per_step}: choose 1, 2 or 4, or spell out agent.token_layout."

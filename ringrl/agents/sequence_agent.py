@@ -15,7 +15,7 @@ from ringrl.agents.flops import count_train_flops
 from ringrl.agents.head import Head
 from ringrl.agents.layout import TokenLayout, token_layout
 from ringrl.devices import with_automatic_axes
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, parse_choice
 from ringrl.nn import KeyValueCache, ModelConfig, Transformer, empty_cache
 from ringrl.nn.embeddings import StepEmbedding, token_labels, token_positions
 from ringrl.ops import AttentionConfig
@@ -90,7 +90,7 @@ class SequenceAgent:
         compute_dtype: Any = jnp.float32,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        context = choice("chain.context", context, Context)
+        context = parse_choice("chain.context", context, Context)
         if context not in self.contexts:
             fitting = " or ".join(self.contexts)
             raise RingRLError(f"chain.context={context} does not fit agent.name={config.name}: use {fitting}.")

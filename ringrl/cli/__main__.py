@@ -89,15 +89,15 @@ def _hydra(command: str, words: list[str]) -> None:
     """Check the overrides, then let Hydra compose the configuration and call the command (once per sweep job)."""
     from omegaconf import DictConfig
 
-    from ringrl.cli.compose import conf_folder, register
+    from ringrl.cli.compose import find_conf_folder, register
     from ringrl.cli.flags import PRINTING, parse_flags
     from ringrl.cli.help import help_text
     from ringrl.cli.hydra_program import call_hydra
     from ringrl.cli.job import find_module, run_job
     from ringrl.cli.overrides import check_overrides, normalize_overrides, quote_value, resume_folder, vocabulary
-    from ringrl.parallel.ranks import follows
+    from ringrl.parallel.ranks import is_follower
 
-    conf = conf_folder()
+    conf = find_conf_folder()
     words = normalize_overrides(command, words)
     options = parse_flags(command, words, lambda: vocabulary(command, [conf]).names)
     folders = [conf, *([Path(options.config_dir)] if options.config_dir else [])]
@@ -112,7 +112,7 @@ def _hydra(command: str, words: list[str]) -> None:
     overrides = check_overrides(options.overrides, vocabulary(command, folders), options.multirun)
     words = [*flags, *(override.input_line or "" for override in overrides)]  # Hydra accepts no flags between overrides
     folder = resume_folder(overrides, sweeping=options.multirun)
-    follower = command in SEVERAL_PROCESSES and follows(words)
+    follower = command in SEVERAL_PROCESSES and is_follower(words)
     if follower:
         words = [*words, *_WITHOUT_FOLDER]
     elif folder is not None:

@@ -1,5 +1,4 @@
-"""Benchmark of ring attention against other implementations, in one process: seconds, memory, and the largest
-share of work.
+"""Benchmark of ring attention against other implementations: seconds, memory, and the largest share of work.
 
 The published `ringattention` 0.1.2 (Liu, Zaharia and Abbeel's own code) is measured if it is installed. A device's
 memory is reported by the compiler, work is counted from the blocks that each implementation computes: both are exact.

@@ -32,7 +32,7 @@ def run(command: BenchCommand, folder: Path) -> None:
         for devices in command.devices
         for tokens in command.tokens
     ]
-    results: dict[str, Any] = {"benchmark": "attention", "machine": machine(), "problems": []}
+    results: dict[str, Any] = {"benchmark": "attention", "machine": describe_machine(), "problems": []}
     if command.repeats:
         results["matmul_gflops"] = matmul_gflops(command.repeats)
     with progress_bar("sizes") as advance:
@@ -43,7 +43,7 @@ def run(command: BenchCommand, folder: Path) -> None:
     output(table_width(console)).print(table(results))
     if command.published:
         figure = plot_ratios(
-            ratios(results),
+            compute_ratios(results),
             title="Ring attention: published beside RingRL's",
             ylabel="published / RingRL's (above 1: RingRL's needs less)",
         )
@@ -52,9 +52,7 @@ def run(command: BenchCommand, folder: Path) -> None:
 
 
 def use_virtual_devices(count: int) -> None:
-    """Create as many devices as the largest ring needs, virtual ones on a CPU; raises RingRLError if there are
-    too few.
-    """
+    """Create the devices of the largest ring, virtual ones on a CPU; raises RingRLError if there are too few."""
     with contextlib.suppress(RuntimeError):  # JAX is already initialized, with its devices
         set_already = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", max(count, set_already))
@@ -66,7 +64,7 @@ def use_virtual_devices(count: int) -> None:
         )
 
 
-def ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
+def compute_ratios(results: dict[str, Any]) -> dict[str, dict[int, float]]:
     """Ratios by comparison and number of devices: tokens -> theirs / ours."""
     found: dict[str, dict[int, float]] = {}
     for problem in results["problems"]:
@@ -95,7 +93,7 @@ def table(results: dict[str, Any]) -> Table:
     return shown
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The machine, the date, and the machine's load."""
     return {
         "date": datetime.date.today().isoformat(),

@@ -16,7 +16,7 @@ import ringrl
 from ringrl.cli.behaviors import ACTOR_FILES, make_behaviors
 from ringrl.cli.collected import RECORD_FILE, Sink, Tally, find_target, make_sink
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, progress_bar, return_in_words
+from ringrl.cli.console import format_return, output, progress_bar
 from ringrl.cli.environments import (
     describe_requirements,
     environment_faults,
@@ -44,7 +44,7 @@ SNAPSHOTS = 10  # actors that a learner saves
 
 def run(command: CollectCommand, folder: Path) -> None:
     """Collect every episode, write the set atomically, and print how to use it."""
-    command = with_reward(command)
+    command = set_learner_reward(command)
     console, target = output(), find_target(command)
     if target.exists() and not command.overwrite:
         if not command.reuse:
@@ -101,7 +101,7 @@ def run(command: CollectCommand, folder: Path) -> None:
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     console.print(
         f"{command.dataset}: {summary['episodes']} episodes, {summary['steps']} steps of {env.id}, "
-        f"mean return {return_in_words(summary['mean_return'])}, in {summary['seconds']:.0f} s\n{usage(command)}"
+        f"mean return {format_return(summary['mean_return'])}, in {summary['seconds']:.0f} s\n{usage(command)}"
         f"{describe_requirements(command.env, metadata)}"
         f"  run folder:       {folder}"
     )
@@ -170,7 +170,7 @@ def learn(
         )
 
 
-def with_reward(command: CollectCommand) -> CollectCommand:
+def set_learner_reward(command: CollectCommand) -> CollectCommand:
     """The command with the reward that its learner, if any, maximizes."""
     if command.learner is None:
         return command
@@ -239,8 +239,7 @@ def reference_scores(command: CollectCommand, longest: int | None) -> dict[str, 
 
 
 def check_same_command(command: CollectCommand, target: Path) -> str:
-    """The storage format of the set at `target`, whose contents do not depend on it: sets of earlier versions
-    are arrow's.
+    """The storage format of the set at `target`, on which contents do not depend: earlier versions used arrow.
 
     Raises RingRLError unless that set was collected by a command with the same contents.
     """

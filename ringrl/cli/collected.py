@@ -11,7 +11,7 @@ from ringrl.cli.console import progress_bar
 from ringrl.config import CollectCommand, StorageFormat
 from ringrl.data import CollectedEpisode, ExorlWriter, data_root, write_minari_dataset
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.column_writer import disk_error
+from ringrl.data.column_writer import make_write_error
 from ringrl.data.minari_writer import check_minari_writable
 from ringrl.data.sources.minari_sets import check_minari_id, minari_root
 from ringrl.errors import RingRLError
@@ -135,7 +135,7 @@ class ExorlSink:
             remove_leftovers(self.target)
             self._building = BuildFolder(self.target)
         except OSError as error:
-            raise disk_error(self.target, error) from error
+            raise make_write_error(self.target, error) from error
         self._writer = ExorlWriter(self._building.folder / "buffer")
 
     def add(self, episode: AnyEpisode) -> None:
@@ -150,7 +150,7 @@ class ExorlSink:
         try:
             self._building.place(replace=self._overwrite)
         except OSError as error:
-            raise disk_error(self.target, error) from error
+            raise make_write_error(self.target, error) from error
         return self.target
 
     def abort(self) -> None:

@@ -152,9 +152,7 @@ class ProgramFolder:
 
 
 def _several_processes() -> bool:
-    """Whether this process is one of several: if one has a program that another compiles, the tuning of GPUs
-    would deadlock.
-    """
+    """Whether this process is one of several: a program loaded by only some of them would deadlock GPU tuning."""
     jax: Any = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 

@@ -27,8 +27,7 @@ _SCRIPTS = {
 
 
 def completion(words: Sequence[str], commands: Iterable[str], environment: Mapping[str, str] = os.environ) -> str:
-    """The output of `ringrl -sc ACTION=SHELL`: a script for the shell, or the completions of COMP_LINE, one per
-    line.
+    """The output of `ringrl -sc ACTION=SHELL`: a shell script, or the completions of COMP_LINE, one per line.
 
     Raises:
         RingRLError: the action or shell is unknown.
@@ -58,13 +57,13 @@ def candidates(line: str, commands: Iterable[str]) -> list[str]:
 
 
 def _possible(command: str) -> list[str]:
-    from ringrl.cli.compose import conf_folder
+    from ringrl.cli.compose import find_conf_folder
     from ringrl.cli.groups import choices_in, find_groups
     from ringrl.cli.keys import list_sections
     from ringrl.config import COMMANDS
     from ringrl.data.known_sets import known_names
 
-    folders: list[Path] = [conf_folder()]
+    folders: list[Path] = [find_conf_folder()]
     choices = choices_in(folders)
     found = [f"{group}={choice}" for group in find_groups(command, folders[0]) for choice in choices.get(group, ())]
     if "data" in find_groups(command, folders[0]):

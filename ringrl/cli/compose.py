@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import ringrl
-from ringrl.cli.groups import files_in, find_groups
+from ringrl.cli.groups import find_choice_files, find_groups
 from ringrl.cli.run_names import register_resolvers
 from ringrl.config import COMMANDS
 from ringrl.config.schema import as_plain, build, schema
@@ -18,7 +18,7 @@ from ringrl.errors import RingRLError
 T = TypeVar("T")
 
 
-def conf_folder() -> Path:
+def find_conf_folder() -> Path:
     """The checkout's `conf` if RingRL runs from one, else the copy shipped in the wheel."""
     package = Path(ringrl.__file__).resolve().parent
     checkout = package.parent / "conf"
@@ -34,10 +34,10 @@ def register(commands: Iterable[str] = tuple(COMMANDS), own: Iterable[Path] = ()
         commands: the commands whose schemas are registered, each as `<command>_schema`.
         own: the user's folders of YAML files; a file there overrides a table's row.
     """
-    store, theirs, rows = ConfigStore.instance(), files_in(own), tables()
+    store, theirs, rows = ConfigStore.instance(), find_choice_files(own), tables()
     for command in commands:
         store.store(name=f"{command}_schema", node=schema(COMMANDS[command]))
-    for group in {group for command in commands for group in find_groups(command, conf_folder()) if group in rows}:
+    for group in {group for command in commands for group in find_groups(command, find_conf_folder()) if group in rows}:
         store.repo[group] = {}  # Hydra would merge a file with the row of the same name
         for choice, values in rows[group].items():
             if choice not in theirs.get(group, ()):
@@ -51,12 +51,12 @@ def _by_agent(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
     return values.get(str(_root_.agent.name), values.get("others"))
 
 
-def command_from(cls: type[T], config: DictConfig) -> T:
+def build_command(cls: type[T], config: DictConfig) -> T:
     """Build the frozen, checked dataclass of a composed configuration."""
     return build(cls, OmegaConf.to_container(config, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
 
 
-def as_yaml(command: Any) -> str:
+def format_yaml(command: Any) -> str:
     """Format a command's dataclass as YAML that `load_yaml` can read."""
     return OmegaConf.to_yaml(OmegaConf.create(as_plain(command)))
 

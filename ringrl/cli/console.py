@@ -48,7 +48,7 @@ def progress_output() -> Console:
     return Console(file=stream, force_terminal=False)
 
 
-def return_in_words(value: float) -> str:
+def format_return(value: float) -> str:
     """Format a return with two decimals, or with three digits if it is so small that these would not show it."""
     return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
@@ -59,9 +59,7 @@ def table_width(console: Console) -> int:
 
 
 def job_prefix() -> str:
-    """The prefix of the lines of a sweep's job: its folder's name if jobs may run side by side, else an empty
-    string.
-    """
+    """The prefix of the lines of a sweep's job: its folder's name if jobs may run side by side, else empty."""
     if not HydraConfig.initialized() or _launches():
         return ""
     hydra = HydraConfig.get()

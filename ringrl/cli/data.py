@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, progress_bar, return_in_words
+from ringrl.cli.console import format_return, output, progress_bar
 from ringrl.cli.inventory import list_data
 from ringrl.config import DataCommand
 from ringrl.data import EpisodeStore, check_store, data_root, open_dataset, store_statistics
@@ -103,11 +103,11 @@ def show(store: EpisodeStore, statistics: dict[str, Any]) -> None:
         f"  returns  " + _quantiles(returns) + "\n  lengths  " + _quantiles(lengths)
     )
     _rows(("task", "episodes", "steps", "best return"), [
-        (_numbered(task), f"{task['episodes']:,}", f"{task['steps']:,}", return_in_words(task["best_return"]))
+        (_numbered(task), f"{task['episodes']:,}", f"{task['steps']:,}", format_return(task["best_return"]))
         for task in statistics["tasks"]
     ])  # fmt: skip
     _rows(("policy", "episodes", "mean return"), [
-        (policy["name"] or "unnamed", f"{policy['episodes']:,}", return_in_words(policy["mean_return"]))
+        (policy["name"] or "unnamed", f"{policy['episodes']:,}", format_return(policy["mean_return"]))
         for policy in statistics["policies"]
     ])  # fmt: skip
     ranges = statistics["observations"]

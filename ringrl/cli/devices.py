@@ -23,9 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 def make_run_mesh(config: MeshConfig, attention: AttentionConfig) -> jax.sharding.Mesh | None:
-    """The mesh of a run; None for one device. Raises RingRLError as `make_mesh` does, and if a process would be
-    idle.
-    """
+    """The mesh of a run; None for one device. Raises RingRLError as `make_mesh`, and if a process would be idle."""
     spread = any(size != 1 for size in config.sizes.values())
     return full_mesh(config) if spread or attention.strategy.is_sharded or jax.process_count() > 1 else None
 

@@ -29,9 +29,7 @@ _sweeps: list[tuple[Path, _Found]] = []  # of this process: each one's folder, w
 
 
 class RecordSweepFolder(Callback):
-    """Hydra callback that records where a sweep writes, because jobs may run in other processes or on other
-    machines.
-    """
+    """Hydra callback that records a sweep's folder, because jobs may run in other processes or machines."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launches it."""
@@ -78,7 +76,7 @@ def _guard(function: Callable[[], int], debug: bool) -> int:
             print(f"ringrl: preempted: {preempted} Exit code {REQUEUE} asks to be queued again.", file=sys.stderr)
         return REQUEUE
     except Exception as error:
-        if _is_one_of_several() and _tells_of_a_lost_process(error):
+        if _is_one_of_several() and _is_lost_process_error(error):
             if debug:
                 traceback.print_exc()
             say(
@@ -101,7 +99,7 @@ def _is_one_of_several() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _tells_of_a_lost_process(error: Exception) -> bool:
+def _is_lost_process_error(error: Exception) -> bool:
     from jax.errors import JaxRuntimeError
 
     return isinstance(error, JaxRuntimeError) and _OF_LOST_PROCESSES.search(str(error)) is not None

@@ -1,5 +1,4 @@
-"""Assignment of one GPU to each process of a joblib sweep, by a lock that is taken before JAX initializes devices and
-held until exit.
+"""Assignment of a GPU to each process of a joblib sweep, by a lock held from before JAX starts until exit.
 
 The locks are in one folder per machine, so several sweeps, of several users, share its GPUs too. Other launchers need
 none: Hydra's own runs one job at a time, SLURM assigns GPUs, submitit_local sets CUDA_VISIBLE_DEVICES itself.

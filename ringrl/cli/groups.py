@@ -22,12 +22,12 @@ def find_groups(command: str, conf: Path) -> tuple[str, ...]:
 def choices_in(folders: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     """The choices of every group: rows of tables, and files in `folders`, such as `exorl/walker` of `collection`."""
     groups = {name: set(rows) for name, rows in tables().items()}
-    for name, found in files_in(folders).items():
+    for name, found in find_choice_files(folders).items():
         groups.setdefault(name, set()).update(found)
     return {name: tuple(sorted(found)) for name, found in sorted(groups.items())}
 
 
-def files_in(folders: Iterable[Path]) -> dict[str, set[str]]:
+def find_choice_files(folders: Iterable[Path]) -> dict[str, set[str]]:
     """The choices of every group that are YAML files in `folders`."""
     groups: dict[str, set[str]] = {}
     for folder in folders:

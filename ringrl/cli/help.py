@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringrl.cli.groups import choices_in, files_in, find_groups, format_choices
+from ringrl.cli.groups import choices_in, find_choice_files, find_groups, format_choices
 from ringrl.cli.keys import Key, Section, list_sections
 from ringrl.config import COMMANDS
 from ringrl.config.schema import nearest
@@ -55,7 +55,7 @@ def help_text(command: str, summary: str, folders: Sequence[Path], chosen: Seque
 
 def _groups(command: str, folders: Sequence[Path], width: int) -> list[str]:
     choices = choices_in(folders)
-    own = sorted(name for name in files_in(folders[1:]) if "/" not in name)
+    own = sorted(name for name in find_choice_files(folders[1:]) if "/" not in name)
     names = [name for name in dict.fromkeys([*find_groups(command, folders[0]), *own]) if name in choices]
     if not names:
         return []

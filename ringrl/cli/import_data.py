@@ -12,7 +12,7 @@ from ringrl_envs.registry import find_spec
 import ringrl
 from ringrl.cli.collected import RECORD_FILE
 from ringrl.cli.compose import as_plain
-from ringrl.cli.console import output, progress_bar, return_in_words
+from ringrl.cli.console import format_return, output, progress_bar
 from ringrl.cli.data import report_violations, returns_figure
 from ringrl.cli.environments import environment_faults
 from ringrl.cli.typed import format_override
@@ -61,21 +61,21 @@ def run(command: ImportCommand, folder: Path) -> None:
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     console.print(
         f"{command.name}: {store.num_episodes} episodes, {store.num_steps} steps, {store.step_bytes / 1e6:.1f} MB, "
-        f"mean return {return_in_words(float(store.returns.mean()))}, in {seconds:.1f} s\n"
+        f"mean return {format_return(float(store.returns.mean()))}, in {seconds:.1f} s\n"
         f"  train on it:  ringrl train data=store {format_override('data.name', command.name)}\n"
         f"  look at it:   ringrl data data=store {format_override('data.name', command.name)}\n"
         f"  run folder:   {folder}"
     )
 
 
-def from_d4rl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+def import_d4rl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
     """Import a D4RL HDF5 file; its task is given, or taken from its name."""
     file = Path(command.path).expanduser()
     task = command.task or task_of_file(file)
     return build_from_d4rl(file, task, target, progress, overwrite=command.overwrite)
 
 
-def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+def import_exorl(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
     """Import a folder of ExoRL episodes, with the rewards of a task of its domain."""
     folder = exorl_folder(command.path)
     with environment_faults(EnvConfig(command.task)):
@@ -100,16 +100,16 @@ def from_exorl(command: ImportCommand, target: Path, progress: Progress) -> Epis
     )
 
 
-def from_minari(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
+def import_minari(command: ImportCommand, target: Path, progress: Progress) -> EpisodeStore:
     """Import a Minari set in the same way as `data=minari`."""
     folder = find_minari_set(command.path, minari_root(data_root()), command.download)
     return build_from_minari(command.path, folder, target, progress, overwrite=command.overwrite)
 
 
 BUILD: dict[ImportSource, Callable[[ImportCommand, Path, Progress], EpisodeStore]] = {
-    ImportSource.d4rl: from_d4rl,
-    ImportSource.exorl: from_exorl,
-    ImportSource.minari: from_minari,
+    ImportSource.d4rl: import_d4rl,
+    ImportSource.exorl: import_exorl,
+    ImportSource.minari: import_minari,
 }
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import ringrl
 from ringrl.cli.compilation import use_compilation_cache
-from ringrl.cli.compose import command_from, load_yaml
+from ringrl.cli.compose import build_command, load_yaml
 from ringrl.cli.console import output
 from ringrl.cli.failures import REQUEUE, describe
 from ringrl.cli.gpus import claim_gpu
@@ -27,7 +27,7 @@ from ringrl.config import COMMANDS
 from ringrl.data import data_root
 from ringrl.errors import ERROR_FILE, Preempted
 from ringrl.ops.notes import forget_notes
-from ringrl.training.heartbeat import duration
+from ringrl.training.heartbeat import format_duration
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
             run(built, folder)
         if keeps_record and getattr(built, "overwrite", False):
             _write_record(config, folder / RECORD)
-        _logger.info("ended after %s", duration(time.perf_counter() - began))
+        _logger.info("ended after %s", format_duration(time.perf_counter() - began))
     except BaseException as error:
         _log_failure(error)
         if not isinstance(error, Exception):
@@ -71,7 +71,7 @@ def run_job(command: str, config: DictConfig, keeps_record: bool = False) -> Exc
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             return error
         if isinstance(error, Preempted) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-            queue_again()
+            requeue()
         line = describe(error)
         if line is None or config.debug:
             raise
@@ -106,7 +106,7 @@ def _build(command: str, config: DictConfig) -> Any:
     """Build the command's dataclass; for `train resume=RUN`, from the run's settings and the overrides."""
     resume = config.get("resume")
     if resume in (None, AUTO):
-        return command_from(COMMANDS[command], config)
+        return build_command(COMMANDS[command], config)
     told = load_yaml(COMMANDS[command], Path(resume) / CONFIG_FILE, changes(HydraConfig.get().overrides.task))
     return dataclasses.replace(told, resume=resume)
 
@@ -117,7 +117,7 @@ def set_defaults_of_libraries() -> None:
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # otherwise it forks, unsafe with JAX's threads
 
 
-def queue_again() -> None:
+def requeue() -> None:
     """Requeue this job of a sweep on SLURM, by submitit's own signal handler.
 
     Raises SystemExit: no result is written, so that the sweep continues to wait for the job.

@@ -1,6 +1,4 @@
-"""Checks the command line's overrides before Hydra does, so that a typo is reported in one line with the
-nearest valid name.
-"""
+"""Checks overrides before Hydra does, so that a typo is reported in one line with the nearest valid name."""
 
 import dataclasses
 import re
@@ -253,9 +251,7 @@ def _foreign_group(name: str, known: Vocabulary) -> RingRLError:
 
 
 def _check_package(group: str, choice: str, known: Vocabulary) -> None:
-    """Reject a user's file that would set keys of the whole configuration without a package directive in its
-    first line.
-    """
+    """Reject a user's file that sets keys of the whole configuration without a package directive in its first line."""
     file = None if known.own is None else known.own / group / f"{choice}.yaml"
     if group not in GROUPS_ACROSS_SECTIONS or file is None or not file.is_file():
         return

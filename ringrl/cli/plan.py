@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from ringrl.cli import plan_tables as tables
 from ringrl.cli.compose import as_plain
 from ringrl.cli.console import output, progress_bar, table_width
-from ringrl.cli.plan_facts import fact_lines, facts
+from ringrl.cli.plan_facts import compute_facts, fact_lines
 from ringrl.config import PlanCommand, Search
 from ringrl.data import data_root
 from ringrl.errors import RingRLError
@@ -31,7 +31,7 @@ from ringrl.planning.cluster.compilers import install_command
 from ringrl.planning.cluster.meshes import whole_cluster
 from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.process import compile_plan, has_compiler
-from ringrl.planning.model.memory import largest_context, predicted
+from ringrl.planning.model.memory import largest_context, predict_memory
 from ringrl.planning.plan import MAX_TOKENS, TRAJECTORY_STEPS, Plan, Report
 from ringrl.planning.report.figures import candidates_figure, plan_figure
 from ringrl.planning.search import Candidate, Compile, search_blocks, search_context, search_strategies
@@ -55,15 +55,15 @@ def run(command: PlanCommand, folder: Path) -> None:
     title = f"{model_name() or f'{plan.model.layers} layers of {plan.model.width}'} on {plan.target.name}"
     if not command.compile or not has_compiler(plan.target):
         if command.search in (Search.blocks, Search.strategy):
-            remedy = how_to_install(plan) if command.compile else "leave compile=false out."
+            remedy = describe_installation(plan) if command.compile else "leave compile=false out."
             raise RingRLError(f"search={command.search} compares what compilers say: {remedy}")
         if command.compile:
-            notes.append(f"No compiler for {plan.target.topology}: by the formula alone. {how_to_install(plan)}")
-        outcome = by_formula(command, plan, title)
+            notes.append(f"No compiler for {plan.target.topology}: by the formula alone. {describe_installation(plan)}")
+        outcome = plan_by_formula(command, plan, title)
     else:
         cache = data_root() / "plans" if command.cache else None
         compile = functools.partial(compile_plan, cache=cache, scratch=folder)
-        outcome = by_compiler(command, plan, compile, title)
+        outcome = plan_by_compiler(command, plan, compile, title)
 
     printed = output(table_width(console))
     for line in notes:
@@ -78,7 +78,7 @@ def run(command: PlanCommand, folder: Path) -> None:
     console.print(f"run folder: {folder}")
 
 
-def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) -> Outcome:
+def plan_by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) -> Outcome:
     """Run one plan, or a search, compiling each candidate."""
     with progress_bar("compilations") as advance:
         if command.search in (Search.blocks, Search.strategy):
@@ -97,7 +97,7 @@ def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) 
             report = compile(plan)
             reports, shown, verdict = (report,), [], tables.verdict(plan, report)
     of_reports = [plan.of(report.tokens) for report in reports]
-    formula = {one.tokens: predicted(one).terms for one in of_reports}
+    formula = {one.tokens: predict_memory(one).terms for one in of_reports}
     figure = plan_figure(reports, title=title, predicted=formula)
     if report is None:
         return Outcome(of_reports[-1], [*shown, verdict], figure, tuple(reports))
@@ -109,26 +109,26 @@ def by_compiler(command: PlanCommand, plan: Plan, compile: Compile, title: str) 
     return Outcome(plan, shown, figure, tuple(reports))
 
 
-def by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
+def plan_by_formula(command: PlanCommand, plan: Plan, title: str) -> Outcome:
     """Evaluate the closed form alone; every line about memory states that."""
     largest = largest_context(plan) if command.search is Search.context else None
     if largest == 0:
         shortest = plan.of(1)
         raise RingRLError(
-            f"Not even the shortest chain fits: {tables.formula_verdict(shortest, predicted(shortest).total)}"
+            f"Not even the shortest chain fits: {tables.formula_verdict(shortest, predict_memory(shortest).total)}"
         )
     plan = plan if largest is None else plan.of(largest)
-    terms = predicted(plan).terms
+    terms = predict_memory(plan).terms
     nearby = {
-        one.tokens: predicted(one).terms
+        one.tokens: predict_memory(one).terms
         for one in (plan.of(plan.tokens // 2), plan, plan.of(2 * plan.tokens))
         if one.tokens <= MAX_TOKENS
     }
     figure = plan_figure((), title=f"{title}, by the formula", predicted=nearby, limit=plan.target.memory)
     shown = [
         tables.formula_table(plan, terms),
-        *fact_lines(plan, model_name() if predicted(plan).total <= plan.target.memory else "", by_formula=True),
-        tables.formula_verdict(plan, predicted(plan).total, largest),
+        *fact_lines(plan, model_name() if predict_memory(plan).total <= plan.target.memory else "", by_formula=True),
+        tables.formula_verdict(plan, predict_memory(plan).total, largest),
     ]
     return Outcome(plan, shown, figure)
 
@@ -195,7 +195,7 @@ def find_target(command: PlanCommand) -> Target:
     return dataclasses.replace(command.target, name="") if changed else command.target
 
 
-def how_to_install(plan: Plan) -> str:
+def describe_installation(plan: Plan) -> str:
     """A sentence on how to install the compiler."""
     return f"This installs it: {install_command(plan.target.platform)}"
 
@@ -205,8 +205,8 @@ def record(command: PlanCommand, outcome: Outcome) -> dict[str, Any]:
     return {
         "config": as_plain(command),
         "plan": json.loads(outcome.plan.to_json()),
-        "facts": facts(outcome.plan, model_name()),
-        "formula": {**predicted(outcome.plan).terms, "total": predicted(outcome.plan).total},
+        "facts": compute_facts(outcome.plan, model_name()),
+        "formula": {**predict_memory(outcome.plan).terms, "total": predict_memory(outcome.plan).total},
         "reports": [dataclasses.asdict(report) for report in outcome.reports],
         "candidates": [dataclasses.asdict(candidate) for candidate in outcome.candidates],
         "date": datetime.date.today().isoformat(),

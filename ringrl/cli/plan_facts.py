@@ -6,14 +6,14 @@ from typing import Any
 
 from ringrl.cli.plan_tables import paper_line
 from ringrl.ops.config import Layout
-from ringrl.planning.model.roofline import hop_minimum, meets, plan_minimum
+from ringrl.planning.model.roofline import hop_minimum, meets_minimum, plan_minimum
 from ringrl.planning.model.work import step_work
 from ringrl.planning.plan import Plan
 from ringrl.planning.report.figures import context_name
 from ringrl.planning.report.paper import paper_context
 
 
-def facts(plan: Plan, model_name: str) -> dict[str, Any]:
+def compute_facts(plan: Plan, model_name: str) -> dict[str, Any]:
     """The facts as numbers for plan.json."""
     work, minimum = step_work(plan), plan_minimum(plan)
     return {
@@ -32,7 +32,7 @@ def facts(plan: Plan, model_name: str) -> dict[str, Any]:
         "minimal_block": minimum.block,
         "minimal_sequence_of_a_device": minimum.sequence,
         "minimal_tokens_of_a_device_for_a_forward_hop": hop_minimum(plan).block,
-        "meets_minimal_block": meets(plan) if minimum.block else None,
+        "meets_minimal_block": meets_minimum(plan) if minimum.block else None,
     }
 
 

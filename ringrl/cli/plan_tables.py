@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ringrl.ops.config import Strategy
 from ringrl.planning.plan import MAX_TOKENS, Plan, Report
-from ringrl.planning.report.figures import GIB, context_name, find_required_bytes, format_required_gib, kinds
+from ringrl.planning.report.figures import GIB, context_name, find_required_bytes, format_required_gib, sum_by_kind
 from ringrl.planning.report.paper import paper_context
 from ringrl.planning.search import Candidate, SearchResult
 
@@ -17,7 +17,7 @@ BY_FORMULA = "by the formula"
 def verdict(plan: Plan, report: Report, refused: Report | None = None) -> str:
     """One sentence: what was accepted, and `refused` if that was tried too, by which compiler for which topology."""
     topology, compiler = plan.target.topology, _compiler(plan, report)
-    tokens, schedule = f"{context_name(report.tokens)} tokens", hops(report)
+    tokens, schedule = f"{context_name(report.tokens)} tokens", format_hops(report)
     if report.memory is None:
         said = report.refusal.rstrip(".") or "it did not say why"
         return f"Refused at {tokens} by {compiler} for {topology}: {said}."
@@ -69,10 +69,8 @@ def paper_line(plan: Plan, tokens: int, model_name: str, *, by_formula: bool = F
     return f"The paper's Table 3 has {context_name(paper)} here, in full precision; {mine} is {tokens / paper:g} times."
 
 
-def hops(report: Report) -> str:
-    """`62 of 62 hops`: of the ring's hops that can be overlapped, how many lie across computation; empty
-    without any.
-    """
+def format_hops(report: Report) -> str:
+    """`62 of 62 hops`: the ring's hops that overlap computation, of those that could; empty without any."""
     return f"{report.hops_across_compute:,} of {report.hop_count:,} hops" if report.hops else ""
 
 
@@ -81,7 +79,7 @@ def memory_table(report: Report) -> Table:
     table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
     if report.memory is None:
         return table
-    for kind, size in kinds(report.memory).items():
+    for kind, size in sum_by_kind(report.memory).items():
         table.add_row(kind, f"{size / GIB:.2f}", _share(size, report.limit))
     table.add_row("together", f"{report.memory.total / GIB:.2f}", _share(report.memory.total, report.limit))
     if report.memory.host:
@@ -90,9 +88,7 @@ def memory_table(report: Report) -> Table:
 
 
 def formula_table(plan: Plan, terms: Mapping[str, float]) -> Table:
-    """A table with a row per term of the formula, in bytes of one device, and their sum, each marked as the
-    formula's.
-    """
+    """A table with a row per term of the formula, in bytes of one device, and their sum, marked as the formula's."""
     table = _table(left=("memory of a device",), right=("GiB", "of the limit"))
     for term, size in [*terms.items(), ("together", sum(terms.values()))]:
         table.add_row(Text(f"{term}, {BY_FORMULA}"), f"{size / GIB:.2f}", _share(size, plan.target.memory))
@@ -139,7 +135,7 @@ def candidates_table(what: str, candidates: Sequence[Candidate]) -> Table:
             continue
         total = find_required_bytes(report)
         sizes = format_required_gib(report), "" if total is None else _share(total, report.limit)
-        table.add_row(candidate.name, *sizes, hops(report) or "—", outcome(report))
+        table.add_row(candidate.name, *sizes, format_hops(report) or "—", outcome(report))
     return table
 
 

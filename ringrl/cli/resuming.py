@@ -87,10 +87,8 @@ def accepted_changes(
 
 
 def differences(metadata: Mapping[str, Any], saved: Mapping[str, Any]) -> list[Change]:
-    """Differences between a checkpoint's metadata and those of the resuming run, without keys that may change
-    freely.
-    """
-    config, environment = with_defaults(saved)["config"], saved.get("environment")
+    """Differences between the metadata of a checkpoint and of the resuming run, without keys that may change freely."""
+    config, environment = add_defaults(saved)["config"], saved.get("environment")
     if environment == metadata["environment"]:  # explicit in one and found in the data in the other
         config = {**config, "env": metadata["config"]["env"]}
     found = changes_between(config, metadata["config"])
@@ -104,7 +102,7 @@ def is_one_of(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
-def with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def add_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's metadata, with defaults for keys that its version did not have."""
     return {**metadata, "config": as_plain(build(TrainCommand, metadata["config"]))}
 
@@ -137,7 +135,7 @@ def rate_change(command: TrainCommand, saved: Mapping[str, Any]) -> list[Change]
     """The next step's learning rate, if it would have been different; 0 if there was no further step."""
     from ringrl.training.optimizer import learning_rate_schedule  # imports JAX
 
-    step, before = int(saved["step"]), with_defaults(saved)["config"]["training"]
+    step, before = int(saved["step"]), add_defaults(saved)["config"]["training"]
     trained = build(TrainingConfig, before)
     was, now = (f"{float(learning_rate_schedule(training)(step)):.3g}" for training in (trained, command.training))
     ended = " (its schedule has ended)" if step >= trained.steps and was != now else ""

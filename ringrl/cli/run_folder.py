@@ -66,7 +66,7 @@ def resumes_run(command: TrainCommand, folder: Path) -> bool:
 
     Raises RingRLError if it would replace another run without `overwrite`.
     """
-    resume = AUTO if command.resume is None and was_queued_again(os.environ) else command.resume
+    resume = AUTO if command.resume is None and was_requeued(os.environ) else command.resume
     if resume is not None and (resume != AUTO or CheckpointFolder(folder / CHECKPOINTS).steps()):
         return True
     if not command.overwrite and (contains_run(folder) or (folder / FILE_NAME).exists()):
@@ -77,7 +77,7 @@ def resumes_run(command: TrainCommand, folder: Path) -> bool:
     return False
 
 
-def was_queued_again(environment: Mapping[str, str]) -> bool:
+def was_requeued(environment: Mapping[str, str]) -> bool:
     """Whether SLURM has started this job before, so that the contents of its folder are its own."""
     count = environment.get("SLURM_RESTART_COUNT", "")
     return count.isdigit() and int(count) > 0
@@ -93,9 +93,7 @@ def remove_run(folder: Path) -> None:
 
 
 def _in_process_0(what: str, act: Callable[[], None]) -> None:
-    """`ringrl.parallel.multiprocess.in_process_0`, without importing it in a process that has not loaded JAX
-    and so is alone.
-    """
+    """`ringrl.parallel.multiprocess.in_process_0`, not imported in a process without JAX, which is the only one."""
     if "jax" not in sys.modules:
         return act()
     from ringrl.parallel.multiprocess import in_process_0

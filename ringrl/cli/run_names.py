@@ -1,5 +1,4 @@
-"""Names of run folders, from agent, seed, label and the keys that a sweep varies, which distinguish runs in
-TensorBoard.
+"""Names of run folders, from agent, seed, label and the keys that a sweep varies; TensorBoard shows them.
 
 Names consist of letters, digits and `._+-` alone, so they need no quoting on the command line.
 """
@@ -40,9 +39,7 @@ def register_resolvers() -> None:
 
 
 def constant_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys that a sweep's overrides set to one value; a key that is given twice is excluded if either is a
-    sweep.
-    """
+    """The keys that a sweep's overrides set to one value; a key given twice is excluded if either is a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
     return [one.key_or_group for one in parsed if one.key_or_group not in swept]

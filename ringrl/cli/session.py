@@ -11,7 +11,7 @@ import jax
 from ringrl.agents import SequenceAgent
 from ringrl.cli.acting import find_reference
 from ringrl.cli.compilation import kept_programs
-from ringrl.cli.compose import as_plain, as_yaml
+from ringrl.cli.compose import as_plain, format_yaml
 from ringrl.cli.console import output, progress_bar
 from ringrl.cli.continuing import (
     agree_on_changes,
@@ -159,7 +159,7 @@ def prepare(command: TrainCommand, folder: Path) -> Session | None:
         if not resuming:
             remove_run(folder)
         write_changes(changes, folder)
-        write_atomically(folder / CONFIG_FILE, as_yaml(drop_launch_settings(command)))
+        write_atomically(folder / CONFIG_FILE, format_yaml(drop_launch_settings(command)))
     return Session(
         command=command,
         folder=folder,

@@ -10,9 +10,7 @@ AGENT_COMMANDS = ("train", "eval")  # commands whose jobs write the summary of a
 
 
 class SweepTable(Callback):
-    """Hydra callback that prints the table of `ringrl report` for a sweep, and writes its files to the sweep's
-    folder.
-    """
+    """Hydra callback that prints the table of `ringrl report` for a sweep, and writes its files."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called once per sweep, in the process that launched it, whichever processes ran the jobs."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ringrl.cli.acting import collect_scores
-from ringrl.cli.compose import as_plain, as_yaml
+from ringrl.cli.compose import as_plain, format_yaml
 from ringrl.cli.console import output, progress_output
 from ringrl.cli.continuing import format_resume_command
 from ringrl.cli.devices import gather_parameters
@@ -103,7 +103,7 @@ def records(session: Session) -> Iterator[tuple[TensorBoardLogger | None, RunHis
         TensorBoardLogger(session.folder, resumed_at=resumed_at) as logger,
         RunHistory(session.folder, start) as history,
     ):
-        logger.text("config", as_yaml(session.command))
+        logger.text("config", format_yaml(session.command))
         logger.layout(CHARTS)
         yield logger, history
 

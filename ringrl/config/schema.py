@@ -69,9 +69,7 @@ def _placeholder(hint: Any) -> str:
 
 
 def key_paths(cls: type, path: str = "") -> list[str]:
-    """Every dotted key of `cls`, sections and leaves; `*` stands for one arbitrary name, a final `**` for any
-    keys below.
-    """
+    """Every dotted key of `cls`, sections and leaves; `*` is one arbitrary name, a final `**` any keys below."""
     paths = []
     for name, hint in typing.get_type_hints(cls).items():
         here = join(path, name)

@@ -14,7 +14,7 @@ from ringrl.errors import RingRLError
 _FORMAT = np.lib.format
 
 
-def disk_error(path: Path, error: OSError) -> RingRLError:
+def make_write_error(path: Path, error: OSError) -> RingRLError:
     """The one-line error for a failed write of `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RingRLError(f"{path}: the disk is full. Free some space, or point RINGRL_DATA at another disk.")

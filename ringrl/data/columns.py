@@ -17,7 +17,7 @@ class UnreadableFileError(RingRLError):
     """A file cannot be read because of the system, so its contents are unknown."""
 
 
-def unreadable(path: Path, error: OSError) -> UnreadableFileError:
+def make_read_error(path: Path, error: OSError) -> UnreadableFileError:
     """The one-line error for a failed read of `path`."""
     return UnreadableFileError(
         f"{path}: cannot be read now ({error.strerror or error}). See to the file's rights and its disk."
@@ -37,7 +37,7 @@ class MappedColumn:
         try:
             self._open(path, np.dtype(dtype), shape)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise make_read_error(path, error) from error
 
     def _open(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         remedy = f"The store at {path.parent} is damaged. {REMEDY}"

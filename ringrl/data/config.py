@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import math
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, parse_choice
 from ringrl.types import Context
 
 
@@ -47,7 +47,7 @@ class DataConfig:
     normalize_observations: bool = True  # scale observations to mean 0 and deviation 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", choice("data.source", self.source, Source))
+        object.__setattr__(self, "source", parse_choice("data.source", self.source, Source))
         if not 0.0 < self.top_fraction <= 1.0:
             raise RingRLError(f"data.top_fraction={self.top_fraction} is not in (0, 1]: 0.1 keeps the best tenth.")
         names = [self.name, *self.also]
@@ -85,7 +85,7 @@ class ChainConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("order", Order), ("supervise", Supervise), ("context", Context)):
-            object.__setattr__(self, name, choice(f"chain.{name}", getattr(self, name), choices))
+            object.__setattr__(self, name, parse_choice(f"chain.{name}", getattr(self, name), choices))
         if self.trajectories < 1:
             raise RingRLError(f"chain.trajectories={self.trajectories}: a chain needs at least 1 trajectory.")
         if self.window_steps < 0:

@@ -64,8 +64,9 @@ def filter_episodes(store: EpisodeStore, config: DataConfig) -> EpisodeStore:
 
 
 def find_store(name: str, root: Path) -> Path:
-    """The folder of the store `name`: under `root/stores`, else `name` as a path; raises `RingRLError` with the nearest
-    names of existing stores.
+    """The folder of the store `name`: under `root/stores`, else `name` as a path.
+
+    Raises `RingRLError` with the nearest names of existing stores.
     """
     stores = root / "stores"
     if Path(name).name == name and (stores / name).is_dir():

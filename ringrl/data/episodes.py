@@ -100,9 +100,7 @@ def _read(index: int, episode: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _infer_spec(name: str, actions: np.ndarray) -> ActionSpec:
-    """An action spec of real vectors bounded by the data; the number of discrete actions cannot be inferred
-    from data.
-    """
+    """An action spec of real vectors bounded by the data; a number of discrete actions cannot be inferred."""
     if actions.ndim == 1 and actions.dtype.kind in "biu":
         raise RingRLError(
             f"{name}: actions are whole numbers, one a step: say how many there are to choose from, such as "

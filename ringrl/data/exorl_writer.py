@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.data.column_writer import disk_error
+from ringrl.data.column_writer import make_write_error
 from ringrl.data.sources.exorl import FILE_NAME
 from ringrl.errors import RingRLError
 from ringrl.files import replacing
@@ -32,7 +32,7 @@ class ExorlWriter:
         except FileExistsError:
             raise RingRLError(f"{self.folder}: is a file; give a folder to write episodes to.") from None
         except OSError as error:
-            raise disk_error(self.folder, error) from error
+            raise make_write_error(self.folder, error) from error
         weakref.finalize(self, os.close, lock)  # closing releases the lock
         self._lock(lock)
         names = os.listdir(self.folder)
@@ -85,7 +85,7 @@ class ExorlWriter:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
         except OSError as error:
-            raise disk_error(path, error) from error
+            raise make_write_error(path, error) from error
 
     def _lock(self, lock: int) -> None:
         try:

@@ -66,8 +66,7 @@ def join_stores(stores: Sequence[EpisodeStore], names: Sequence[str] | None = No
 
 
 def in_environment(store: EpisodeStore, environment: str) -> EpisodeStore:
-    """Select from a joined store the episodes of sets made in `environment` (ID or MODULE:ID), with their
-    shared metadata.
+    """Select the episodes of sets made in `environment` (ID or MODULE:ID), with their shared metadata.
 
     The store is returned unchanged if it is not joined, or if none of its sets names that environment.
     """

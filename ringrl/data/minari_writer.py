@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.column_writer import disk_error
+from ringrl.data.column_writer import make_write_error
 from ringrl.data.minari_hdf5 import FILE_NAME, write_minari_hdf5
 from ringrl.data.sources.minari import Progress
 from ringrl.data.sources.minari_sets import check_minari_id, minari_environment, minari_root
@@ -97,7 +97,7 @@ def write_minari_dataset(
         finally:
             build.remove()
     except OSError as error:
-        raise disk_error(target, error) from error
+        raise make_write_error(target, error) from error
     return target
 
 
@@ -114,7 +114,7 @@ def check_minari_writable(dataset_id: str, cache_root: Path) -> None:
             for parent in missing:  # innermost first
                 parent.rmdir()
     except OSError as error:
-        raise disk_error(target, error) from error
+        raise make_write_error(target, error) from error
 
 
 def _write(

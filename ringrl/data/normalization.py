@@ -19,8 +19,7 @@ RETURN_ROUNDING = 1e-6  # of the largest return: returns to go are in float32, r
 
 
 def fit_normalization(store: EpisodeStore, normalize_observations: bool = True) -> Normalization:
-    """Fit scales that bring observations to mean 0 and deviation 1, rewards and returns to order 1, actions to
-    [-1, 1].
+    """Fit scales: observations to mean 0 and deviation 1, rewards and returns to order 1, actions to [-1, 1].
 
     An observation column is constant if its deviation is within float32's rounding of its values; then it is only
     centered, and divided by its size if that is above 1. Its scale is at least a tenth of the bound that all but a

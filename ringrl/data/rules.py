@@ -49,9 +49,7 @@ class EpisodeRules:
         return bool(np.isfinite(rewards).all() and np.isfinite(observations).all() and self._allows(actions))
 
     def check(self, name: str, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Raise `RingRLError` for the first violation in the episode `name`: a shape, or a value with field and
-        step.
-        """
+        """Raise `RingRLError` for the first violation in episode `name`: a shape, or a value with field and step."""
         self._check_shapes(name, observations, actions, rewards)
         fields = {"observations": observations[: len(rewards)], "actions": actions, "rewards": rewards}
         for field, values in fields.items():

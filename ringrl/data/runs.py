@@ -62,9 +62,7 @@ class RunFiller:
             np.add(self._count[: len(part)], place + first, out=part)
 
     def _fill_span(self, chain: Arrays, trajectories: Trajectories, begin: int, end: int, address: int) -> None:
-        """Write the steps from `address` on at positions begin .. end - 1 of one chain, except the first one's
-        previous step.
-        """
+        """Write steps from `address` on at positions begin .. end - 1 of a chain, except `previous_*` of the first."""
         stop, offset = address + end - begin, begin - address
         first = int(np.searchsorted(trajectories.ends, address, side="right"))
         last = int(np.searchsorted(trajectories.starts, stop, side="left"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.columns import REMEDY, unreadable
+from ringrl.data.columns import REMEDY, make_read_error
 from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec, DataSpec
 
@@ -80,7 +80,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text())
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise make_read_error(file, error) from error
     except ValueError as error:
         raise RingRLError(f"{file}: not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "ringrl.EpisodeStore":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ringrl.data.building import LOCK_FILE, BuildFolder, remove_leftovers
-from ringrl.data.column_writer import ColumnWriter, disk_error
+from ringrl.data.column_writer import ColumnWriter, make_write_error
 from ringrl.data.rules import EpisodeRules, column_range
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_format import (
@@ -33,8 +33,7 @@ THREAD_BYTES = 1 << 18  # from which hashing and writing use threads
 
 
 class EpisodeStoreWriter:
-    """Appends episodes to a new store in folder `path`, which appears complete when `finish` is called, or not
-    at all.
+    """Appends episodes to a new store in folder `path`, which is created atomically by `finish`.
 
     Use it as a context manager: leaving it without `finish` removes the written files, and leftovers of a killed writer
     of the same `path` are removed by the next one. `source` names the data in error messages. With `overwrite` the new
@@ -335,4 +334,4 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise make_write_error(path, error) from error

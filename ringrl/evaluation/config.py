@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, check_least, choice
+from ringrl.errors import RingRLError, check_least, parse_choice
 
 
 class Split(enum.StrEnum):
@@ -41,7 +41,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("split", Split), ("when_full", WhenFull)):
-            object.__setattr__(self, name, choice(f"evaluation.{name}", getattr(self, name), choices))
+            object.__setattr__(self, name, parse_choice(f"evaluation.{name}", getattr(self, name), choices))
         check_least("evaluation", self, {"trials": 0, "environments": 1, "repeats": 1, "context_steps": 0})
         check_redraws("evaluation.bootstrap_samples", self.bootstrap_samples)
         if not self.temperature > 0:

@@ -34,8 +34,7 @@ def plot_episodes(
 
 
 def bin_edges(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " edges"]:
-    """Edges of about 40 bins; for integers each bin spans the same number of them, so that none is
-    systematically empty.
+    """Edges of about 40 bins; for integers each bin spans the same number, so that none is systematically empty.
 
     If all values are equal there is one bin.
     """

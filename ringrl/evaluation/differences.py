@@ -94,9 +94,7 @@ Pair = tuple[dict[int, Sample], dict[int, Sample]]
 
 
 def _with_shared_tasks(pair: Pair) -> tuple[Pair, int]:
-    """Restrict both groups to their shared tasks, and return the number of these; unchanged, with 0, if fewer
-    than two.
-    """
+    """Restrict both groups to their shared tasks, and return their number; unchanged, with 0, if fewer than two."""
     ours, theirs = (find_shared_tasks(list(group.values())) for group in pair)
     shared = np.intersect1d(ours, theirs)
     if len(shared) < 2:
@@ -113,9 +111,7 @@ def _with_shared_tasks(pair: Pair) -> tuple[Pair, int]:
 
 
 def _with_shared_seeds(pair: Pair) -> tuple[Pair, int]:
-    """Restrict both groups to their shared seeds, and return the number of these; unchanged, with 0, if they do
-    not pair.
-    """
+    """Restrict both groups to their shared seeds, and return their number; unchanged, with 0, if they do not pair."""
     shared = [seed for seed in pair[0] if seed in pair[1]]
     if len(shared) < 2 and set(pair[0]) != set(pair[1]):
         return pair, 0

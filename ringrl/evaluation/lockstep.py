@@ -27,14 +27,14 @@ class Lockstep(gymnasium.vector.VectorWrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset the environments; a collective."""
-        observations, _ = _in_all(lambda: self.env.reset(seed=seed, options=options))
-        return _from_first_process(np.asarray(observations))[0], {}
+        observations, _ = _run_in_all(lambda: self.env.reset(seed=seed, options=options))
+        return _broadcast(np.asarray(observations))[0], {}
 
     def step(self, actions: Any):
         """Step the environments with the same actions in every process; a collective."""
-        observations, rewards, terminated, truncated, infos = _in_all(lambda: self.env.step(actions))
+        observations, rewards, terminated, truncated, infos = _run_in_all(lambda: self.env.step(actions))
         success = read_success(infos, self.num_envs)
-        observations, rewards, terminated, truncated, told, flags = _from_first_process(
+        observations, rewards, terminated, truncated, told, flags = _broadcast(
             np.asarray(observations),
             np.asarray(rewards, np.float64),
             np.asarray(terminated, bool),
@@ -45,7 +45,7 @@ class Lockstep(gymnasium.vector.VectorWrapper):
         return observations, rewards, terminated, truncated, {SUCCESS_KEYS[0]: flags} if told[0] else {}
 
 
-def _in_all(act: Callable[[], Any]) -> Any:
+def _run_in_all(act: Callable[[], Any]) -> Any:
     """The result of `act` in every process; if it fails in one, the others do not wait for it but fail too."""
     answer, fault = None, None
     try:
@@ -60,7 +60,7 @@ def _in_all(act: Callable[[], Any]) -> Any:
     return answer
 
 
-def _from_first_process(*arrays: np.ndarray) -> list[np.ndarray]:
+def _broadcast(*arrays: np.ndarray) -> list[np.ndarray]:
     """Broadcast process 0's arrays bit by bit (JAX alone would round float64), in one message."""
     sent = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)

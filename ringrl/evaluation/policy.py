@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ringrl.agents import SequenceAgent
 from ringrl.devices import random_key
-from ringrl.errors import choice
+from ringrl.errors import parse_choice
 from ringrl.evaluation.config import WhenFull
 from ringrl.evaluation.history import History
 from ringrl.nn import KeyValueCache, forget_contexts, grow_cache
@@ -33,7 +33,7 @@ class ActingConfig:
     when_full: WhenFull = WhenFull.drop  # drop the oldest whole trial, or start no further one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "when_full", choice("when_full", self.when_full, WhenFull))
+        object.__setattr__(self, "when_full", parse_choice("when_full", self.when_full, WhenFull))
 
 
 class HistoryPolicy(abc.ABC):

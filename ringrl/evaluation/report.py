@@ -74,15 +74,15 @@ def report_runs(
     groups = group_runs(runs, normalized=normalized, bootstrap_samples=bootstrap_samples)
     apart = compare_groups(groups, bootstrap_samples=bootstrap_samples)
     output = Path(output)
-    write_atomically(output / "table.md", tables.markdown(groups, apart))
-    write_atomically(output / "table.csv", tables.comma_separated(groups))
+    write_atomically(output / "table.md", tables.format_markdown(groups, apart))
+    write_atomically(output / "table.csv", tables.format_csv(groups))
     figures.save_png(plot_groups(groups), output / "figure.png")
-    return tables.text(groups, apart, width=width)
+    return tables.format_text(groups, apart, width=width)
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True, width: int = 120) -> str:
     """The text table of summaries in memory, such as those of one command's agents."""
-    return tables.text(group_runs(runs, normalized=normalized), width=width)
+    return tables.format_text(group_runs(runs, normalized=normalized), width=width)
 
 
 def runs_figure(runs: Sequence[Mapping[str, Any]], *, normalized: bool = True) -> Figure:
@@ -157,9 +157,7 @@ def group_runs(
 
 
 def compare_groups(groups: Sequence[Group], *, bootstrap_samples: int = 2000) -> list[tables.Comparison]:
-    """Compare each pair of groups of an environment, earlier minus later; with many groups, the first minus
-    each other.
-    """
+    """Compare each pair of an environment's groups, earlier minus later; of many groups, the first minus each other."""
     comparisons = []
     for environment, found in itertools.groupby(groups, key=lambda group: group.environment):
         members = list(found)

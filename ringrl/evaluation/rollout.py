@@ -199,9 +199,7 @@ def _legal_actions(
     trial: np.ndarray,
     steps: np.ndarray,
 ) -> np.ndarray:
-    """Convert actions to the environment's own shape and dtype, within its bounds; idle environments get a
-    neutral one.
-    """
+    """Convert actions to the environment's shape, dtype and bounds; idle environments get a neutral action."""
     actions = np.asarray(actions)
     _check_finite("action", actions, active, trial, steps)
     return convert_actions(vector_env.single_action_space, actions, active)

@@ -46,8 +46,7 @@ def build_summary(
     bootstrap_samples: int = 2000,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build the summary of one evaluation, as plain JSON values: the fields of `FIELDS`, and those that pooling
-    needs.
+    """Build the summary of one evaluation, as plain JSON: the fields of `FIELDS`, and those that pooling needs.
 
     Beyond the stable fields: `label` (null: reports name the run by its agent and what its config changes),
     `returns` (environments x trials), `task_ids`, `repeats`, `success` (mean per trial, or null), `references`

@@ -58,9 +58,8 @@ class Comparison:
     difference: Difference
 
 
-def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width: int = 120) -> str:
-    """Format a text table per environment: every trial, first, last, mean, interquartile mean and best, a column per
-    group; and differences.
+def format_text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width: int = 120) -> str:
+    """Format a text table per environment, a column per group: trials, first, last, mean, IQM, best, differences.
 
     Groups that do not fit side by side get a second table; more than that, a row each without the trials.
     """
@@ -86,10 +85,8 @@ def text(groups: Sequence[Row], comparisons: Sequence[Comparison] = (), *, width
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
-    """Format per environment, in Markdown, tables of first, last, mean, interquartile mean and best, of differences,
-    and of every trial.
-    """
+def format_markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
+    """Format per environment, in Markdown, tables of first, last, mean, IQM and best, of differences, and of trials."""
     lines = []
     for environment, members in _by_environment(groups):
         decimals = _decimals(members)
@@ -117,7 +114,7 @@ def markdown(groups: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> s
     return "\n".join(lines)
 
 
-def comma_separated(groups: Sequence[Row]) -> str:
+def format_csv(groups: Sequence[Row]) -> str:
     """Format one CSV line per group; every estimate in three columns: itself, `_low` and `_high`."""
     trials = max(len(group.scores.trials) for group in groups)
     names = [*SHOWN, *(f"trial_{k}" for k in range(1, trials + 1))]

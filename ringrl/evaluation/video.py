@@ -53,7 +53,7 @@ def record_video(
     install, if nothing can be rendered or encoded, which `check_video` tests beforehand.
     """
     recorder = FrameRecorder(trials=trials, size=size, max_frames=max_frames)
-    with _no_complaints_from_destructors():
+    with _suppress_destructor_errors():
         environment = _make_environment(make_environment)
         try:
             fps = int(np.clip(environment.metadata.get("render_fps") or 30, 4, 60))
@@ -71,12 +71,12 @@ def check_video(
     make_environment: Callable[[], gymnasium.Env], *, seed: int, folder: Path, task_id: int = 0, size: int = 320
 ) -> None:
     """Raise, as `record_video` would after all trials, if one frame cannot be rendered, encoded or written."""
-    with _no_complaints_from_destructors():
+    with _suppress_destructor_errors():
         environment = _make_environment(make_environment)
         try:
             alone = OneEnvironment(environment)
             alone.reset(seed=seed, options={"task_id": np.array([task_id])})
-            frame = _resize(_rendered(alone), size)
+            frame = _resize(_render_frame(alone), size)
         finally:
             with contextlib.suppress(Exception):
                 environment.close()
@@ -102,8 +102,8 @@ class FrameRecorder:
         self._seen += 1
         if (self._seen - 1) % self._stride:
             return
-        frame = _resize(_rendered(vector_env), self.size)
-        self.frames.append(_with_banner(frame, f"trial {trial + 1}/{self.trials}", f"step {step}", trial_return))
+        frame = _resize(_render_frame(vector_env), self.size)
+        self.frames.append(_add_banner(frame, f"trial {trial + 1}/{self.trials}", f"step {step}", trial_return))
         if len(self.frames) > self.max_frames:
             self.frames = self.frames[::2]
             self._stride *= 2
@@ -123,9 +123,7 @@ class OneEnvironment(gymnasium.vector.VectorEnv):
         self.action_space = gymnasium.vector.utils.batch_space(environment.action_space, 1)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment; `task_id` is unpacked from its array, and `reset_mask` can only mean this
-        environment.
-        """
+        """Reset the environment; `task_id` is unpacked from its array, and `reset_mask` is ignored."""
         options = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         if "task_id" in options:
             options["task_id"] = int(options["task_id"][0])
@@ -165,9 +163,7 @@ def write_mp4(frames: np.ndarray, path: Path, fps: int) -> None:
 
 
 def _make_environment(make_environment: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    """Make the environment, or raise one line: the causing exception is dropped because it keeps half-built
-    renderers alive.
-    """
+    """Make the environment, or raise one line without its cause, which would keep half-built renderers alive."""
     try:
         return make_environment()
     except RingRLError:
@@ -178,7 +174,7 @@ def _make_environment(make_environment: Callable[[], gymnasium.Env]) -> gymnasiu
     raise RingRLError(f"No video: the environment cannot be made for rendering ({reason}). {REMEDY}")
 
 
-def _rendered(vector_env: Any) -> np.ndarray:
+def _render_frame(vector_env: Any) -> np.ndarray:
     frame = None
     try:
         frames = vector_env.render()
@@ -204,7 +200,7 @@ def _resize(frame: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), method))
 
 
-def _with_banner(frame: np.ndarray, trial: str, step: str, trial_return: float) -> np.ndarray:
+def _add_banner(frame: np.ndarray, trial: str, step: str, trial_return: float) -> np.ndarray:
     height, width = frame.shape[:2]
     picture = Image.new("RGB", (width, height + BANNER_HEIGHT), BANNER_COLOR)
     picture.paste(Image.fromarray(frame), (0, BANNER_HEIGHT))
@@ -225,10 +221,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _no_complaints_from_destructors() -> Iterator[None]:
-    """Context that suppresses the tracebacks of half-built renderers on deletion, which would hide the relevant
-    line.
-    """
+def _suppress_destructor_errors() -> Iterator[None]:
+    """Context that suppresses tracebacks of half-built renderers on deletion, which would hide the error."""
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:

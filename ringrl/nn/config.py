@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, check_least, choice
+from ringrl.errors import RingRLError, check_least, parse_choice
 
 
 class Remat(enum.StrEnum):
@@ -47,7 +47,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("feedforward", Feedforward), ("remat", Remat)):
-            object.__setattr__(self, name, choice(f"model.{name}", getattr(self, name), choices))
+            object.__setattr__(self, name, parse_choice(f"model.{name}", getattr(self, name), choices))
         check_least("model", self, dict.fromkeys(("layers", "width", "heads"), 1))
         none = ("key_value_heads", "feedforward_width", "feedforward_block_size")
         check_least("model", self, dict.fromkeys(none, 0))

@@ -59,7 +59,5 @@ class ActorBehavior:
 
 
 def _family(environment: str) -> str:
-    """The common part of the names of an environment's versions and its variants of maze or task: Hopper of
-    Hopper-v4.
-    """
+    """The common part of the names of an environment's versions and variants: Hopper of Hopper-v4."""
     return environment.rpartition(":")[2].partition("-v")[0].partition("_")[0]

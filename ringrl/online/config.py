@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, parse_choice
 
 
 class RewardKind(enum.StrEnum):
@@ -35,7 +35,7 @@ class SacConfig:
     rnd_learning_rate: float = 1e-4  # behavior=rnd: learning rate of the predictor
 
     def __post_init__(self) -> None:
-        choice("reward", self.reward, RewardKind)
+        parse_choice("reward", self.reward, RewardKind)
         whole = ("width", "layers", "batch_size", "updates_per_call", "replay_capacity", "rnd_width", "rnd_features")
         for name in whole:
             if getattr(self, name) < 1:

@@ -142,8 +142,9 @@ class _Episodes:
     def step(
         self, actions: np.ndarray, uniform: bool, on_episode: Callable[[OnlineEpisode], Any]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Step the environments with these actions; returns observations (B, O), rewards, terminated and truncated
-        (B,), and passes on ended episodes.
+        """Step the environments, and pass on ended episodes.
+
+        Returns observations (B, O), rewards, terminated and truncated (B,).
         """
         observations, rewards, terminated, truncated, _ = self._env.step(actions)
         if not all((np.abs(values) <= np.finfo(np.float32).max).all() for values in (observations, rewards)):

@@ -92,9 +92,7 @@ def actor_loss(
 
 
 def temperature_loss(log_temperature: jax.Array, log_density: jax.Array, target_entropy: float) -> jax.Array:
-    """Loss of the temperature, which decreases while the entropy is above its target and increases while it is
-    below.
-    """
+    """Loss of the temperature, which decreases while the entropy is above its target and else increases."""
     surplus = jax.lax.stop_gradient(-log_density.mean() - target_entropy)
     return jnp.exp(log_temperature) * surplus
 

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, choice
+from ringrl.errors import RingRLError, parse_choice
 
 
 class Strategy(enum.StrEnum):
@@ -51,7 +51,7 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("strategy", Strategy), ("layout", Layout), ("kernel", Kernel)):
-            object.__setattr__(self, name, choice(f"attention.{name}", getattr(self, name), choices))
+            object.__setattr__(self, name, parse_choice(f"attention.{name}", getattr(self, name), choices))
         if self.query_block_size < 1 or self.key_block_size < 1:
             raise RingRLError("attention.query_block_size and attention.key_block_size must be at least 1.")
         if self.strategy is Strategy.dense and self.kernel in (Kernel.cudnn, Kernel.pallas):

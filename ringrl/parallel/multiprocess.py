@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 
 from ringrl.errors import RingRLError
 from ringrl.parallel.config import DistributedConfig as DistributedConfig
-from ringrl.parallel.ranks import follows as follows
+from ringrl.parallel.ranks import find_scheduler as find_scheduler
+from ringrl.parallel.ranks import is_follower as is_follower
 from ringrl.parallel.ranks import is_main_process as is_main_process
-from ringrl.parallel.ranks import started_by as started_by
 
 HEARTBEAT_SECONDS = 20  # without a sign of life from a process before the others stop
 _LONGEST_TEXT = 4096  # bytes
@@ -46,7 +46,7 @@ def join_processes(config: DistributedConfig, environment: Mapping[str, str] = o
             "process_id": config.process_id,
             "cluster_detection_method": "deactivate",
         }
-    elif config.detect and started_by(environment) is not None:
+    elif config.detect and find_scheduler(environment) is not None:
         arguments = {}
     else:
         return
@@ -101,9 +101,10 @@ def check_port_is_free(coordinator: str) -> None:
 
 
 def _missing(config: DistributedConfig, environment: Mapping[str, str]) -> str:
+    where = config.coordinator or find_scheduler(environment)
     return (
-        f"The processes of this run did not find each other ({config.coordinator or started_by(environment)}): start "
-        "all of them, check that distributed.coordinator is reached from each, or raise distributed.timeout_seconds."
+        f"The processes of this run did not find each other ({where}): start all of them, "
+        "check that distributed.coordinator is reached from each, or raise distributed.timeout_seconds."
     )
 
 

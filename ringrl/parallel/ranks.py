@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def started_by(environment: Mapping[str, str]) -> str | None:
+def find_scheduler(environment: Mapping[str, str]) -> str | None:
     """The scheduler that started this process as one of several, or None."""
 
     def count(name: str) -> int:
@@ -22,7 +22,7 @@ def started_by(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
+def is_follower(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is not the first of several, judging by its command and scheduler alone."""
     said = {key.lstrip("+"): value.strip("\"'") for key, _, value in (text.partition("=") for text in arguments)}
     if "distributed.process_id" in said:
@@ -30,7 +30,7 @@ def follows(arguments: Sequence[str], environment: Mapping[str, str] = os.enviro
     if said.get("distributed.detect", "").lower() in ("false", "no", "off", "0"):
         return False
     rank = {"SLURM": "SLURM_PROCID", "Open MPI": "OMPI_COMM_WORLD_RANK", "TPU pod": "TPU_WORKER_ID"}
-    scheduler = started_by(environment)
+    scheduler = find_scheduler(environment)
     return scheduler is not None and environment.get(rank[scheduler], "0") != "0"
 
 

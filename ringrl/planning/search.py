@@ -40,7 +40,7 @@ class Candidate:
     reason: str = ""
 
 
-def contexts(plan: Plan) -> list[Plan]:
+def make_context_plans(plan: Plan) -> list[Plan]:
     """The plan with chains of every relevant power of two, shortest first, each rounded up to an even distribution.
 
     From the shortest legal chain to MAX_TOKENS; powers that round to the same number occur once.
@@ -58,7 +58,7 @@ def search_context(
     fit by the formula: if refused, it goes down to the first that is accepted; if accepted, up to the first that is
     refused. Exceptions of `compile` are passed on.
     """
-    ladder = contexts(plan)
+    ladder = make_context_plans(plan)
     reports: list[Report] = []
 
     def ask(one: Plan, expected: int) -> Report:

@@ -16,8 +16,7 @@ _EVERY_SECONDS, _EVERY_STEPS = 1.0, 10
 
 
 class FlagSynchronizer:
-    """Schedule of the collectives by which processes synchronize flags: about once a second, at least every 10
-    steps.
+    """Synchronizes flags between processes: about once a second, at least every 10 steps.
 
     Only process 0's clock counts, so all processes synchronize after the same steps. A single process checks after each
     step.

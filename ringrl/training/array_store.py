@@ -66,8 +66,7 @@ _WITHOUT_REPORTS = _DropTracebacks()
 
 
 def find_glob_free_path(path: Path) -> Path:
-    """A path to the same folder without glob patterns, because orbax finds its files with a glob over the whole
-    path.
+    """A path to the same folder without glob patterns, because orbax globs over the whole path.
 
     If a name in the path contains a bracket or the like, the result is a symbolic link in the user's temporary folder,
     named by its target so that it is the same in every process. Raises RingRLError if the link cannot be made.
@@ -146,8 +145,7 @@ def stored_shapes(path: Path) -> Nested:
 
 
 def read_arrays(path: Path, shapes: Nested, target: Nested | None = None) -> Nested:
-    """Read a verified folder with these `stored_shapes` as numpy arrays, or as jax arrays in the shardings of
-    `target`.
+    """Read a verified folder with these `stored_shapes` as numpy arrays, or jax arrays sharded like `target`.
 
     A process reads only what its own devices hold; the mesh that wrote the folder does not matter. A random key is
     returned as its raw data.

@@ -178,9 +178,7 @@ class Checkpointer:
             )
 
     def _finish(self, step: int, writes: Mapping[str, ArrayWrite], record: dict[str, Any]) -> None:
-        """Complete the save once the arrays are copied; no collective may run here (see
-        `ringrl.training.agreement`).
-        """
+        """Complete the save after the copy of arrays; without collectives (see `ringrl.training.agreement`)."""
         try:
             with contextlib.ExitStack() as finishing:  # all of them, even if one fails
                 for write in writes.values():

@@ -105,8 +105,10 @@ class CheckpointFolder:
         flush(folder)
 
     def drop_old(self, saved: int, keep_last: int) -> None:
-        """Keep the last checkpoints and the best one. A step after the one just saved belongs to a damaged or abandoned
-        history and is removed: otherwise it would be taken for the newest.
+        """Keep the last checkpoints and the best one.
+
+        A step after the one just saved belongs to a damaged or abandoned history and is removed: otherwise it would be
+        taken for the newest.
         """
         for step in self.steps():
             if step > saved:

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ringrl.errors import RingRLError, check_least, choice
+from ringrl.errors import RingRLError, check_least, parse_choice
 
 
 class Precision(enum.StrEnum):
@@ -35,7 +35,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0  # largest norm of all gradients together; 0 turns clipping off
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", choice("training.optimizer.schedule", self.schedule, Schedule))
+        object.__setattr__(self, "schedule", parse_choice("training.optimizer.schedule", self.schedule, Schedule))
         least = dict.fromkeys(("learning_rate", "warmup_steps", "final_fraction", "weight_decay", "clip_norm"), 0)
         check_least("training.optimizer", self, least)
         for name in ("beta1", "beta2"):
@@ -67,7 +67,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("precision", "gradient_precision"):
-            object.__setattr__(self, name, choice(f"training.{name}", getattr(self, name), Precision))
+            object.__setattr__(self, name, parse_choice(f"training.{name}", getattr(self, name), Precision))
         check_least("training", self, dict.fromkeys(("steps", "batch_size", "gradient_accumulation"), 1))
         never = ("log_every", "histogram_every", "evaluate_every", "save_every", "nonfinite_limit")
         check_least("training", self, dict.fromkeys((*never, "keep_last", "loader_threads", "prefetch"), 0))

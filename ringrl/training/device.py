@@ -64,8 +64,7 @@ def total_peak_flops(devices: Iterable[Any]) -> float | None:
 
 
 def memory_in_use(devices: Sequence[Any] | None = None) -> dict[str, float]:
-    """Memory in use in bytes: `bytes_in_use` and `peak_bytes` of the fullest device, if reported, and
-    `host_resident`.
+    """Bytes in use: `bytes_in_use` and `peak_bytes` of the fullest device, if reported, and `host_resident`.
 
     `devices` are this process's own by default. The peak is since the start of the process; `host_resident` is the
     process's share of host memory, the only available number on a CPU.

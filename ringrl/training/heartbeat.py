@@ -46,7 +46,7 @@ class Heartbeat:
         self._thread.join()
         if self._said and error is None:
             done = f"{self._done:,} done" if self._total else "done"
-            self._say(f"{self._label}: {done} in {duration(self._clock() - self._began)}")
+            self._say(f"{self._label}: {done} in {format_duration(self._clock() - self._began)}")
 
     def advance(self, done: int, total: int) -> None:
         """Record that `done` of `total` units are complete."""
@@ -58,14 +58,14 @@ class Heartbeat:
         """Progress, rate, and the remaining time at that rate."""
         now = self._clock()
         if not self._total:
-            return f"{self._label}: at work for {duration(now - self._began)}"
+            return f"{self._label}: at work for {format_duration(now - self._began)}"
         counted = self._done - self._first
         rate = counted / max(now - self._began_counting, 1e-9)
         head = f"{self._label}: {self._done:,}/{self._total:,}"
         if not counted:
-            return f"{head} after {duration(now - self._began)}"
-        left = duration((self._total - self._done) / rate)
-        return f"{head}, {rate_in_words(rate)}, {left} left"
+            return f"{head} after {format_duration(now - self._began)}"
+        left = format_duration((self._total - self._done) / rate)
+        return f"{head}, {format_rate(rate)}, {left} left"
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every):
@@ -73,7 +73,7 @@ class Heartbeat:
             self._say(self.line())
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds as `42 s`, `3 min 20 s` or `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
@@ -83,6 +83,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def rate_in_words(rate: float) -> str:
+def format_rate(rate: float) -> str:
     """Format a rate as `12.3/s`, or `2.5/min` for a low one."""
     return f"{rate:.3g}/s" if rate >= 1 else f"{60 * rate:.3g}/min"

@@ -14,8 +14,7 @@ PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIG
 
 
 class Interrupt:
-    """Context manager that turns the first signal into `requested`; a Ctrl-C after it raises KeyboardInterrupt
-    as usual.
+    """Context that turns the first signal into `requested`; a Ctrl-C after it raises KeyboardInterrupt as usual.
 
     `preempted` is set if the first signal came from a scheduler, so that the run should be requeued. The previous
     handlers are restored on exit. Outside the main thread, where Python accepts no handlers, none is installed and

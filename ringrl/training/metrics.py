@@ -98,8 +98,7 @@ class TensorBoardLogger:
         self._image(tag, buffer.getvalue(), images[0].height, images[0].width, step)
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Write hyperparameters (nested mappings are flattened) with the final metrics, which are also scalars
-        of `step`.
+        """Write hyperparameters (nested mappings are flattened) with the final metrics, also as scalars of `step`.
 
         The list of all hyperparameters is not written, so TensorBoard derives one from all runs, sorted by what
         differs.

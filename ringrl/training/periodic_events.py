@@ -61,9 +61,7 @@ class PeriodicEvents:
             wait_for_process_0("checkpoint")  # process 0 completes it, and would be ended if others exited
 
     def save_due_by_clock(self) -> bool:
-        """Whether `save_every_minutes` have passed since the last save, or the start; always False except in
-        process 0.
-        """
+        """Whether `save_every_minutes` have passed since the last save, or the start; False except in process 0."""
         waited = time.monotonic() - self._saved_at
         return self._save_every_seconds > 0 and waited >= self._save_every_seconds and is_main_process()
 

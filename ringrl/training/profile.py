@@ -70,7 +70,5 @@ class ProfileWindow:
 
 
 def profile_window(folder: Path | str | None, start: int, stop: int) -> ProfileWindow:
-    """The window of a run from step `start` to `stop`: after a few steps, or earlier if the run is shorter than
-    that.
-    """
+    """The window of a run from step `start` to `stop`: after a few steps, or earlier in a shorter run."""
     return ProfileWindow(folder, start + max(min(PROFILE_AFTER, stop - start - PROFILE_STEPS), 0))

@@ -26,8 +26,7 @@ class Agent(Protocol):
         ...
 
     def loss(self, params: Parameters, batch: Chain, dropout_key: jax.Array | None, /) -> tuple[jax.Array, Metrics]:
-        """Mean loss over the supervised steps of a batch, and scalar metrics including the number of
-        `supervised_steps`.
+        """Mean loss over the supervised steps of a batch, and scalar metrics including `supervised_steps`.
 
         With a mesh it is called inside `jax.shard_map`, with each device's shards of parameters and batch.
         """
@@ -76,8 +75,7 @@ def create_state(
     optimizer: optax.GradientTransformation | None = None,
     programs: Programs | None = None,
 ) -> TrainState:
-    """Create the initial state, a function of the seed alone; each device creates its own shard
-    (`ringrl.parallel.sharding`).
+    """Create the initial state, a function of the seed alone; each device creates its own shard.
 
     Args:
         agent: the agent whose parameters the state holds.

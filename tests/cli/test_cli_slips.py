@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.cli.compose import conf_folder
+from ringrl.cli.compose import find_conf_folder
 from ringrl.cli.overrides import check_overrides, vocabulary
 
 
@@ -210,12 +210,12 @@ def test_help_does_not_load_the_heavy_packages() -> None:
 def test_a_value_that_needs_quotes_is_refused_with_a_word_that_pastes(ringrl, value: str) -> None:
     error = ringrl("train", f"label={value}").error
     [word] = shlex.split(error[error.index("for Hydra: ") + len("for Hydra: ") : -1])
-    [override] = check_overrides([word], vocabulary("train", [conf_folder()]))
+    [override] = check_overrides([word], vocabulary("train", [find_conf_folder()]))
     assert override.value() == value
 
 
 def test_a_list_of_folders_that_need_quotes_is_refused_with_a_list(ringrl) -> None:
     error = ringrl("report", "runs=[o'n one,b]").error
     [word] = shlex.split(error[error.index("for Hydra: ") + len("for Hydra: ") : -1])
-    [override] = check_overrides([word], vocabulary("report", [conf_folder()]))
+    [override] = check_overrides([word], vocabulary("report", [find_conf_folder()]))
     assert override.value() == ["o'n one", "b"]

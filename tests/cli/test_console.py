@@ -8,8 +8,8 @@ import pytest
 from rich.table import Table
 
 from ringrl.cli import console as console_module
-from ringrl.cli.console import output, progress_bar, progress_output, return_in_words
-from ringrl.training.heartbeat import Heartbeat, duration, rate_in_words
+from ringrl.cli.console import format_return, output, progress_bar, progress_output
+from ringrl.training.heartbeat import Heartbeat, format_duration, format_rate
 from ringrl.training.progress import TrainingProgress
 
 
@@ -84,8 +84,8 @@ def test_a_heartbeat_tells_rate_and_time_left() -> None:
     now[0] += 100
     beat.advance(1200, 5000)
     assert beat.line() == "steps: 1,200/5,000, 2/s, 31 min 40 s left"
-    assert [duration(seconds) for seconds in (0.4, 59.4, 60, 3725)] == ["0 s", "59 s", "1 min 0 s", "1 h 2 min"]
-    assert [rate_in_words(rate) for rate in (1234.0, 0.05)] == ["1.23e+03/s", "3/min"]
+    assert [format_duration(seconds) for seconds in (0.4, 59.4, 60, 3725)] == ["0 s", "59 s", "1 min 0 s", "1 h 2 min"]
+    assert [format_rate(rate) for rate in (1234.0, 0.05)] == ["1.23e+03/s", "3/min"]
 
 
 def test_training_says_a_line_a_minute_and_ends_with_one(log) -> None:
@@ -137,7 +137,7 @@ def test_columns_that_are_asked_for(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_returns_of_any_unit_show() -> None:
-    assert [return_in_words(value) for value in (13.619, 0.0, -0.25, -1.234e-5)] == [
+    assert [format_return(value) for value in (13.619, 0.0, -0.25, -1.234e-5)] == [
         "13.62",
         "0.00",
         "-0.25",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.cli.compose import conf_folder
+from ringrl.cli.compose import find_conf_folder
 from ringrl.cli.groups import choices_in, find_groups, format_choices
 from ringrl.cli.help import help_text
 from ringrl.cli.keys import descriptions, list_sections
@@ -105,7 +105,7 @@ def test_help_of_one_section(ringrl) -> None:
 def test_help_shows_a_users_own_groups(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text("name: me/mine-v0\n")
-    assert ", mine," in help_text("train", "x", [conf_folder(), tmp_path])
+    assert ", mine," in help_text("train", "x", [find_conf_folder(), tmp_path])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -117,15 +117,15 @@ def test_lists_are_known(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_its_width(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    text = help_text(command, "what it does", [conf_folder()])
+    text = help_text(command, "what it does", [find_conf_folder()])
     assert max(len(line) for line in text.splitlines()) <= 100
     assert len(text.splitlines()) < 220
 
 
 def test_groups() -> None:
-    assert find_groups("eval", conf_folder()) == ("env", "evaluation")
+    assert find_groups("eval", find_conf_folder()) == ("env", "evaluation")
     assert format_choices(["a", "b/c", "b/d"]) == "a, b/... (2)"
-    choices = choices_in([conf_folder()])
+    choices = choices_in([find_conf_folder()])
     assert "exorl/walker" in choices["collection"]
     assert "walker" in choices["collection/exorl"]
     assert {"dark_room", "store"} <= set(choices["data"])

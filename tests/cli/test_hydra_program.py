@@ -7,7 +7,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 
-from ringrl.cli.compose import conf_folder
+from ringrl.cli.compose import find_conf_folder
 
 
 def test_a_job_is_composed_once(ringrl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_a_job_is_composed_once(ringrl, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_file_of_ringrls_own_sets_the_mode() -> None:
     """`ringrl.cli.hydra_program` spares Hydra the composition that would find hydra.mode."""
-    for file in conf_folder().rglob("*.yaml"):
+    for file in find_conf_folder().rglob("*.yaml"):
         assert "mode" not in ((yaml.safe_load(file.read_text()) or {}).get("hydra") or {}), file
 
 

@@ -134,8 +134,8 @@ def test_transfers_lie_across_or_not_or_have_nothing_to_lie_across():
         ("collective-permute", "2", "0.000", "—"),
         ("all-gather", "7", "0.000", "no"),
     ]
-    assert tables.hops(accepted(K)) == "60 of 64 hops"  # neither the way home nor parameters
-    assert tables.hops(accepted(K, transfers=())) == ""
+    assert tables.format_hops(accepted(K)) == "60 of 64 hops"  # neither the way home nor parameters
+    assert tables.format_hops(accepted(K, transfers=())) == ""
 
 
 def test_a_search_has_a_row_a_context_the_shortest_first():

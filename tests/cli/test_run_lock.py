@@ -40,9 +40,7 @@ def holder(tmp_path: Path):
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Shorter times: an owner on another machine is dead after a fifth of a second, and touches its lock every
-    hundredth.
-    """
+    """Shorter times: a remote owner is dead after a fifth of a second, and touches its lock every hundredth."""
     monkeypatch.setattr(run_lock_module, "DEAD_SECONDS", 0.2)
     monkeypatch.setattr(run_lock_module, "TOUCH_SECONDS", 0.01)
 

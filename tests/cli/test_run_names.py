@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from ringrl.cli.compose import conf_folder
+from ringrl.cli.compose import find_conf_folder
 from ringrl.cli.overrides import check_overrides, vocabulary
 from ringrl.cli.run_names import LONGEST, constant_keys, job_name, run_label, safe_name
 
@@ -51,7 +51,7 @@ def test_names_are_safe_short_and_distinct():
 
 
 def test_a_name_can_be_typed_as_a_value():
-    known = vocabulary("eval", [conf_folder()])
+    known = vocabulary("eval", [find_conf_folder()])
     folder = f"runs/{name('training.optimizer.learning_rate=1e-3', 'label=a b')}"
     [override] = check_overrides([f"checkpoint={folder}"], known)
     assert override.value() == folder

@@ -1,6 +1,4 @@
-"""Launching of runs: the cluster group, Hydra's launchers, and experiments/launching, with simulated cluster
-programs.
-"""
+"""Launching of runs: the cluster group, Hydra's launchers, and experiments/launching, with simulated programs."""
 
 import json
 import os
@@ -13,7 +11,7 @@ import hydra
 import pytest
 import yaml
 
-from ringrl.cli.compose import command_from, conf_folder, register
+from ringrl.cli.compose import build_command, find_conf_folder, register
 from ringrl.cli.failures import REQUEUE
 from ringrl.config import TrainCommand
 from ringrl.errors import RingRLError
@@ -24,15 +22,15 @@ OF_SEVERAL = ("slurm", "kubernetes", "tpu_pod")
 
 def compose(*overrides: str, hydra_too: bool = False):
     register(["train"])
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(find_conf_folder())):
         return hydra.compose("train", overrides=list(overrides), return_hydra_config=hydra_too)
 
 
 def built(*overrides: str) -> TrainCommand:
-    return command_from(TrainCommand, compose(*overrides))
+    return build_command(TrainCommand, compose(*overrides))
 
 
-@pytest.mark.parametrize("cluster", sorted(file.stem for file in (conf_folder() / "cluster").glob("*.yaml")))
+@pytest.mark.parametrize("cluster", sorted(file.stem for file in (find_conf_folder() / "cluster").glob("*.yaml")))
 def test_every_cluster_builds_with_and_without_an_experiment(cluster: str) -> None:
     for strategy, job in (("auto", ["data=dark_room"]), ("blockwise", ["experiment=dark_room", "agent=dt"])):
         command = built(f"cluster={cluster}", *job)

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from ringrl.cli.compose import command_from, conf_folder, register
+from ringrl.cli.compose import build_command, find_conf_folder, register
 from ringrl.cli.groups import choices_in
 from ringrl.config import COMMANDS, CollectCommand, EnvConfig, TrainCommand
 from ringrl.config.schema import build
@@ -13,7 +13,7 @@ from ringrl.config.tables import tables
 from ringrl.data.config import DataConfig
 from ringrl.planning.cluster.targets import TARGETS, Target, fill_specification
 
-CONF = conf_folder()
+CONF = find_conf_folder()
 NEEDED = {
     "train": ["data=dark_room"],
     "eval": ["checkpoint=run"],
@@ -35,7 +35,7 @@ def compose(command: str, *overrides: str):
     register([command])
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = hydra.compose(command, overrides=[*NEEDED.get(command, ()), *overrides])
-    return command_from(COMMANDS[command], config)
+    return build_command(COMMANDS[command], config)
 
 
 def test_every_group_is_covered() -> None:

@@ -66,11 +66,11 @@ def test_defaults_survive(command: type) -> None:
 
 
 def test_a_checkpoint_from_before_a_key_has_its_default() -> None:
-    from ringrl.cli.resuming import with_defaults
+    from ringrl.cli.resuming import add_defaults
 
     config = as_plain(TrainCommand())
     older = {**config, "data": {key: value for key, value in config["data"].items() if key not in ("also", "tasks")}}
-    assert with_defaults({"config": older, "step": 3}) == {"config": config, "step": 3}
+    assert add_defaults({"config": older, "step": 3}) == {"config": config, "step": 3}
 
 
 def test_plain_values_of_a_checkpoint_build_the_same() -> None:

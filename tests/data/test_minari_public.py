@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
 
-from ringrl.cli.compose import command_from, conf_folder, register
+from ringrl.cli.compose import build_command, find_conf_folder, register
 from ringrl.cli.environments import find_environment
 from ringrl.config import EnvConfig, TrainCommand
 from ringrl.data import open_dataset
@@ -56,9 +56,9 @@ def test_a_known_set_is_found_however_it_is_spelled():
 
 def test_a_public_set_is_not_fetched_unasked(tmp_path, offline):
     register(["train"])
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(find_conf_folder())):
         told = hydra.compose("train", overrides=["data.name=D4RL/kitchen/mixed-v2"])
-    config = command_from(TrainCommand, told).data
+    config = build_command(TrainCommand, told).data
     assert config == DataConfig(name="D4RL/kitchen/mixed-v2")
     with pytest.raises(RingRLError, match=r"D4RL/kitchen/mixed-v2 is not in .* a public set, and data\.download=true"):
         open_dataset(config, tmp_path)

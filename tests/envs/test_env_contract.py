@@ -1,6 +1,4 @@
-"""The contract of every RingRL environment: gymnasium's checks, tasks, and a vectorized form with equal
-trajectories.
-"""
+"""The contract of RingRL's environments: gymnasium's checks, tasks, and an equivalent vectorized form."""
 
 import subprocess
 import sys

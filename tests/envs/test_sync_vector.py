@@ -1,6 +1,4 @@
-"""The vectorized form of any environment: the results of gymnasium's own, but faster, with this package's
-conventions.
-"""
+"""The vectorized form of any environment: gymnasium's results, faster, with this package's conventions."""
 
 import gymnasium
 import numpy as np

@@ -1,6 +1,4 @@
-"""Acting from a cache sharded over many devices: actions equal those of one device, and no array of the cache's
-length is sent.
-"""
+"""Acting from a cache sharded over devices: the actions of one device, without sending arrays of the cache's length."""
 
 import dataclasses
 import functools
@@ -55,9 +53,7 @@ def spread(mesh: jax.sharding.Mesh):
 
 
 def play(policy: acting.CachedPolicy) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Outputs and sampled actions in a simulated world that depends on the actions; episode lengths differ,
-    environments idle.
-    """
+    """Outputs and sampled actions in a simulated world; episode lengths differ, environments idle."""
     random = np.random.default_rng(0)
     policy.reset(ENVIRONMENTS, 0)
     timestep, last, found = np.zeros(ENVIRONMENTS, int), np.zeros((ENVIRONMENTS, 2)), []

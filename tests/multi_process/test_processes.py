@@ -1,5 +1,6 @@
-"""Runs of several processes on this machine, through the command line: they have the losses of one process, and end
-correctly when one process is killed or signaled.
+"""Runs of several processes on this machine, through the command line.
+
+They have the losses of one process, and end correctly when one process is killed or signaled.
 """
 
 import dataclasses

@@ -12,12 +12,12 @@ from ringrl.parallel import multiprocess
 from ringrl.parallel.multiprocess import (
     DistributedConfig,
     agree_on_text,
+    find_scheduler,
     first_process_first,
-    follows,
     in_process_0,
+    is_follower,
     is_main_process,
     join_processes,
-    started_by,
     wait_for_process_0,
 )
 
@@ -58,7 +58,7 @@ def test_what_cannot_be_is_refused(given: dict, says: str) -> None:
     ],
 )
 def test_schedulers_are_recognized(environment: dict[str, str], scheduler: str | None) -> None:
-    assert started_by(environment) == scheduler
+    assert find_scheduler(environment) == scheduler
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_schedulers_are_recognized(environment: dict[str, str], scheduler: str |
     ],
 )
 def test_who_follows(words: list[str], environment: dict[str, str], expected: bool) -> None:
-    assert follows(words, environment) is expected
+    assert is_follower(words, environment) is expected
 
 
 def test_one_process_needs_nothing() -> None:

@@ -11,7 +11,7 @@ from ringrl.parallel.mesh import MeshConfig
 from ringrl.planning.cluster.targets import Target
 from ringrl.planning.plan import Plan, Report
 from ringrl.planning.report.paper import TABLE_3, paper_context
-from ringrl.planning.search import MAX_TOKENS, contexts, search_blocks, search_context, search_strategies
+from ringrl.planning.search import MAX_TOKENS, make_context_plans, search_blocks, search_context, search_strategies
 from ringrl.training.config import TrainingConfig
 
 RING = Plan(Target(topology="v4:2x2x2"), tokens=4096, attention=AttentionConfig("ring"))
@@ -63,7 +63,7 @@ def test_a_compiler_that_takes_all_is_asked_up_to_the_positions_of_an_int32():
     assert asked(found) == [2**29, 2**30]
     assert found.refused is None
     assert found.largest.tokens == 2**30
-    assert max(one.tokens for one in contexts(RING)) <= MAX_TOKENS == 2**31 - 1
+    assert max(one.tokens for one in make_context_plans(RING)) <= MAX_TOKENS == 2**31 - 1
 
 
 @pytest.mark.parametrize("guess", [256, 2**20])
@@ -89,11 +89,11 @@ def test_contexts_are_rounded_up_to_what_is_dealt_evenly_and_never_twice():
     plan = dataclasses.replace(
         RING, target=Target(topology="cpu:6"), agent=dataclasses.replace(RING.agent, tokens_per_step=4)
     )
-    tokens = [one.tokens for one in contexts(plan)]
+    tokens = [one.tokens for one in make_context_plans(plan)]
     assert tokens[:4] == [24, 48, 72, 144]  # 16, 32, 64 and 128 in steps of 4 tokens over 6 devices
     assert all(count % 24 == 0 for count in tokens)
     assert tokens == sorted(set(tokens))
-    assert contexts(plan.of(1_000_000)) == contexts(plan)
+    assert make_context_plans(plan.of(1_000_000)) == make_context_plans(plan)
 
 
 def test_progress_counts_what_was_compiled_and_ends_full():

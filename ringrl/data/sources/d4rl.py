@@ -25,7 +25,7 @@ import numpy as np
 
 from ringrl.data.reference_scores import reference_of_task
 from ringrl.data.sources.d4rl_columns import GOAL, MARKS, D4RLColumns, open_columns
-from ringrl.data.sources.d4rl_episodes import EpisodeRows, changes, find_episodes, kitchen_rewards
+from ringrl.data.sources.d4rl_episodes import EpisodeRows, find_episodes, find_goal_changes, kitchen_rewards
 from ringrl.data.sources.d4rl_tasks import D4RLTask, Family, find_task, task_of_file
 from ringrl.data.store import EpisodeStore, step_indices
 from ringrl.data.store_writer import EpisodeStoreWriter
@@ -140,7 +140,7 @@ def _find(task: D4RLTask, rows: Block, limit: int | None, final: bool) -> Episod
     else:
         ends = ends | rows["terminals"]
     if GOAL in rows:
-        ends = ends | changes(rows[GOAL])
+        ends = ends | find_goal_changes(rows[GOAL])
     return find_episodes(ends, arrivals=arrivals, limit=limit, final=final)
 
 

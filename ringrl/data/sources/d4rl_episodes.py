@@ -57,17 +57,15 @@ def find_episodes(
     return EpisodeRows(starts, lengths, used)
 
 
-def changes(goals: np.ndarray) -> np.ndarray:
+def find_goal_changes(goals: np.ndarray) -> np.ndarray:
     """Where the next row has another goal (S,) bool; the last is False, because its successor is unknown."""
     changed = np.zeros(len(goals), bool)
     changed[:-1] = (goals[1:] != goals[:-1]).any(axis=1)
     return changed
 
 
-def kitchen_done(observations: np.ndarray) -> np.ndarray:
-    """Which tasks are complete in each of D4RL's kitchen observations (S, 60): (S, 7) bool, False for
-    unselected tasks.
-    """
+def find_completed_tasks(observations: np.ndarray) -> np.ndarray:
+    """Completed tasks (S, 7) bool in each of D4RL's kitchen observations (S, 60); False for unselected tasks."""
     positions, goals = observations[:, :30], observations[:, 30:]
     done = np.zeros((len(observations), len(KITCHEN_TASKS)), bool)
     for column, indices in enumerate(KITCHEN_TASKS):
@@ -84,7 +82,7 @@ def kitchen_rewards(observations: np.ndarray, rewards: np.ndarray, starts: np.nd
     those of the environment, and the reference score, end at 4. Episodes (which begin at `starts`) with such rewards
     get the environment's; others are unchanged.
     """
-    done = kitchen_done(observations)
+    done = find_completed_tasks(observations)
     counted = np.logical_and.reduceat(rewards == done.sum(axis=1), starts)
     times = np.cumsum(done, axis=0)
     lengths = np.diff(np.append(starts, len(rewards)))

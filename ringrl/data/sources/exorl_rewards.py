@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.data.column_writer import disk_error
+from ringrl.data.column_writer import make_write_error
 from ringrl.errors import RingRLError
 from ringrl.files import replacing
 
@@ -51,7 +51,7 @@ class RewardCache:
             with replacing(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as stream:
                 np.save(stream, rewards, allow_pickle=False)
         except OSError as error:
-            raise disk_error(self.folder, error) from error
+            raise make_write_error(self.folder, error) from error
 
     def remove(self) -> None:
         """Remove the cache."""

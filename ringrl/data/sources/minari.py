@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ringrl.data.reference_scores import reference_of_minari
-from ringrl.data.sources.minari_sets import damaged_set, one_line
+from ringrl.data.sources.minari_sets import damaged_set, format_error
 from ringrl.data.store import EpisodeStore
 from ringrl.data.store_writer import EpisodeStoreWriter
 from ringrl.errors import RingRLError
@@ -95,17 +95,17 @@ class _Batch:
     def add(self, episode: Any, space: Any, action: ActionSpec) -> None:
         """Add a `MinariEpisode` of that observation space; raises Contradiction if its arrays are inconsistent."""
         from ringrl.data.sources.labels import policy_name
-        from ringrl.data.sources.spaces import InconsistentDataError, flatten_observations, renumber_actions
+        from ringrl.data.sources.spaces import Contradiction, flatten_observations, renumber_actions
 
         observations = flatten_observations(space, episode.observations)
         steps, actions = len(episode.rewards), episode.actions
         if not steps:
             raise ValueError("it has no steps")
         if len(observations) not in (steps, steps + 1) or len(actions) != steps:
-            raise InconsistentDataError(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
+            raise Contradiction(f"{len(observations)} observations, {len(actions)} actions and {steps} rewards")
         discrete = action.kind is ActionKind.discrete
         if actions.size != steps * (1 if discrete else action.size):
-            raise InconsistentDataError(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
+            raise Contradiction(f"actions have shape {actions.shape}, expected {action.size} numbers a step")
         actions = renumber_actions(action, actions.reshape(-1)) if discrete else actions.reshape(steps, -1)
         self._steps.append((observations[:steps], actions, episode.rewards))
         self._told.append((episode.terminated, policy_name(episode.told.get("policy"))))
@@ -224,7 +224,7 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
     """One line for a failed read; a set is called damaged only if the error shows that."""
     if isinstance(error, RingRLError):
         return error
-    what = where + one_line(error)
+    what = where + format_error(error)
     if _shows_damage(error):
         return damaged_set(name, folder, what)
     if isinstance(error, OSError):
@@ -237,10 +237,10 @@ def _unread(name: str, folder: Path, error: Exception, where: str = "") -> RingR
 
 def _shows_damage(error: Exception) -> bool:
     """Whether the error cannot occur with files that were written completely."""
-    from ringrl.data.sources.spaces import InconsistentDataError
+    from ringrl.data.sources.spaces import Contradiction
 
     if isinstance(error, OSError):
         # System errors have an errno, even if HDF5 reports them; format errors have none.
         return isinstance(error, FileNotFoundError) or (error.errno is None and "errno" not in str(error))
     invalid = type(error).__name__ == "ArrowInvalid"  # pyarrow's error, without importing pyarrow
-    return invalid or isinstance(error, InconsistentDataError | json.JSONDecodeError | UnicodeDecodeError | EOFError)
+    return invalid or isinstance(error, Contradiction | json.JSONDecodeError | UnicodeDecodeError | EOFError)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from ringrl.data.sources.spaces import InconsistentDataError
+from ringrl.data.sources.spaces import Contradiction
 
 _COLUMNS = ("observations", "actions", "rewards", "terminations")
 _TOLD = ("task_id", "policy")
@@ -69,7 +69,7 @@ class _Hdf5:
         try:
             group = self._h5.h5g.open(self._file.id, f"episode_{index}".encode())
         except KeyError as error:
-            raise InconsistentDataError(f"there is no episode_{index}") from error
+            raise Contradiction(f"there is no episode_{index}") from error
         told = {name: value for name in _TOLD if (value := self._told(group, name)) is not None}
         return MinariEpisode(
             self._nested(group, "observations", self._space),
@@ -90,7 +90,7 @@ class _Hdf5:
         try:
             dataset = self._h5.h5d.open(group, path.encode())
         except KeyError as error:
-            raise InconsistentDataError(f"there is no {path}") from error
+            raise Contradiction(f"there is no {path}") from error
         if dataset.dtype.kind not in "biuf":  # no strings or objects
             raise ValueError(f"{path} hold {dataset.dtype} values, not numbers")
         values = np.empty(dataset.shape, dataset.dtype)
@@ -124,12 +124,12 @@ class _Arrow:
         table = self._table(folder)
         for name in _COLUMNS:
             if name not in table.column_names:
-                raise InconsistentDataError(f"there is no column {name!r}")
+                raise Contradiction(f"there is no column {name!r}")
         columns = {name: _combine_chunks(table.column(name)) for name in _COLUMNS}
         # The last row, which has no action, is padded, unless there are as many observations as actions.
         steps = int(metadata.get("total_steps", table.num_rows - 1))
         if table.num_rows not in (steps, steps + 1):
-            raise InconsistentDataError(f"{table.num_rows} rows for {steps} steps")
+            raise Contradiction(f"{table.num_rows} rows for {steps} steps")
         told = _read_labels(metadata)
         if "infos" in table.column_names:
             infos = table.column("infos")
@@ -152,7 +152,7 @@ class _Arrow:
 
         names = [name for name in os.listdir(folder) if name.endswith(f".{self._format}")]
         if not names:
-            raise InconsistentDataError(f"there is no {self._format} file")
+            raise Contradiction(f"there is no {self._format} file")
         tables = []
         for name in sorted(names, key=lambda name: (len(name), name)):
             if self._format == "parquet":
@@ -217,12 +217,12 @@ def _field(column: Any, key: str, name: str) -> Any:
     try:
         return column.field(key)
     except (KeyError, AttributeError) as error:
-        raise InconsistentDataError(f"{name} have no part {key!r}") from error
+        raise Contradiction(f"{name} have no part {key!r}") from error
 
 
 def _numbers(array: Any, name: str) -> np.ndarray:
     if array.null_count:
-        raise InconsistentDataError(f"{name} have gaps")
+        raise Contradiction(f"{name} have gaps")
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} hold {array.type} values, not numbers")

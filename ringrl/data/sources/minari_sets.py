@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ringrl.data.building import BuildFolder, remove_leftovers
-from ringrl.data.column_writer import disk_error
+from ringrl.data.column_writer import make_write_error
 from ringrl.data.sources.minari_host import check_minari_host
 from ringrl.errors import RingRLError
 
@@ -63,7 +63,7 @@ def find_minari_set(name: str, root: Path, download: bool) -> Path:
         except OSError as error:
             if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # requests' errors too
                 raise _not_downloaded(name, error) from error
-            raise disk_error(folder.parent, error) from error
+            raise make_write_error(folder.parent, error) from error
     if not (folder / "metadata.json").is_file():
         raise damaged_set(name, folder, "metadata.json is missing")
     return folder
@@ -120,7 +120,7 @@ def _download(name: str, root: Path) -> None:
 
 
 def _not_downloaded(name: str, error: BaseException) -> RingRLError:
-    return RingRLError(f"Minari set {name} cannot be downloaded: {one_line(error)}.")
+    return RingRLError(f"Minari set {name} cannot be downloaded: {format_error(error)}.")
 
 
 def damaged_set(name: str, folder: Path, what: str) -> RingRLError:
@@ -131,6 +131,6 @@ def damaged_set(name: str, folder: Path, what: str) -> RingRLError:
     )
 
 
-def one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Kind and message of an error, shortened."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

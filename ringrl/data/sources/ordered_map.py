@@ -21,8 +21,7 @@ _GRACE_SECONDS = 5.0
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """Yield `function(item)` of each item, in order; with one worker in this process, else in that many spawned
-    ones.
+    """Yield `function(item)` of each item, in order; with one worker in this process, else in spawned ones.
 
     At most four results per worker are held. `function` is pickled once for each worker and keeps its state there. An
     exception in a worker is raised here; a worker that dies (killed, out of memory) raises `RingRLError`. Close the
@@ -43,7 +42,7 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, theirs), daemon=True)
-            with _deaf_to_interrupts():  # inherited: this process handles Ctrl-C
+            with _ignore_interrupts():  # inherited: this process handles Ctrl-C
                 process.start()
             theirs.close()  # the worker is the only holder, so its death closes the pipe
             processes[ours] = process
@@ -57,7 +56,7 @@ def _started(function: Callable, workers: int) -> Iterator[dict[Connection, Base
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -15,7 +15,7 @@ from ringrl.errors import RingRLError
 from ringrl.types import ActionKind, ActionSpec
 
 
-class InconsistentDataError(ValueError):
+class Contradiction(ValueError):
     """The parts of a data set contradict each other, which indicates damage, unlike other errors."""
 
 
@@ -32,9 +32,7 @@ def observation_size(space: spaces.Space, name: str) -> int:
 
 
 def flatten_observations(space: spaces.Space, values: Any) -> np.ndarray:
-    """Flatten observations of one episode, stacked by leaf as Minari gives them, to (T, O) float32; raises as
-    `leaves`.
-    """
+    """Flatten an episode's observations, stacked by leaf as in Minari, to (T, O) float32; raises as `leaves`."""
     return np.concatenate(leaves(space, values), axis=1)
 
 
@@ -49,7 +47,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
             leaf for key, part in _parts(space) for leaf in leaves(part, _part(values, key, name), f"{name}[{key!r}]")
         ]
         if len({len(leaf) for leaf in found}) > 1:
-            raise InconsistentDataError(
+            raise Contradiction(
                 f"the parts of observations{name} have different lengths, {[len(leaf) for leaf in found]}"
             )
         return found
@@ -58,7 +56,7 @@ def leaves(space: spaces.Space, values: Any, name: str = "") -> list[np.ndarray]
         raise ValueError(f"observations{name} hold {values.dtype} values, not numbers")
     shape = tuple(space.shape or ())
     if values.shape[1:] != shape and not (isinstance(space, spaces.Discrete) and values.shape[1:] == (1,)):
-        raise InconsistentDataError(
+        raise Contradiction(
             f"observations{name} have shape {values.shape}, expected (steps, {', '.join(map(str, shape))})"
         )
     if isinstance(space, spaces.Discrete):
@@ -81,7 +79,7 @@ def _part(values: Any, key: Any, name: str) -> Any:
     try:
         return values[key]
     except (KeyError, IndexError, TypeError) as error:
-        raise InconsistentDataError(f"observations{name} have no part {key!r}") from error
+        raise Contradiction(f"observations{name} have no part {key!r}") from error
 
 
 def action_spec(space: spaces.Space, name: str) -> ActionSpec:

@@ -1,5 +1,4 @@
-"""Clusters to plan for: manufacturers' specifications of each kind of device, and the number of devices in a
-topology.
+"""Clusters to plan for: manufacturers' specifications of devices, and the number of devices in a topology.
 
 A specification is that of one JAX device, which is half a chip on some TPUs: peak, memory and links are half the
 chip's.

@@ -58,8 +58,7 @@ device_description_str: "{gpu.description}"
 
 
 def topology_mesh(name: str, *, data: int = 1, fsdp: int = 1, ring: int = -1, head: int = 1) -> jax.sharding.Mesh:
-    """A mesh of axes data, fsdp, ring, head over the devices of a named topology; ring=-1 takes the remaining
-    devices.
+    """A mesh of axes data, fsdp, ring, head over a named topology's devices; ring=-1 takes the remaining ones.
 
     Raises RingRLError as `topology_devices` does, and for sizes that do not match the number of devices.
     """

@@ -56,7 +56,7 @@ def compile_plan(plan: Plan, *, cache: Path | None = None, scratch: Path | None 
         if scratch is not None:
             kept = scratch / f"crashed_{plan.tokens}.json"
             kept.write_text(plan.to_json())
-            again = f"; to repeat it: {repeat(kept)}"
+            again = f"; to repeat it: {format_repeat_command(kept)}"
         died = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise RingRLError(f"The compiler for {plan.target.topology} failed ({died}): {last}{again}")
 
@@ -67,7 +67,7 @@ def _last_words(text: str) -> str:
     return next((line for line in reversed(lines) if _NAMES_AN_ERROR.match(line)), lines[-1])
 
 
-def repeat(plan_path: Path) -> str:
+def format_repeat_command(plan_path: Path) -> str:
     """The shell command that compiles a stored plan again."""
     words = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
     words += [f"PYTHONPATH={shlex.quote(str(COMPILERS))}", shlex.quote(sys.executable)]

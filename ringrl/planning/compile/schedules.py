@@ -11,7 +11,7 @@ from ringrl.ops import Kernel
 from ringrl.planning.cluster.topology import topology_mesh
 from ringrl.planning.compile.attention import AttentionSizes, Program, compile_attention
 from ringrl.planning.compile.process import run_apart
-from ringrl.planning.hlo.overlap import Permute, permutes
+from ringrl.planning.hlo.overlap import Permute, find_permutes
 from ringrl.planning.hlo.parser import parse
 
 _HOME = "/home/"  # the scope in which the ring returns gradients to their devices
@@ -70,7 +70,9 @@ def _compile(request: Request) -> Schedule:
     began = time.perf_counter()
     compiled = compile_attention(mesh, request.program, request.sizes, kernel=request.kernel, flags=request.flags)
     seconds = time.perf_counter() - began
-    return Schedule(mesh.devices.flat[0].device_kind, mesh.size, seconds, tuple(permutes(parse(compiled.as_text()))))
+    return Schedule(
+        mesh.devices.flat[0].device_kind, mesh.size, seconds, tuple(find_permutes(parse(compiled.as_text())))
+    )
 
 
 def main() -> None:

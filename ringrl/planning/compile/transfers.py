@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable
 
 from ringrl.planning.hlo.collectives import Collective, find_collectives
-from ringrl.planning.hlo.overlap import ScheduledCollective, flights
+from ringrl.planning.hlo.overlap import ScheduledCollective, find_scheduled_collectives
 from ringrl.planning.hlo.parser import ArrayType, Module
 from ringrl.planning.hlo.places import GOING_HOME, describe_transfer
 from ringrl.planning.plan import Transfer
@@ -12,7 +12,7 @@ from ringrl.planning.plan import Transfer
 _UNCOUNTED = " (in a loop that does not say how often it runs: counted once)"
 
 
-def transfers(module: Module) -> tuple[Transfer, ...]:
+def find_transfers(module: Module) -> tuple[Transfer, ...]:
     """Every collective of a compiled program, equal ones merged, ordered by decreasing bytes.
 
     Collectives are merged if they have the same kind, origin and position in the schedule: `times` counts all
@@ -20,7 +20,9 @@ def transfers(module: Module) -> tuple[Transfer, ...]:
     taken. Bytes are those of `ringrl.planning.hlo.collectives`. Raises RingRLError for a program that is not compiled
     or not scheduled.
     """
-    schedule: dict[str, ScheduledCollective] = {flight.wrapped or flight.name: flight for flight in flights(module)}
+    schedule: dict[str, ScheduledCollective] = {
+        flight.wrapped or flight.name: flight for flight in find_scheduled_collectives(module)
+    }
     joined: dict[tuple[str, str, bool], list[Collective]] = collections.defaultdict(list)
     for one in find_collectives(module, uncounted=True):
         floats = sum(not array.dtype.startswith(("s", "u", "pred")) for array in one.operands)

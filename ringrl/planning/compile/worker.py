@@ -99,7 +99,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
             flags=flags,
             memory=_memory(compiled.memory_analysis()),
             buffers=buffers.largest_buffers(module),
-            transfers=transfers.transfers(module),
+            transfers=transfers.find_transfers(module),
         )
     report = dataclasses.replace(
         report,
@@ -113,9 +113,7 @@ def compile_here(plan: Plan, cache: Path | None = None) -> Report:
 
 
 def _compile(lowered: Any, flags: dict[str, bool | int]) -> tuple[Any, dict[str, bool | int]]:
-    """The compiled program and its flags: without a GPU for autotuning, XLA may choose a kernel that it cannot
-    generate.
-    """
+    """The compiled program and its flags: without a GPU for autotuning, XLA may choose an unsupported kernel."""
     try:
         return lowered.compile(compiler_options=flags or None), flags
     except jax.errors.JaxRuntimeError as error:

@@ -155,9 +155,7 @@ def _find_referenced(arrays: list[Allocation], fresh: list[Allocation]) -> list[
 
 
 def _find_writers(module: Module, loop: Instruction) -> Iterable[Instruction | None]:
-    """The instruction that rewrites each array of a loop's carry, possibly in an inner loop; None if it is
-    unchanged.
-    """
+    """The instruction that rewrites each array of a loop's carry, possibly in an inner loop; None if unchanged."""
     body = next((steps for name in loop.called if (steps := module.body(name))), ())
     known = {step.name: step for step in body}
     for name in body[-1].operands if body else ():

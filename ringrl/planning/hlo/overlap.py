@@ -49,15 +49,15 @@ class ScheduledCollective:
 Permute = ScheduledCollective  # the first kind
 
 
-def permutes(module: Module) -> list[Permute]:
+def find_permutes(module: Module) -> list[Permute]:
     """Every permute of a scheduled program, by computation, in the order of their starts.
 
-    Raises RingRLError as `flights` does.
+    Raises RingRLError as `find_scheduled_collectives` does.
     """
-    return [flight for flight in flights(module) if flight.kind == COLLECTIVES[0]]
+    return [flight for flight in find_scheduled_collectives(module) if flight.kind == COLLECTIVES[0]]
 
 
-def flights(module: Module) -> list[ScheduledCollective]:
+def find_scheduled_collectives(module: Module) -> list[ScheduledCollective]:
     """Every collective of a scheduled program, by computation, in the order of their starts.
 
     Raises RingRLError for a program that is not scheduled, whose order of lines has no meaning, and for a collective
@@ -84,9 +84,7 @@ def flights(module: Module) -> list[ScheduledCollective]:
 
 
 def _with_matrix_products(module: Module) -> set[str]:
-    """Computations that contain a matrix product, or call one that does; a text defines computations before
-    their use.
-    """
+    """Computations that contain a matrix product, or call one that does; they are defined before their use."""
     heavy: set[str] = set()
     for name, steps in module.computations.items():
         if any(_is_heavy(step, heavy) for step in steps):

@@ -174,9 +174,7 @@ class Instruction:
         return sum(source != target for source, target in pairs)
 
     def group_size(self, devices: int) -> int:
-        """Number of devices in one group of a collective, in any of the three notations of compilers; all by
-        default.
-        """
+        """Number of devices in a collective's group, in any of the compilers' three notations; all by default."""
         named = _NAMED_GROUPS.search(self.rest)
         if named:
             sizes = dict(_AXIS_SIZE.findall(named.group(1)))

@@ -30,8 +30,7 @@ _SIGNS = (  # in this order
 
 
 def describe_transfer(kind: str, place: str, loop: str, float_arrays: int) -> str:
-    """Describe the data of a collective of this kind and origin: `float_arrays` arrays that are not labels,
-    sent together.
+    """Describe the data of a collective of this kind and origin: `float_arrays` arrays, besides labels.
 
     `loop` is the origin of its loop, in which compilers may share computations of several passes.
     """

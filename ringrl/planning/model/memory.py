@@ -52,7 +52,7 @@ class Prediction:
         return self.arguments + self.temporaries
 
 
-def predicted(plan: Plan) -> Prediction:
+def predict_memory(plan: Plan) -> Prediction:
     """Predict the memory of a plan's step on a device; raises RingRLError if plan, mesh and target do not match."""
     sizes = compute_sizes(plan)
     persistent = _persistent(plan, sizes)
@@ -76,7 +76,7 @@ def largest_context(plan: Plan) -> int:
     while tokens <= MAX_TOKENS // 2 + 1:
         longer = plan.of(tokens)
         if longer.tokens > found:
-            if predicted(longer).total > plan.target.memory:
+            if predict_memory(longer).total > plan.target.memory:
                 break
             found = longer.tokens
         tokens *= 2

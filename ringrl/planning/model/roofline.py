@@ -1,5 +1,4 @@
-"""Conditions under which a ring's transfers can be hidden by attention, and the expected utilization with
-longer chains.
+"""Conditions for hiding a ring's transfers behind attention, and the expected utilization with longer chains.
 
 The Ring Attention paper's section 3 (Liu, Zaharia and Abbeel 2023, arXiv 2310.01889): while keys and values of c tokens
 are transferred, a device attends to as many; the transfer takes no longer if c is at least FLOP/s over bandwidth. With
@@ -82,7 +81,7 @@ def hop_minimum(plan: Plan) -> Minimum:
     return plan_minimum(narrow, attended=1.0 if plan.attention.layout is Layout.contiguous else 0.5)
 
 
-def meets(plan: Plan, *, attended: float = 1.0) -> bool:
+def meets_minimum(plan: Plan, *, attended: float = 1.0) -> bool:
     """Whether a device of a plan has enough tokens of a chain to overlap a hop (`plan_minimum`)."""
     return plan_minimum(plan, attended=attended).is_met(plan.tokens // plan.sequence_devices)
 
@@ -100,8 +99,7 @@ def attention_ratio(width: int, tokens: int, *, gated: bool = True, feedforward_
 
 
 def expected_mfu(attention_share: float, *, matrices_mfu: float, attention_mfu: float) -> float:
-    """The utilization of a step in which attention has a given share of the FLOPs: a harmonic mean, because
-    times add up.
+    """The utilization of a step by attention's share of the FLOPs: a harmonic mean, because times add up.
 
     The paper states that self-attention has a lower MFU than feed-forward, so longer contexts have a lower one than
     shorter ones, but gives no formula. This is an expectation from two assumed values, not a measurement.

@@ -122,9 +122,10 @@ def _parameters(
 
 
 def _scalars(agent: SequenceAgent, mesh: jax.sharding.Mesh) -> float:
-    """All-reduces of scalars: over all devices the loss and the denominator of its mean, in the dtype of sums; over the
-    devices that shard a parameter, its squares, float32, for three norms: gradients before clipping, for clipping,
-    and parameters.
+    """All-reduces of scalars.
+
+    Over all devices the loss and the denominator of its mean, in the dtype of sums; over the devices that shard a
+    parameter, its squares, float32, for three norms: gradients before clipping, for clipping, and parameters.
     """
     total = 2 * _all_reduced(mesh.size) * _sum_bytes(agent)
     for placed in explain(jax.eval_shape(agent.init, jax.random.key(0)), mesh):

@@ -206,9 +206,7 @@ def _ring_and_head(strategy: Strategy, ring: int, head: int) -> tuple[int, int]:
 
 
 def _attention_passes(strategy: Strategy, remat: Remat) -> float:
-    """FLOPs per query, key and feature in one step: `remat=attention` keeps values named by the ring, but not
-    by dense.
-    """
+    """FLOPs per query, key and feature in a step: `remat=attention` keeps values named by the ring, not by dense."""
     dense = strategy is Strategy.dense
     kept = remat is Remat.none or (remat is Remat.attention and not dense)
     return FORWARD * (1 if kept else 2) + (_DENSE_BACKWARD if dense else BACKWARD)

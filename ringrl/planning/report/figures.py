@@ -30,7 +30,7 @@ HEADROOM = 1.7  # maximum of the axis, as a multiple of the limit
 _USED = re.compile(r"(?:\bUsed |\btemporaries \()([\d.]+)([KMGT])")
 
 
-def kinds(memory: Memory) -> dict[str, int]:
+def sum_by_kind(memory: Memory) -> dict[str, int]:
     """Bytes by kind, whose sum is `memory.total`."""
     return {
         "arguments": memory.arguments,
@@ -162,7 +162,7 @@ def _find_segments(report: Report) -> list[tuple[float, float, dict]]:
         looks = {"facecolor": "#F3F3F3", "edgecolor": "#A0A0A0", "hatch": HATCH, "linewidth": 0.8}
         return [(find_required_bytes(report) or report.limit, 0, looks)]
     pieces, base = [], 0
-    for kind, size in kinds(report.memory).items():
+    for kind, size in sum_by_kind(report.memory).items():
         pieces.append((size, base, {"color": COLORS[kind], "edgecolor": "white", "linewidth": 0.6, **over}))
         base += size
     return pieces
@@ -194,7 +194,7 @@ def _finish(axes: Axes, reports: Sequence[Report], title: str, *, formula: bool)
         axes.text(0, 1.025, note, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
     known = [report.memory for report in reports if report.memory is not None]
     largest = max((memory.total for memory in known), default=0)
-    shown = [kind for kind in COLORS if any(kinds(memory)[kind] > SHOWN * largest for memory in known)]
+    shown = [kind for kind in COLORS if any(sum_by_kind(memory)[kind] > SHOWN * largest for memory in known)]
     handles: list = [Patch(color=COLORS[kind], label=LABELS.get(kind, kind.capitalize())) for kind in reversed(shown)]
     failed = dict.fromkeys(_judged(report).replace("\n", " ") for report in reports if not report.accepted)
     if failed:

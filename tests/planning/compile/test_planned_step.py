@@ -17,7 +17,7 @@ from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.buffers import largest_buffers
 from ringrl.planning.compile.process import compile_plan
 from ringrl.planning.compile.step import compile_step, synthetic_agent
-from ringrl.planning.compile.transfers import transfers
+from ringrl.planning.compile.transfers import find_transfers
 from ringrl.planning.hlo.parser import parse
 from ringrl.planning.model.traffic import estimate_traffic
 from ringrl.planning.plan import Plan, Transfer
@@ -42,7 +42,7 @@ def test_on_this_machine() -> None:
     model, mesh = ModelConfig(**sizes, unroll_layers=False), make_mesh(ring=4)
     agent = synthetic_agent(model, attention, mesh, compute_dtype=jnp.float32, loss_block_size=64)
     compiled = compile_step(agent, TrainingConfig(), 1, 4096, {"xla_backend_optimization_level": 0})
-    found = transfers(parse(compiled.as_text()))
+    found = find_transfers(parse(compiled.as_text()))
     for kind, sent in estimate_traffic(agent, 1, 4096).items():
         assert sum(one.bytes for one in found if one.kind == kind) == pytest.approx(sent, rel=1e-12), kind
     assert {one.source for one in hops(found)} == {*HOPS, "ring: gradients home"}

@@ -3,7 +3,7 @@
 import pytest
 
 from ringrl.errors import RingRLError
-from ringrl.planning.compile.transfers import transfers
+from ringrl.planning.compile.transfers import find_transfers
 from ringrl.planning.hlo.parser import parse
 from ringrl.planning.hlo.places import describe_transfer
 from ringrl.planning.plan import Transfer
@@ -57,7 +57,7 @@ def test_hops_of_both_passes() -> None:
         loop("backward", f"{STEP}/transpose(jvp())/while", 2),
     )
     shapes, kind = ("f32[8,4]",), "collective-permute"
-    assert transfers(parse(text)) == (
+    assert find_transfers(parse(text)) == (
         Transfer(kind, "ring: keys and values, forward", shapes, 3, 3 * 128, across=True),
         Transfer(kind, "ring: gradients, backward", shapes, 2, 2 * 128, across=True),
         Transfer(kind, "ring: gradients home", shapes, 2, 2 * 128, across=False, due=False),
@@ -69,11 +69,11 @@ def test_an_exposed_hop_is_not_joined_with_others() -> None:
     late = permute("labels", "s32[2,8]{1,0}", place).replace("%x", "%labels_here")
     late = "  %labels_here = s32[2,8]{1,0} parameter(2)\n" + late
     text = program(body(permute("keys", "f32[8,4]{1,0}", place, WORK), late), loop("body", f"{STEP}/jvp()/while"))
-    assert [(one.shapes, one.across) for one in transfers(parse(text))] == [
+    assert [(one.shapes, one.across) for one in find_transfers(parse(text))] == [
         (("f32[8,4]",), True),
         (("s32[2,8]",), False),
     ]
-    assert len({one.source for one in transfers(parse(text))}) == 1
+    assert len({one.source for one in find_transfers(parse(text))}) == 1
 
 
 def test_a_body_that_two_passes_share() -> None:
@@ -84,7 +84,7 @@ def test_a_body_that_two_passes_share() -> None:
         loop("body", f"{LAYER}/attention/while", 3),
         loop("body", f"{BACKWARD}/rematted_computation/attention/while", 3).replace("%loop.body", "%loop.again"),
     )
-    assert [one.source.rpartition(", ")[2] for one in transfers(parse(text))] == ["forward", "forward again"]
+    assert [one.source.rpartition(", ")[2] for one in find_transfers(parse(text))] == ["forward", "forward again"]
 
 
 @pytest.mark.parametrize("between", [WORK, ""])
@@ -123,19 +123,19 @@ def test_other_collectives(
     wrapped = body("  ROOT %inner = f32[2,4] reduce-scatter(%x), replica_groups={}, dimensions={0}\n", name="wrapped")
     update = "  %update = ((f32[8,4]), f32[2,4], u32[]) async-update(%start)\n" if "%update" in done else ""
     text = program(wrapped, f"  %start = {start}\n", update, between, f"  %done = {done}\n")
-    assert transfers(parse(text)) == (Transfer(kind, source, shapes, 1, sent, across=bool(between)),)
+    assert find_transfers(parse(text)) == (Transfer(kind, source, shapes, 1, sent, across=bool(between)),)
 
 
 def test_a_loop_that_says_no_number_counts_once_and_says_so() -> None:
     text = program(body(permute("keys", "f32[8,4]", f"{LAYER}/hop/ppermute")), loop("body", "", None))
-    (found,) = transfers(parse(text))
+    (found,) = find_transfers(parse(text))
     assert found.times == 1
     assert found.source.endswith("counted once)")
 
 
 def test_an_unscheduled_program_is_refused() -> None:
     with pytest.raises(RingRLError, match="no schedule"):
-        transfers(parse(program("").replace(", is_scheduled=true", "")))
+        find_transfers(parse(program("").replace(", is_scheduled=true", "")))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ringrl.errors import RingRLError
 from ringrl.ops import Kernel
 from ringrl.planning.compile.attention import AttentionSizes, Program
 from ringrl.planning.compile.schedules import Request, Schedule, schedule
-from ringrl.planning.hlo.overlap import ScheduledCollective, flights, permutes
+from ringrl.planning.hlo.overlap import ScheduledCollective, find_permutes, find_scheduled_collectives
 from ringrl.planning.hlo.parser import COLLECTIVES, parse
 
 HEADER = "HloModule jit_ring, is_scheduled=true, entry_computation_layout={(bf16[8,4]{1,0:T(8,128)})->bf16[8,4]{1,0}}\n"
@@ -59,7 +59,7 @@ def program(*steps: str) -> str:
 
 
 def only(text: str) -> ScheduledCollective:
-    (found,) = permutes(parse(text))
+    (found,) = find_permutes(parse(text))
     return found
 
 
@@ -80,7 +80,7 @@ def test_across_the_block_loop() -> None:
 )
 def test_serialized(steps: tuple[str, ...]) -> None:
     found = only(program(*steps))
-    assert [permute for permute in permutes(parse(program(*steps))) if permute.exposed] == [found]
+    assert [permute for permute in find_permutes(parse(program(*steps))) if permute.exposed] == [found]
     assert not found.synchronous
 
 
@@ -101,7 +101,7 @@ def test_synchronous(steps: tuple[str, ...]) -> None:
 def test_a_transfer_that_waits_for_another() -> None:
     """As a compiler does that lets one be under way at a time: the second starts when the first is done."""
     second = START.replace("%start", "%second").replace("%keys", "%values") + "  %last = bf16[8,4] "
-    found = permutes(parse(program(START, WORK, DONE, second + "collective-permute-done(%second)\n")))
+    found = find_permutes(parse(program(START, WORK, DONE, second + "collective-permute-done(%second)\n")))
     assert [(permute.name, permute.exposed) for permute in found] == [("start", False), ("second", True)]
 
 
@@ -131,11 +131,13 @@ def test_a_transfer_wrapped_in_a_general_start() -> None:
 @pytest.mark.parametrize("kind", COLLECTIVES)
 def test_other_collectives(kind: str) -> None:
     start, done = (line.replace("collective-permute", kind) for line in (START, DONE))
-    (found,) = flights(parse(program(start, WORK, done)))
+    (found,) = find_scheduled_collectives(parse(program(start, WORK, done)))
     assert (found.kind, found.across, found.synchronous) == (kind, ("while.9",), False)
-    (found,) = flights(parse(program(f"  %all = bf16[8,4]{{1,0}} {kind}(%keys), replica_groups={{}}\n", WORK)))
+    (found,) = find_scheduled_collectives(
+        parse(program(f"  %all = bf16[8,4]{{1,0}} {kind}(%keys), replica_groups={{}}\n", WORK))
+    )
     assert (found.kind, found.exposed, found.synchronous) == (kind, True, True)
-    assert bool(permutes(parse(program(start, WORK, done)))) == (kind == "collective-permute")
+    assert bool(find_permutes(parse(program(start, WORK, done)))) == (kind == "collective-permute")
 
 
 def test_a_branch_with_products_counts() -> None:
@@ -145,12 +147,12 @@ def test_a_branch_with_products_counts() -> None:
 
 def test_order_means_nothing_before_scheduling() -> None:
     with pytest.raises(RingRLError, match="no schedule"):
-        permutes(parse(program(START, WORK, DONE).replace(", is_scheduled=true", "")))
+        find_permutes(parse(program(START, WORK, DONE).replace(", is_scheduled=true", "")))
 
 
 def test_a_done_in_another_computation_is_refused() -> None:
     with pytest.raises(RingRLError, match="start starts in hop and is done elsewhere"):
-        permutes(parse(program(START, WORK)))
+        find_permutes(parse(program(START, WORK)))
 
 
 SIZES = AttentionSizes(tokens=4096, heads=8, key_heads=8, head_size=128, block_size=512, layers=4)

@@ -17,7 +17,7 @@ from ringrl.parallel.mesh import MeshConfig
 from ringrl.parallel.sharding import bytes_per_device
 from ringrl.planning.cluster.targets import Target, fill_specification
 from ringrl.planning.compile.step import compile_step
-from ringrl.planning.model.memory import largest_context, predicted
+from ringrl.planning.model.memory import largest_context, predict_memory
 from ringrl.planning.model.parameters import parameter_counts, parameter_shapes
 from ringrl.planning.plan import DataShape, Plan
 from ringrl.training.config import TrainingConfig
@@ -101,7 +101,7 @@ def test_parameters_on_a_device_are_as_the_trainer_places_them(sizes: dict[str, 
 def test_a_sum_worked_by_hand() -> None:
     """7B's layers over eight A100, 32K tokens each: T M = 32,768 x 4,096 numbers, 2 bytes each: 256 MiB."""
     mebibyte, activation = 2**20, 256
-    terms = predicted(plan_of(tokens=2**18, model=size_of("7b", layers=4))).temporary_terms
+    terms = predict_memory(plan_of(tokens=2**18, model=size_of("7b", layers=4))).temporary_terms
     assert terms["layer inputs"] == 4 * activation * mebibyte
     assert terms["activations"] == 8 * activation * mebibyte
     assert terms["keys and values"] == 4 * activation * mebibyte
@@ -120,7 +120,7 @@ def test_arguments_worked_by_hand() -> None:
     layer = 4 * 1024**2 + 2 * 1024 * 4096 + 2 * 1024  # gelu's two matrices, two norms
     inputs = 24 + (6 + 1) + 1 + 1 + 1  # observation, action and whether there is one, reward, completion, return
     parameters = 24 * layer + 1024 * (inputs + 1 + 1000 + 1) + 1025 * 30
-    said = predicted(plan)
+    said = predict_memory(plan)
     assert said.arguments == 12 * parameters + 4 * 4096 * (24 + 6 + 6 + 8)
     assert said.total == said.arguments + said.temporaries == sum(said.terms.values())
 
@@ -129,7 +129,7 @@ def test_arguments_worked_by_hand() -> None:
 def test_recorded_compilations_are_met(row: dict[str, Any]) -> None:
     memory = row["memory"]
     reserved = sum(memory[kind] for kind in ("arguments", "outputs", "temporaries", "code")) - memory["aliased"]
-    assert predicted(point_plan(row)).total == pytest.approx(reserved, rel=BOUND)
+    assert predict_memory(point_plan(row)).total == pytest.approx(reserved, rel=BOUND)
 
 
 def test_more_of_anything_takes_more() -> None:
@@ -144,16 +144,16 @@ def test_more_of_anything_takes_more() -> None:
         dataclasses.replace(plan, model=size_of("7b", layers=2, feedforward_block_size=0)),
         plan_of("a100:1x4", 2**17),
     ):
-        assert predicted(more).total > predicted(plan).total
+        assert predict_memory(more).total > predict_memory(plan).total
 
 
 def test_less_is_kept() -> None:
     plan = plan_of(tokens=2**19, model=size_of("7b"))
     offloaded = dataclasses.replace(plan, model=size_of("7b", remat="offload"))
     narrow = dataclasses.replace(plan, training=dataclasses.replace(plan.training, gradient_precision="bfloat16"))
-    inputs = predicted(plan).terms["layer inputs"]
-    assert predicted(plan).total - predicted(offloaded).total == inputs
-    assert predicted(narrow).terms["gradients"] == predicted(plan).terms["gradients"] // 2
+    inputs = predict_memory(plan).terms["layer inputs"]
+    assert predict_memory(plan).total - predict_memory(offloaded).total == inputs
+    assert predict_memory(narrow).terms["gradients"] == predict_memory(plan).terms["gradients"] // 2
 
 
 @pytest.mark.parametrize("strategy", ["dense", "blockwise", "ring", "ulysses", "hybrid"])
@@ -163,7 +163,7 @@ def test_every_strategy_has_a_largest_context(strategy: str) -> None:
     plan = plan_of(strategy=strategy, mesh=mesh, batch_size=chains)
     tokens = largest_context(plan)
     assert tokens > 0
-    assert predicted(plan.of(tokens)).total <= plan.target.memory < predicted(plan.of(2 * tokens)).total
+    assert predict_memory(plan.of(tokens)).total <= plan.target.memory < predict_memory(plan.of(2 * tokens)).total
 
 
 def test_nothing_fits_a_device_too_small() -> None:
@@ -177,7 +177,7 @@ def test_the_cpu_compiler_agrees() -> None:
     agent = make_agent(plan.agent, plan.model, plan.attention, plan.data.spec, context=Context.chain)
     quick = {"xla_backend_optimization_level": 0}
     found = compile_step(agent, plan.training, 1, plan.tokens, quick).memory_analysis()
-    said = predicted(plan)
+    said = predict_memory(plan)
     assert said.arguments == pytest.approx(found.argument_size_in_bytes, rel=0.01)
     assert said.temporaries == pytest.approx(found.temp_size_in_bytes, rel=BOUND)
 
@@ -194,4 +194,4 @@ def test_the_scaling_experiment_is_met() -> None:
             f"cpu:{row['devices']}", row["tokens"], model, block=512, mesh=MeshConfig(ring=-1), precision=row["dtype"]
         )
         bound = 0.11 if row["temp_bytes"] > 40 * 2**20 else 0.15
-        assert predicted(plan).total == pytest.approx(row["temp_bytes"] + row["argument_bytes"], rel=bound), row
+        assert predict_memory(plan).total == pytest.approx(row["temp_bytes"] + row["argument_bytes"], rel=bound), row

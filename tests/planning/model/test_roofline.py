@@ -56,11 +56,11 @@ def plan_of(strategy: str, tokens: int, precision: str = "bfloat16", **mesh: int
 
 
 def test_a_plan_meets_it_or_not() -> None:
-    assert not roofline.meets(plan_of("ring", 8 * 1039, ring=8))
+    assert not roofline.meets_minimum(plan_of("ring", 8 * 1039, ring=8))
     enough = plan_of("ring", 8 * 1040, ring=8)
-    assert roofline.meets(enough)
-    assert not roofline.meets(enough, attended=0.5)
-    assert not roofline.meets(plan_of("ring", 8 * 1040, "float32", ring=8))
+    assert roofline.meets_minimum(enough)
+    assert not roofline.meets_minimum(enough, attended=0.5)
+    assert not roofline.meets_minimum(plan_of("ring", 8 * 1040, "float32", ring=8))
 
 
 def test_a_hop_goes_over_one_link_and_a_mask_dealt_evenly_spares_half() -> None:
@@ -82,7 +82,7 @@ def test_heads_exchanged_attend_together() -> None:
 def test_where_no_ring_goes_round_nothing_is_asked(strategy: str, mesh: dict[str, int]) -> None:
     plan = plan_of(strategy, 64, **mesh)
     assert roofline.plan_minimum(plan) == roofline.Minimum(0.0, 0.0)
-    assert roofline.meets(plan)
+    assert roofline.meets_minimum(plan)
 
 
 def test_unknown_figures_ask_nothing() -> None:

@@ -13,8 +13,8 @@ from ringrl.planning.report.figures import (
     context_name,
     find_required_bytes,
     format_required_gib,
-    kinds,
     plan_figure,
+    sum_by_kind,
 )
 from ringrl.planning.search import Candidate
 
@@ -53,7 +53,7 @@ def test_contexts_are_named_in_thousands_where_they_are():
 
 def test_kinds_add_up_to_the_total():
     memory = Memory(arguments=10, outputs=9, aliased=8, temporaries=7, code=6)
-    assert sum(kinds(memory).values()) == memory.total
+    assert sum(sum_by_kind(memory).values()) == memory.total
 
 
 @pytest.mark.parametrize(
