@@ -75,8 +75,8 @@ def test_the_installed_package_finds_its_own_configuration(tmp_path: Path) -> No
     [wheel] = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     program = (
-        "import sys; from ringrl.cli.compose import conf_folder; from ringrl.cli.__main__ import main; "
-        "print(conf_folder()); sys.exit(main(['train', '--cfg', 'job', 'agent=dt', 'data=dark_room']))"
+        "import sys; from ringrl.cli.compose import find_conf_folder; from ringrl.cli.__main__ import main; "
+        "print(find_conf_folder()); sys.exit(main(['train', '--cfg', 'job', 'agent=dt', 'data=dark_room']))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(

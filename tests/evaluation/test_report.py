@@ -185,10 +185,10 @@ def test_groups_of_an_environment_are_compared():
     assert (apart.environment, apart.ours, apart.theirs) == ("Maze-v0", "AT", "DT")
     assert (apart.difference.last.value, apart.difference.first.value) == (5.0, 1.0)
     assert (apart.difference.last.low, apart.difference.last.high) == (5.0, 5.0), "paired: it is the same on every task"
-    text = report.tables.text(groups, [apart])
+    text = report.tables.format_text(groups, [apart])
     assert "Differences, paired over 8 common tasks and 1 common seed:" in text
     assert re.search(r"AT - DT +1\.0 \[1\.0, 1\.0\] +5\.0 \[5\.0, 5\.0\]", text)
-    assert "| AT - DT | 1.0 [1.0, 1.0] | 5.0 [5.0, 5.0] |" in report.tables.markdown(groups, [apart])
+    assert "| AT - DT | 1.0 [1.0, 1.0] | 5.0 [5.0, 5.0] |" in report.tables.format_markdown(groups, [apart])
 
 
 def test_of_many_groups_the_first_is_compared_with_the_others():
@@ -219,7 +219,7 @@ def test_the_scale_says_what_0_and_100_are():
     named = Reference(0.5, 15.25, "random policy", "scripted controller at its best")
     groups = report.group_runs([make_run(reference=named)])
     words = "0 is random policy (return 0.5), 100 is scripted controller at its best (return 15.25)"
-    assert words in report.tables.text(groups)
+    assert words in report.tables.format_text(groups)
     older = make_run("dt", reference=Reference(0.5, 15.25))
     del older["references"]["minimum_is"], older["references"]["maximum_is"]  # as versions before wrote it
     both = report.group_runs([older, make_run(reference=named)])
