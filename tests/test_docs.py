@@ -48,6 +48,14 @@ def test_pages_are_short() -> None:
     assert [page.name for page in DOCS if len(page.read_text().splitlines()) > 200] == []
 
 
+def test_the_way_of_a_batch_is_short() -> None:
+    design = (ROOT / "docs" / "design.md").read_text()
+    way = design.split("## From disk to gradient, file by file")[1].split("Before the first batch")[0]
+    files = re.findall(r"^\| `(ringrl/\S+\.py)` \|", way, re.MULTILINE)
+    assert len(files) == len(set(files)) == 20
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) <= 2000
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_cited_files_exist(page: Path) -> None:
     missing = [path for path in find_cited_paths(page.read_text()) if not any(ROOT.glob(path.rstrip("/")))]
