@@ -74,7 +74,9 @@ def test_the_right_layout_passes(layout: Layout, tokens_per_step: int) -> None:
 @pytest.fixture
 def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention without its work: outside of `jit` every operation of a loop would be compiled by itself."""
-    monkeypatch.setattr(dispatch, "sharded_attention", lambda strategy, mesh, query, *others, **options: query)
+    monkeypatch.setattr(
+        dispatch, "sharded_attention", lambda strategy, mesh, options, operands, *others, **kwargs: operands.query
+    )
 
 
 @pytest.mark.usefixtures("nothing_computed")
