@@ -40,7 +40,7 @@ class Vocabulary:
 
 
 def vocabulary(command: str, folders: Sequence[Path]) -> Vocabulary:
-    """What `command` accepts, with the groups found in `folders` of YAML files, RingRL's own first."""
+    """The keys and groups of `command`; groups are those of `folders` of YAML files, RingRL's own first."""
     conf, *own = folders
     named = find_groups(command, conf)
     others = {group: other for other in COMMANDS for group in find_groups(other, conf) if group not in named}

@@ -16,7 +16,7 @@ from ringrl.training.config import TrainingConfig
 
 
 class Search(enum.StrEnum):
-    """What a search varies."""
+    """The quantity that a search varies."""
 
     none = "none"  # nothing: one plan, of tokens or trajectories
     context = "context"  # the chain's length, up to the largest that fits

@@ -7,7 +7,7 @@ from ringrl.errors import RingRLError, check_least, parse_choice
 
 
 class Remat(enum.StrEnum):
-    """What the backward pass recomputes, in order of increasing memory savings.
+    """Activations that the backward pass recomputes, in order of increasing memory savings.
 
     A blockwise feed-forward saves memory with `attention`, `layer` and `offload` only: `dots` keeps the products of all
     blocks, and so does `none` on a mesh, where JAX applies its policy to the inside of blocks too.

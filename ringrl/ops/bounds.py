@@ -9,7 +9,7 @@ from ringrl.ops.masks import Labels, moved_back
 
 
 class Bounds(NamedTuple):
-    """Of a block's positions and segments, in each chain; padding (a negative segment) does not widen them."""
+    """Bounds of a block's positions and segments in each chain; padding (a negative segment) is excluded."""
 
     low: Int[Array, "*blocks B"]
     high: Int[Array, "*blocks B"]

@@ -108,7 +108,7 @@ def _is_dealt(positions: np.ndarray, padding: np.ndarray, layout: Layout, device
 
 
 def _find_layout(positions: np.ndarray, padding: np.ndarray, devices: int) -> tuple[Layout, int] | None:
-    """What the batch was dealt in, by preference over as many devices."""
+    """The layout that a batch was dealt in; if several fit, one over this number of devices."""
     length = positions.shape[1]
     others = [n for n in range(1, min(length, 4096) + 1) if length % n == 0]
     pairs = ((layout, n) for n in (devices, *others) for layout in Layout)

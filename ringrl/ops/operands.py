@@ -11,7 +11,7 @@ from ringrl.ops.masks import Labels
 
 
 class LocalOptions(NamedTuple):
-    """What is static: the mask, the dropout rate, and how a local block is computed."""
+    """Static options: the mask, the dropout rate, and how a local block is computed."""
 
     causal: bool
     window: int | None

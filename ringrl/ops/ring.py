@@ -52,7 +52,7 @@ def send_block(ring: Ring, block: KeyBlock) -> KeyBlock:
 
 
 def send_gradients(ring: Ring, gradients: Any) -> Any:
-    """What earlier devices found for the keys and values that are one hop ahead."""
+    """Send the gradients accumulated so far, of the keys and values that are one hop ahead, to the next device."""
     with jax.named_scope("gradients"):  # ringrl.planning.hlo.places knows them by this name
         return ring.send(gradients)
 

@@ -94,7 +94,7 @@ def _platform(device: Device) -> str:
 
 
 def _capability(device: Device) -> float | None:
-    """Of an NVIDIA GPU; None of anything else."""
+    """The compute capability of an NVIDIA GPU; None for any other device."""
     try:
         return float(getattr(device, "compute_capability", ""))
     except ValueError:  # AMD's is a name

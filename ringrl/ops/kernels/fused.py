@@ -55,7 +55,7 @@ class FusedKernel:
     library: Library
 
     def forward(self, options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys) -> Part:
-        """What `xla.forward` gives, but for queries of padding.
+        """The result of `xla.forward`, except at queries that are padding.
 
         Those are given some finite row: the ring silences them when it has merged everything.
         """
@@ -93,7 +93,7 @@ class FusedKernel:
     def backward(
         self, options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys, rows: Rows
     ) -> Gradients:
-        """What `xla.backward` gives."""
+        """The result of `xla.backward`."""
         query, key, value = queries.query, keys.key, keys.value
         accumulator, middle_query, middle_key = accumulator_dtype(query), query.shape[1] // 2, key.shape[1] // 2
         # Padding, and a row without a key, attend to nothing anywhere: their logsumexp is -inf.

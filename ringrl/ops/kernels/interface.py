@@ -37,7 +37,7 @@ class Logsumexp:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What the backward pass is given of each query's row of weights, over all keys of all devices."""
+    """Residuals of each query's row of weights, over the keys of all devices, for the backward pass."""
 
     logsumexp: Logsumexp
     row_sums: Float[Array, "B Q H"] | None  # of output x its gradient; None where one block has all keys
@@ -50,7 +50,7 @@ Gradients = tuple[Float[Array, "B Q H D"], tuple[Float[Array, "B T K D"], Float[
 
 
 class LocalKernel(Protocol):
-    """What every local kernel does (a module or an object). Results are unrounded: in at least float32."""
+    """The interface of a local kernel, a module or an object. Results are not rounded: at least float32."""
 
     def forward(self, options: LocalOptions, queries: QueryBlock, keys: KeyBlock, dropout: DropoutKeys) -> Part:
         """Output over these keys alone and its logsumexp: 0 and -inf where a row has nothing to attend to."""

@@ -85,7 +85,7 @@ class SplashParts(NamedTuple):
 
 @functools.cache
 def missing(kernel: Kernel) -> str | None:
-    """What this JAX lacks of what a kernel needs, in words; None if nothing."""
+    """A description of the JAX functions that a kernel needs and this JAX lacks; None if there are none."""
     if jax.__version_info__ < OLDEST_JAX:
         return f"JAX {jax.__version__} is older than {'.'.join(map(str, OLDEST_JAX))}"
     for module, name, parameters in NAMES[kernel]:
