@@ -17,6 +17,7 @@ SMALL = (
     "attention.key_block_size=32",
     "training.optimizer.schedule=constant",
     "training.log_every=1",
+    "evaluation.trials=1",
 )
 
 
