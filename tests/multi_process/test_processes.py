@@ -22,14 +22,12 @@ pytestmark = pytest.mark.scale
 DEVICES = 2  # of each process
 COMMON = (
     "experiment=quickstart_smoke",
-    "model.layers=1",
     "model.attention_dropout=0.1",
     "attention=ring",
     "attention.layout=zigzag",
     "attention.query_block_size=32",
     "attention.key_block_size=32",
     "training.log_every=1",
-    "evaluation.trials=2",
 )
 LONG = ("training.steps=2000", "training.save_every=10", "training.optimizer.schedule=constant")
 
