@@ -21,16 +21,12 @@ from ringrl.cli.compilation import VARIABLE, use_compilation_cache
 # Half of the tests' time goes into compiling small programs, a third of it into this part of XLA. A flag that a later
 # version does not know would end the process. XLA reads its flags once: the processes that tests start optimize their
 # programs, and with this flag compile them twice as long.
-GIVEN_FLAGS = os.environ.get("XLA_FLAGS")
-SIMPLE_PROGRAMS = f"{GIVEN_FLAGS or ''} --xla_cpu_use_fusion_emitters=false".strip()
-if jax.__version_info__ >= (0, 11):
-    SIMPLE_PROGRAMS = GIVEN_FLAGS or ""
-os.environ["XLA_FLAGS"] = SIMPLE_PROGRAMS
-xla_client.CompileOptions()  # reads them
-if GIVEN_FLAGS is None:
-    del os.environ["XLA_FLAGS"]
-else:
-    os.environ["XLA_FLAGS"] = GIVEN_FLAGS
+SIMPLE_PROGRAMS = os.environ.get("XLA_FLAGS", "")
+if jax.__version_info__ < (0, 11):
+    SIMPLE_PROGRAMS = f"{SIMPLE_PROGRAMS} --xla_cpu_use_fusion_emitters=false".strip()
+with pytest.MonkeyPatch.context() as environment:
+    environment.setenv("XLA_FLAGS", SIMPLE_PROGRAMS)
+    xla_client.CompileOptions()  # reads them
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # programs without a mesh run on the first device
